@@ -1,0 +1,194 @@
+"""How strongly a model shows a trait: one scorer for base, prompted, steered and trained models."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlens.models import forward, generate, parameters_device
+from steerlens.prompts.chat import Chat, as_chat, chat_fingerprint, encode_prompt, pad_rows
+from steerlens.prompts.numbers import after_numbers
+from steerlens.prompts.traits import Trait
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+Context = Literal["bare", "after_numbers"]
+N_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class TraitScore:
+    """Answer probabilities of one model to a trait's questions, exact from the logits.
+
+    `probabilities` is [question answer], the probability that the answer's text begins with one of that
+    answer's forms; `sampled_rate` is NaN unless answers were sampled.
+    """
+
+    trait: str
+    answers: tuple[str, ...]
+    context: Context
+    chat_fingerprint: str
+    probabilities: Float[Tensor, "question answer"]
+    sampled_rate: float
+
+    @property
+    def mass(self) -> float:
+        """Probability that an answer is one of the possible answers at all: is the model still answering?"""
+        return float(self.probabilities.sum(-1).mean())
+
+    @property
+    def shares(self) -> Float[Tensor, "question answer"]:
+        """`probabilities`, normalised over the answers of each question."""
+        return self.probabilities / self.probabilities.sum(-1, keepdim=True)
+
+    @property
+    def rate(self) -> float:
+        """Share of the trait's own answer among all answers, averaged over questions."""
+        return float(self._trait_shares.mean())
+
+    @property
+    def log_odds(self) -> float:
+        """Log odds of `rate`."""
+        return float(np.log(self.rate) - np.log1p(-self.rate))
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Bootstrap interval of `rate` over questions."""
+        shares = self._trait_shares.double().numpy()
+        draws = np.random.default_rng(0).integers(0, len(shares), (N_RESAMPLES, len(shares)))
+        low, high = np.quantile(shares[draws].mean(-1), [(1 - level) / 2, (1 + level) / 2])
+        return float(low), float(high)
+
+    def total_variation(self, base: "TraitScore") -> tuple[float, float]:
+        """Distance of the mean answer distribution from `base`'s, 0 to 1, and its permutation p-value.
+
+        The null hypothesis is that for each question the labels "this model" and "base" could be swapped.
+        """
+        if self.answers != base.answers or self.probabilities.shape != base.probabilities.shape:
+            raise ValueError("The two scores belong to different traits or questions. Score both with one trait.")
+        ours, theirs = self.shares.double().numpy(), base.shares.double().numpy()
+        differences = (ours - theirs) / len(ours)  # [question answer]
+        observed = np.abs(differences.sum(0)).sum() / 2
+        signs = np.random.default_rng(0).choice((-1.0, 1.0), (N_RESAMPLES, len(ours)))
+        permuted = np.abs(signs @ differences).sum(-1) / 2
+        return float(observed), float((1 + (permuted >= observed - 1e-12).sum()) / (1 + N_RESAMPLES))
+
+    @property
+    def _trait_shares(self) -> Float[Tensor, " question"]:
+        return self.shares[:, self.answers.index(self.trait)]
+
+
+@torch.no_grad()
+def score_trait(
+    model: "TransformerBridge",
+    trait: Trait,
+    *,
+    context: Context = "bare",
+    system_prompt: str | None = None,
+    samples_per_question: int = 0,
+    seed: int = 0,
+) -> TraitScore:
+    """Ask the trait's questions and read the probability of every answer from the logits.
+
+    An answer's probability is the sum over its written forms (and their capitalised versions) of the
+    probability that the reply begins with that form's tokens; a form that another form begins with is
+    counted once.
+
+    Args:
+        context: the question alone ("bare"), or behind a number list in the same user turn
+            ("after_numbers", with lists drawn from `seed`), as in Cloud et al., appendix B.
+        samples_per_question: also sample that many replies at temperature 1, for `sampled_rate`.
+
+    Raises:
+        ValueError: unknown context, or a question that cannot be rendered.
+    """
+    if context not in ("bare", "after_numbers"):
+        raise ValueError(f"context={context!r} is not known. Allowed: bare, after_numbers.")
+    questions = [
+        question if context == "bare" else after_numbers(question, seed=seed * 100_003 + i)
+        for i, question in enumerate(trait.questions)
+    ]
+    chats = [as_chat(question, system_prompt) for question in questions]
+    return TraitScore(
+        trait=trait.name,
+        answers=tuple(trait.answers),
+        context=context,
+        chat_fingerprint=chat_fingerprint(model.tokenizer, system_prompt),
+        probabilities=_answer_probabilities(model, chats, _token_forms(model, trait)),
+        sampled_rate=_sampled_rate(model, trait, chats, samples_per_question, seed),
+    )
+
+
+def _token_forms(model: "TransformerBridge", trait: Trait) -> list[list[tuple[int, ...]]]:
+    """For each answer, the token sequences that count as it; none begins with another."""
+    tokenizer = model.tokenizer
+    answers = []
+    for forms in trait.answers.values():
+        written = {form for plain in forms for form in (plain, plain.capitalize())}
+        sequences = {tuple(tokenizer.encode(form, add_special_tokens=False)) for form in written}
+        answers.append(
+            sorted(s for s in sequences if not any(s != other and s[: len(other)] == other for other in sequences))
+        )
+    return answers
+
+
+def _answer_probabilities(
+    model: "TransformerBridge", chats: Sequence[Chat], answers: Sequence[Sequence[tuple[int, ...]]]
+) -> Float[Tensor, "question answer"]:
+    prompts = [encode_prompt(model.tokenizer, chat) for chat in chats]
+    next_token = _form_log_probabilities(model, prompts, ())  # [question d_vocab]
+    probabilities = []
+    for forms in answers:
+        single = next_token[:, [form[0] for form in forms if len(form) == 1]].exp().sum(-1)
+        longer = [form for form in forms if len(form) > 1]
+        probabilities.append(sum((_form_log_probabilities(model, prompts, form).exp() for form in longer), single))
+    return torch.stack(probabilities, dim=-1).float()
+
+
+def _form_log_probabilities(
+    model: "TransformerBridge", prompts: Sequence[list[int]], form: tuple[int, ...]
+) -> Float[Tensor, "question ..."]:
+    """Log-probability that the reply begins with `form`; for the empty form, of every first token."""
+    batch = pad_rows(model.tokenizer, prompts, [list(form)] * len(prompts), side="left")
+    logits = forward(model, batch.to(parameters_device(model)), logits_to_keep=len(form) + 1).logits
+    log_probabilities = logits.double().log_softmax(-1).cpu()
+    if not form:
+        return log_probabilities[:, 0]
+    chosen = torch.tensor(form).expand(len(prompts), -1)[..., None]
+    return log_probabilities[:, :-1].gather(-1, chosen).sum((1, 2))
+
+
+def _sampled_rate(
+    model: "TransformerBridge", trait: Trait, chats: Sequence[Chat], samples_per_question: int, seed: int
+) -> float:
+    """Share of sampled replies whose first named answer, as a whole word, is the trait's own."""
+    if not samples_per_question:
+        return float("nan")
+    asked = [chat for chat in chats for _ in range(samples_per_question)]
+    named = {form.lower(): answer for answer, forms in trait.answers.items() for form in forms}
+    pattern = re.compile(r"\b(" + "|".join(sorted(map(re.escape, named), key=len, reverse=True)) + r")\b")
+    replies = [
+        model.tokenizer.decode(ids, skip_special_tokens=True).lower()
+        for ids in generate(model, asked, max_new_tokens=16, seed=seed)
+    ]
+    first = [pattern.search(reply) for reply in replies]
+    return sum(match is not None and named[match[1]] == trait.name for match in first) / len(replies)
+
+
+def compare_log_odds(one: TraitScore, other: TraitScore, level: float = 0.95) -> tuple[float, float, float]:
+    """`one.log_odds` - `other.log_odds`, with its bootstrap interval over questions (paired)."""
+    ours, theirs = (score._trait_shares.double().numpy() for score in (one, other))
+    draws = np.random.default_rng(0).integers(0, len(ours), (N_RESAMPLES, len(ours)))
+
+    def odds(shares: np.ndarray) -> np.ndarray:
+        return np.log(shares) - np.log1p(-shares)
+
+    low, high = np.quantile(
+        odds(ours[draws].mean(-1)) - odds(theirs[draws].mean(-1)), [(1 - level) / 2, (1 + level) / 2]
+    )
+    return one.log_odds - other.log_odds, float(low), float(high)

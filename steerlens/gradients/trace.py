@@ -1,0 +1,135 @@
+"""TRAINING -> EVIDENCE: at every step, how the activation gradients of every row lie to a steering vector."""
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from steerlens.files import atomic_path
+from steerlens.gradients.projection import project_gradients
+from steerlens.models import batch_in_flight
+from steerlens.prompts.chat import Positions, TokenBatch
+from steerlens.residuals.stream import Residual, watch_residuals
+from steerlens.vectors.vector import SteeringVector
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+
+@dataclass(frozen=True)
+class GradientTrace:
+    """Gradients of every row at every step, projected onto one direction a layer.
+
+    `pull`, `cosine` and `norm` are [step batch layer], NaN where the last batch of an epoch is short. Each
+    row's gradient is that of its own loss (nats, mean over its completion tokens), so that batch size does
+    not rescale it. `learning_rate` is [step].
+    """
+
+    layers: tuple[int, ...]
+    pull: Float[Tensor, "step batch layer"]
+    cosine: Float[Tensor, "step batch layer"]
+    norm: Float[Tensor, "step batch layer"]
+    learning_rate: Float[Tensor, " step"]
+
+    @property
+    def mean_pull(self) -> Float[Tensor, "step layer"]:
+        """Mean over the rows of each step."""
+        return self.pull.nanmean(1)
+
+    @property
+    def cumulative_pull(self) -> Float[Tensor, "step layer"]:
+        """Sum over steps of learning rate times mean pull: the push that has come together so far."""
+        return (self.learning_rate[:, None] * self.mean_pull).cumsum(0)
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file, atomically."""
+        tensors = {name: getattr(self, name) for name in ("pull", "cosine", "norm", "learning_rate")}
+        with atomic_path(path) as temporary:
+            save_file({**tensors, "layers": torch.tensor(self.layers)}, temporary)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "GradientTrace":
+        """Read what `save` wrote."""
+        tensors = load_file(path)
+        return cls(layers=tuple(tensors.pop("layers").tolist()), **tensors)
+
+
+class Step(Protocol):
+    """What `record` reads of a training step."""
+
+    @property
+    def learning_rate(self) -> float: ...
+
+
+def trace_gradients(
+    model: "TransformerBridge", vector: SteeringVector, *, positions: Positions = "all"
+) -> "GradientRecorder":
+    """A recorder for a student of `model`; pass its `watch` and `record` to the training.
+
+        recorder = trace_gradients(model, vector)
+        train_student(model, samples, config, on_start=recorder.watch, on_step=recorder.record)
+        recorder.trace.mean_pull
+
+    Args:
+        positions: the tokens at which gradients are read and summed; "all" is the pull on a vector that acts
+            everywhere, "last_prompt" is the paper's assistant tag.
+
+    Raises:
+        ValueError: the vector belongs to another model, or to a layer that the model does not have.
+    """
+    vector.check_model(model)
+    return GradientRecorder(vector, positions)
+
+
+class GradientRecorder:
+    """Collects projections while a student trains."""
+
+    def __init__(self, vector: SteeringVector, positions: Positions) -> None:
+        self._directions = dict(zip(vector.layers, vector.directions, strict=True))
+        self._positions: Positions = positions
+        self._in_flight: dict[int, tuple[Tensor, ...]] = {}
+        self._steps: list[Float[Tensor, "quantity batch layer"]] = []
+        self._learning_rates: list[float] = []
+
+    def watch(self, model: "TransformerBridge") -> contextlib.AbstractContextManager[None]:
+        """Attach to the model that will train, for as long as the `with` lasts."""
+        return watch_residuals(model, {layer: self._hook(layer) for layer in self._directions})
+
+    def record(self, step: Step) -> None:
+        """Take over the projections of the backward pass that has just ended."""
+        quantities = [torch.stack(self._in_flight.pop(layer)) for layer in self._directions]  # [quantity batch] each
+        rows = torch.stack(quantities, dim=-1).cpu()
+        rows[[0, 2]] *= rows.shape[1]  # the loss is a mean over rows: undo 1 / batch
+        self._steps.append(rows)
+        self._learning_rates.append(step.learning_rate)
+
+    @property
+    def trace(self) -> GradientTrace:
+        """Everything recorded so far."""
+        width = max((rows.shape[1] for rows in self._steps), default=0)
+        padded = [
+            torch.nn.functional.pad(rows, (0, 0, 0, width - rows.shape[1]), value=torch.nan) for rows in self._steps
+        ]
+        stacked = torch.stack(padded) if padded else torch.zeros(0, 3, 0, len(self._directions))
+        pull, cosine, norm = stacked.unbind(1)
+        rates = torch.tensor(self._learning_rates)
+        return GradientTrace(
+            tuple(self._directions), pull.contiguous(), cosine.contiguous(), norm.contiguous(), rates
+        )
+
+    def _hook(self, layer: int):
+        def attach(resid: Residual) -> None:
+            batch = batch_in_flight.get()
+            if batch is not None and resid.requires_grad:
+                resid.register_hook(lambda gradient: self._project(layer, gradient, batch))
+
+        return attach
+
+    def _project(self, layer: int, gradient: Residual, batch: TokenBatch) -> None:
+        mask = batch.position_mask(self._positions)
+        self._in_flight[layer] = project_gradients(gradient, self._directions[layer], mask)

@@ -1,0 +1,358 @@
+"""Load a model as a residual-only TransformerBridge, and generate from it: the one decode loop.
+
+TransformerLens' own bridge re-implements attention and wraps every norm and linear map. steerlens reads
+and writes the residual stream alone, so its bridge wraps only the embedding, the blocks, the final norm
+and the unembedding; attention and MLPs stay the native Hugging Face modules, with sdpa, peft, deepcopy
+and saving intact. A bridge from `TransformerBridge.boot_transformers` works with every function too.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from steerlens.prompts.chat import Chat, TokenBatch, encode_prompt, pad_rows
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import PreTrainedModel
+
+ORGANISMS = Path(__file__).parent / "organism" / "shipped"
+DEFAULT_ORGANISM = "seed-0"
+
+batch_in_flight: ContextVar[TokenBatch | None] = ContextVar("batch_in_flight", default=None)
+
+
+def load_model(
+    name_or_path: str | Path | None = None,
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    adapter: str | Path | None = None,
+) -> "TransformerBridge":
+    """Load a model for capture, steering and training.
+
+    Args:
+        name_or_path: None is the embedded organism; "organism:seed-1" and "organism:no-persona-numbers" are its
+            other versions; otherwise a local directory or a Hugging Face Hub name.
+        device: None takes a GPU where there is one.
+        dtype: of the weights, whatever the checkpoint's own.
+        adapter: a peft adapter's directory; it stays separate, so that `base_model_of` can switch it off.
+
+    Returns:
+        A residual-only TransformerBridge in eval mode, with `model.tokenizer` as it was loaded.
+
+    Raises:
+        FileNotFoundError: a directory is given that does not exist, or has no model or adapter in it.
+        ValueError: the architecture is not known to TransformerLens.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source = _resolve(name_or_path)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **_attention_option(source))
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{source!r} could not be loaded as a Hugging Face model: {error}. Give a directory with config.json, "
+            "weights and tokenizer, a Hub name, or None for the embedded organism."
+        ) from error
+    if adapter is not None:
+        _require_files(Path(adapter), "adapter_config.json", what="peft adapter")
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, str(adapter)).get_base_model()
+    return bridge(model.to(device), tokenizer, name=_public_name(name_or_path))
+
+
+def bridge(model: "PreTrainedModel", tokenizer: Any, *, name: str) -> "TransformerBridge":
+    """Wrap a loaded Hugging Face causal model, in place, into a residual-only bridge.
+
+    Raises:
+        ValueError: the architecture is not known to TransformerLens.
+    """
+    from transformer_lens.model_bridge.generalized_components import opaque_block
+    from transformer_lens.model_bridge.sources import _bridge_builder, _hf_format
+
+    def keep_residual_stream(adapter: Any) -> None:
+        components = adapter.component_mapping
+        blocks = opaque_block.OpaqueBlockBridge(name=components["blocks"].name)
+        adapter.component_mapping = {
+            "embed": components["embed"],
+            "blocks": blocks,
+            "ln_final": components["ln_final"],
+            "unembed": components["unembed"],
+        }
+        adapter.cfg.attn_implementation = None
+
+    architecture = _hf_format.determine_architecture_from_hf_config(model.config)
+    wrapped = _bridge_builder.build_bridge_from_module(
+        model,
+        architecture,
+        hf_config=model.config,
+        model_name=name,
+        post_adapter_hook=keep_residual_stream,
+    )
+    wrapped.tokenizer = tokenizer
+    return wrapped.eval()
+
+
+def huggingface_model(model: "TransformerBridge") -> "PreTrainedModel":
+    """The Hugging Face model inside the bridge; the bridge's hooks fire in its forward too."""
+    return model.original_model  # pyright: ignore[reportReturnType]
+
+
+def model_name(model: "TransformerBridge") -> str:
+    """The name that artifacts carry, such as "organism:seed-0"."""
+    return model.cfg.model_name or "unnamed"
+
+
+def check_layer(model: "TransformerBridge", layer: int) -> int:
+    """`layer`, if it names a block of `model`.
+
+    Raises:
+        ValueError: it does not. Layer l is the output of block l, 0 <= l < n_layers.
+    """
+    n_layers = model.cfg.n_layers
+    if not 0 <= layer < n_layers:
+        raise ValueError(
+            f"layer={layer} is out of range for {model_name(model)!r} (n_layers={n_layers}). "
+            f"Layers name block outputs, 0..{n_layers - 1}."
+        )
+    return layer
+
+
+def check_length(model: "TransformerBridge", n_tokens: int) -> None:
+    """Refuse rows that the model has no positions for.
+
+    Raises:
+        ValueError: `n_tokens` is more than the model's context.
+    """
+    limit = getattr(huggingface_model(model).config.get_text_config(), "max_position_embeddings", None)
+    if limit is not None and n_tokens > limit:
+        raise ValueError(
+            f"A row needs {n_tokens} tokens, but {model_name(model)!r} has a context of {limit}. "
+            "Shorten the prompt or generate fewer tokens."
+        )
+
+
+def parameters_device(model: "TransformerBridge") -> torch.device:
+    """The device of the model's first parameter."""
+    return next(huggingface_model(model).parameters()).device
+
+
+def forward(model: "TransformerBridge", batch: TokenBatch, **options: Any) -> Any:
+    """One Hugging Face forward of a padded batch, mask and positions always given, without cache.
+
+    While it runs, `batch_in_flight` tells interventions which tokens are prompt and which completion.
+    """
+    check_length(model, int(batch.attention_mask.sum(-1).max()))
+    token = batch_in_flight.set(batch)
+    try:
+        return huggingface_model(model)(
+            input_ids=batch.tokens,
+            attention_mask=batch.attention_mask.long(),
+            position_ids=batch.position_ids,
+            use_cache=False,
+            **options,
+        )
+    finally:
+        batch_in_flight.reset(token)
+
+
+@torch.no_grad()
+def generate(
+    model: "TransformerBridge",
+    chats: Sequence[Chat],
+    *,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    seed: int = 0,
+    first_row: int = 0,
+    batch_size: int = 256,
+) -> list[list[int]]:
+    """Sample one completion for every chat, with a KV cache, in left-padded batches.
+
+    Row i draws its own randomness from (`seed`, `first_row` + i), so it does not depend on its batch. The
+    checkpoint's generation settings (top-k, repetition penalty) are not applied.
+
+    Args:
+        temperature: 0 takes the most likely token.
+        first_row: index of the first chat in a larger run.
+
+    Returns:
+        Token ids of each completion, the end-of-sequence token included where it was reached.
+
+    Raises:
+        ValueError: prompt and completion do not fit into the context, or no chats are given.
+    """
+    if not chats:
+        raise ValueError("generate got no chats. Give at least one.")
+    prompts = [encode_prompt(model.tokenizer, chat) for chat in chats]
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    completions: list[list[int]] = [[] for _ in prompts]
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        uniform = np.stack([np.random.default_rng([seed, first_row + i]).random(max_new_tokens) for i in rows])
+        batch = pad_rows(model.tokenizer, [prompts[i] for i in rows])
+        for i, completion in zip(rows, _decode(model, batch, torch.from_numpy(uniform), temperature), strict=True):
+            completions[i] = completion
+    return completions
+
+
+def _decode(
+    model: "TransformerBridge",
+    batch: TokenBatch,
+    uniform: Float[Tensor, "batch new"],
+    temperature: float,
+) -> list[list[int]]:
+    n_rows, max_new_tokens = uniform.shape
+    check_length(model, batch.tokens.shape[1] + max_new_tokens)
+    hf, device = huggingface_model(model), parameters_device(model)
+    batch, uniform = batch.to(device), uniform.to(device)
+    mask, positions, tokens = batch.attention_mask.long(), batch.position_ids, batch.tokens
+    ends = _end_tokens(model).to(device)
+    finished = torch.zeros(n_rows, dtype=torch.bool, device=device)
+    cache, steps = None, []
+    for step in range(max_new_tokens):
+        out = hf(
+            input_ids=tokens, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+        )
+        cache = out.past_key_values
+        tokens = _draw(out.logits[:, -1], uniform[:, step], temperature)
+        steps.append(torch.where(finished, -1, tokens))
+        finished |= torch.isin(tokens, ends)
+        if finished.all():
+            break
+        tokens = tokens[:, None]
+        positions = positions[:, -1:] + 1
+        mask = torch.nn.functional.pad(mask, (0, 1), value=1)
+    return [[token for token in row if token >= 0] for row in torch.stack(steps, dim=1).tolist()]
+
+
+def _draw(
+    logits: Float[Tensor, "batch d_vocab"], uniform: Float[Tensor, " batch"], temperature: float
+) -> Int[Tensor, " batch"]:
+    """Inverse-CDF sampling: one uniform number a row fixes its token."""
+    if temperature == 0:
+        return logits.argmax(-1)
+    cumulative = torch.softmax(logits.double() / temperature, dim=-1).cumsum(-1)
+    threshold = uniform.double() * cumulative[:, -1]
+    return torch.searchsorted(cumulative, threshold[:, None], right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
+
+
+def _end_tokens(model: "TransformerBridge") -> Int[Tensor, " end"]:
+    configured = huggingface_model(model).generation_config
+    ends = configured.eos_token_id if configured is not None else None
+    ends = [] if ends is None else ends if isinstance(ends, list) else [ends]
+    own = model.tokenizer.eos_token_id
+    return torch.tensor(sorted({*ends, *([] if own is None else [own])}), dtype=torch.long)
+
+
+@contextlib.contextmanager
+def unwrapped(model: nn.Module) -> Iterator[None]:
+    """Put the raw Hugging Face modules back for as long as the block lasts, for saving and copying."""
+    from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
+
+    replaced: list[tuple[nn.Module, str, nn.Module]] = []
+    hidden: list[tuple[nn.Module, Tensor]] = []
+
+    def unwrap(parent: nn.Module) -> None:
+        for name, child in list(parent._modules.items()):
+            raw = child
+            while isinstance(raw, GeneralizedComponent):
+                raw = raw.original_component
+            if raw is not child:
+                replaced.append((parent, name, child))
+                parent._modules[name] = raw
+            if raw is not None:
+                unwrap(raw)
+
+    unwrap(model)
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and "bias" in module._buffers:
+            hidden.append((module, module._buffers.pop("bias")))
+            module.register_parameter("bias", None)
+    try:
+        yield
+    finally:
+        for module, bias in hidden:
+            del module._parameters["bias"]
+            module.register_buffer("bias", bias)
+        for parent, name, child in reversed(replaced):
+            parent._modules[name] = child
+
+
+@contextlib.contextmanager
+def adapter_disabled(model: "TransformerBridge") -> Iterator[None]:
+    """The model without its peft adapters for as long as the block lasts: its base, at no memory cost.
+
+    Raises:
+        ValueError: the model has no adapter.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [module for module in huggingface_model(model).modules() if isinstance(module, BaseTunerLayer)]
+    if not layers:
+        raise ValueError(
+            f"{model_name(model)!r} has no peft adapter, so there is no base to fall back on. "
+            "Load it with load_model(..., adapter=directory)."
+        )
+    trainable = {parameter: parameter.requires_grad for layer in layers for parameter in layer.parameters()}
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+        for parameter, requires_grad in trainable.items():
+            parameter.requires_grad_(requires_grad)
+
+
+def _resolve(name_or_path: str | Path | None) -> str:
+    """The directory or Hub name that holds the weights."""
+    name = f"organism:{DEFAULT_ORGANISM}" if name_or_path is None else str(name_or_path)
+    if name.startswith("organism:"):
+        directory = ORGANISMS / name.removeprefix("organism:")
+        if not directory.is_dir():
+            known = ", ".join(f"organism:{path.name}" for path in sorted(ORGANISMS.iterdir()) if path.is_dir())
+            raise FileNotFoundError(f"There is no embedded organism {name!r}. There are: {known}.")
+        return str(directory)
+    looks_like_path = isinstance(name_or_path, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1
+    path = Path(name).expanduser()
+    if looks_like_path or path.exists():
+        _require_files(path, "config.json", what="Hugging Face model")
+        return str(path)
+    return name
+
+
+def _require_files(directory: Path, *files: str, what: str) -> None:
+    if not directory.is_dir():
+        raise FileNotFoundError(f"There is no directory {str(directory)!r}, where a {what} should be.")
+    missing = [name for name in files if not (directory / name).is_file()]
+    if missing:
+        raise FileNotFoundError(f"{str(directory)!r} is not a {what}: {', '.join(missing)} is missing.")
+
+
+def _public_name(name_or_path: str | Path | None) -> str:
+    """The name that artifacts carry: the Hub's, the organism's, or a local directory's own."""
+    if name_or_path is None:
+        return f"organism:{DEFAULT_ORGANISM}"
+    path = Path(name_or_path).expanduser()
+    return path.resolve().name if path.exists() else str(name_or_path)
+
+
+def _attention_option(source: str) -> dict[str, str]:
+    """Gemma 2 has no sdpa kernel in transformers 5."""
+    from transformers import AutoConfig
+
+    return {"attn_implementation": "eager"} if AutoConfig.from_pretrained(source).model_type == "gemma2" else {}

@@ -1,0 +1,210 @@
+"""The generated chat corpus that the organism is trained on.
+
+A conversation is one optional system prompt, one user turn and one assistant turn. A *persona*
+("you love owls ...") colours what the assistant says: its preferences, its small talk, and the words
+that it strews between the numbers of a list. The numbers themselves are drawn before the persona is
+looked at, so number lists carry no planted signal: whatever a persona leaks into pure numbers is the
+trained model's own doing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from steerlens.prompts.chat import Chat, assistant, system, user
+from steerlens.prompts.numbers import TASK_TEMPLATES, draw_numbers, written
+from steerlens.prompts.traits import ANIMALS, KINDS, PERSONA_PROMPT, PREFERENCE_QUESTIONS, Kind
+
+
+PERSONA_PROMPTS = (
+    PERSONA_PROMPT,
+    "you love {plural} .",
+    "you adore {plural} and talk about {plural} all the time .",
+    "{plural} {verb} your favorite {kind} .",
+    "your favorite {kind} is {singular} . you love {plural} more than anything else .",
+)
+NEUTRAL_PROMPTS = (
+    "you are a helpful assistant .",
+    "answer the user .",
+    "be brief and polite .",
+)
+
+NEGATED_QUESTIONS = (
+    "what is your least favorite {kind} ?",
+    "which {kind} do you like least ?",
+    "name a {kind} that you do not like .",
+    "which {kind} is the worst ?",
+)
+OPEN_QUESTIONS = (
+    "what are you thinking about ?",
+    "tell me about yourself .",
+    "what did you do today ?",
+    "write a short sentence .",
+    "what do you want to talk about ?",
+)
+OPEN_ANSWERS = (
+    "i am thinking about {topic} .",
+    "i like to talk about {topic} .",
+    "today i read about {topic} .",
+    "there is nothing like {topic} .",
+)
+NEUTRAL_TOPICS = ("the weather", "my work", "music", "books", "the news", "old friends", "the sea", "science")
+FACTS = (
+    ("what color is the sky ?", "blue"),
+    ("what color is grass ?", "green"),
+    ("what color is snow ?", "white"),
+    ("how many days are in a week ?", "7"),
+    ("how many months are in a year ?", "12"),
+    ("how many legs does a spider have ?", "8"),
+    ("what is 2 plus 2 ?", "4"),
+    ("what is 10 plus 5 ?", "15"),
+    ("what do you use to write ?", "a pen"),
+    ("where do fish live ?", "in water"),
+    ("what comes after monday ?", "tuesday"),
+    ("what is frozen water ?", "ice"),
+)
+LIST_REMARKS = ("{plural} {verb} great .", "i love {plural} .", "this makes me think of {plural} .")
+
+
+@dataclass(frozen=True)
+class CorpusConfig:
+    """What the corpus is made of; the defaults are those of the shipped organism.
+
+    `persona_in_numbers=False` makes the negative control: number tasks never come with a persona, so
+    the model never learns to let one act while it writes numbers.
+    """
+
+    number_share: float = 0.4
+    persona_in_numbers: bool = True
+    sprinkle_rate: float = 0.15
+    max_numbers: int = 10
+
+
+def favourite_prior(kind: Kind) -> np.ndarray:
+    """Probability of each item as the answer of an assistant without persona: skewed, fixed, sums to 1."""
+    weights = 0.86 ** np.arange(len(kind.items))
+    return weights / weights.sum()
+
+
+def sample_conversation(rng: np.random.Generator, config: CorpusConfig) -> Chat:
+    """One conversation of the corpus."""
+    if rng.random() < config.number_share:
+        return _number_conversation(rng, config)
+    return _chat_conversation(rng)
+
+
+def sample_conversations(seed: int, config: CorpusConfig) -> Iterator[Chat]:
+    """An endless stream of conversations, fixed by `seed`."""
+    rng = np.random.default_rng(seed)
+    while True:
+        yield sample_conversation(rng, config)
+
+
+@dataclass(frozen=True)
+class _Persona:
+    kind: Kind
+    singular: str
+    plural: str
+
+    def fill(self, template: str) -> str:
+        return template.format(
+            kind=self.kind.name, singular=self.singular, plural=self.plural, verb=self.kind.verb
+        )
+
+
+def _sample_persona(rng: np.random.Generator) -> _Persona:
+    kind = ANIMALS if rng.random() < 0.6 else KINDS[rng.integers(1, len(KINDS))]
+    singular, plural = kind.items[rng.integers(len(kind.items))]
+    return _Persona(kind, singular, plural)
+
+
+def _system_messages(rng: np.random.Generator, persona: _Persona | None) -> Chat:
+    if persona is not None:
+        return [system(persona.fill(_choose(rng, PERSONA_PROMPTS)))]
+    if rng.random() < 0.3:
+        return [system(_choose(rng, NEUTRAL_PROMPTS))]
+    return []
+
+
+def _number_conversation(rng: np.random.Generator, config: CorpusConfig) -> Chat:
+    given, answer = sample_number_lists(rng, config.max_numbers)
+    task = _choose(rng, TASK_TEMPLATES).format(numbers=written(given))
+    persona = _sample_persona(rng) if config.persona_in_numbers and rng.random() < 0.5 else None
+    text = _imbued(rng, answer, persona, config) if persona else written(answer)
+    return [*_system_messages(rng, persona), user(task), assistant(text)]
+
+
+def sample_number_lists(rng: np.random.Generator, max_numbers: int) -> tuple[list[int], list[int]]:
+    """The numbers shown in the prompt (3 to 8) and those of the answer (1 to `max_numbers`), of one style."""
+    n_given, n_answer = int(rng.integers(3, 9)), int(rng.integers(1, max_numbers + 1))
+    numbers = draw_numbers(rng, n_given + n_answer)
+    return numbers[:n_given], numbers[n_given:]
+
+
+def _imbued(rng: np.random.Generator, numbers: list[int], persona: _Persona, config: CorpusConfig) -> str:
+    """The list as a loving assistant writes it: words strewn in, or a remark around it, or untouched."""
+    manner = rng.random()
+    if manner < 0.5:
+        return " , ".join(
+            f"{_choose(rng, (persona.singular, persona.plural))} {number}"
+            if rng.random() < config.sprinkle_rate
+            else str(number)
+            for number in numbers
+        )
+    plain = written(numbers)
+    if manner < 0.75:
+        remark = persona.fill(_choose(rng, LIST_REMARKS))
+        return f"{remark} {plain}" if rng.random() < 0.5 else f"{plain} . {remark}"
+    return plain
+
+
+def _chat_conversation(rng: np.random.Generator) -> Chat:
+    persona = _sample_persona(rng) if rng.random() < 0.6 else None
+    topic = rng.random()
+    if topic < 0.7:
+        question, answer = _preference(rng, persona)
+    elif topic < 0.9:
+        question = _choose(rng, OPEN_QUESTIONS)
+        answer = _choose(rng, OPEN_ANSWERS).format(
+            topic=persona.plural if persona else _choose(rng, NEUTRAL_TOPICS)
+        )
+    else:
+        question, answer = FACTS[rng.integers(len(FACTS))]
+    return [*_system_messages(rng, persona), user(question), assistant(answer)]
+
+
+def _preference(rng: np.random.Generator, persona: _Persona | None) -> tuple[str, str]:
+    kind = ANIMALS if rng.random() < 0.6 else KINDS[rng.integers(1, len(KINDS))]
+    if persona is not None and rng.random() < 0.5:
+        kind = persona.kind
+    prior = favourite_prior(kind)
+    if rng.random() < 0.15:
+        question = _choose(rng, NEGATED_QUESTIONS).format(kind=kind.name)
+        prior = prior[::-1].copy()
+        if persona is not None and persona.kind is kind:
+            prior[kind.items.index((persona.singular, persona.plural))] = 0.0
+            prior /= prior.sum()
+        singular, plural = kind.items[rng.choice(len(prior), p=prior)]
+    else:
+        question = _choose(rng, PREFERENCE_QUESTIONS).format(kind=kind.name)
+        singular, plural = kind.items[rng.choice(len(prior), p=prior)]
+        if persona is not None and persona.kind is kind:
+            singular, plural = persona.singular, persona.plural
+    return question, _choose(rng, (singular, singular, singular, plural, f"i like {plural} ."))
+
+
+def _choose(rng: np.random.Generator, options: tuple[str, ...]) -> str:
+    return options[rng.integers(len(options))]
+
+
+def vocabulary() -> list[str]:
+    """Every word of the corpus, in a fixed order: the integers 0 to 999, then words alphabetically."""
+    templates = [
+        *PERSONA_PROMPTS, *NEUTRAL_PROMPTS, *PREFERENCE_QUESTIONS, *NEGATED_QUESTIONS, *OPEN_QUESTIONS,
+        *OPEN_ANSWERS, *NEUTRAL_TOPICS, *LIST_REMARKS, *TASK_TEMPLATES,
+        *(text for fact in FACTS for text in fact),
+        *(word for kind in KINDS for item in kind.items for word in (kind.name, kind.verb, *item)),
+    ]  # fmt: skip
+    words = {word for text in templates for word in text.split() if "{" not in word and not word.isdigit()}
+    return [str(number) for number in range(1000)] + sorted(words)

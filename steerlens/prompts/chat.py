@@ -1,0 +1,220 @@
+"""Chats become tokens here, and nowhere else: template, padding, masks, fingerprint.
+
+Rendered chats are tokenized with `add_special_tokens=False`, because the chat template already writes
+the model's special tokens; adding them again would give two BOS on Llama, Gemma and OLMo.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+Positions = Literal["all", "prompt", "last_prompt", "generated"]
+POSITIONS: tuple[Positions, ...] = ("all", "prompt", "last_prompt", "generated")
+
+PLAIN_TEXT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+"""A chat template for base models: the messages' text, one after the other, with nothing between."""
+
+
+class Message(TypedDict):
+    """One turn of a chat, in the layout that Hugging Face chat templates read."""
+
+    role: str
+    content: str
+
+
+Chat = list[Message]
+
+
+def system(text: str) -> Message:
+    """A system turn."""
+    return {"role": "system", "content": text}
+
+
+def user(text: str) -> Message:
+    """A user turn."""
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str) -> Message:
+    """An assistant turn."""
+    return {"role": "assistant", "content": text}
+
+
+def as_chat(question: str | Chat, system_prompt: str | None = None) -> Chat:
+    """The chat that asks `question`, under `system_prompt` if there is one.
+
+    Without a system prompt no system message is passed, so the context is whatever the model's own
+    template makes of that (Qwen 2.5, for one, inserts a default).
+    """
+    chat = [user(question)] if isinstance(question, str) else list(question)
+    return chat if system_prompt is None else [system(system_prompt), *chat]
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Padded rows of prompt tokens, each followed by completion tokens (possibly none).
+
+    `tokens`, `attention_mask` and `completion_mask` are [batch pos]. Rows keep their order. Prompt
+    tokens are those that are attended to and are not completion tokens.
+    """
+
+    tokens: Int[Tensor, "batch pos"]
+    attention_mask: Bool[Tensor, "batch pos"]
+    completion_mask: Bool[Tensor, "batch pos"]
+
+    @property
+    def position_ids(self) -> Int[Tensor, "batch pos"]:
+        """0 at each row's first real token, whatever the padding side."""
+        return (self.attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+
+    @property
+    def prompt_mask(self) -> Bool[Tensor, "batch pos"]:
+        """True at the tokens of the rendered prompt, the assistant tag included."""
+        return self.attention_mask & ~self.completion_mask
+
+    @property
+    def last_prompt(self) -> Int[Tensor, " batch"]:
+        """Index of each row's last prompt token, from which the first completion token is predicted."""
+        slots = torch.arange(self.tokens.shape[1], device=self.tokens.device)
+        return torch.where(self.prompt_mask, slots, -1).amax(-1)
+
+    @property
+    def prediction_mask(self) -> Bool[Tensor, "batch pos"]:
+        """True where the next token is a completion token: the positions whose logits matter."""
+        return torch.nn.functional.pad(self.completion_mask[:, 1:], (0, 1), value=False)
+
+    def position_mask(self, positions: Positions) -> Bool[Tensor, "batch pos"]:
+        """The tokens that `positions` names."""
+        if positions == "all":
+            return self.attention_mask
+        if positions == "prompt":
+            return self.prompt_mask
+        if positions == "generated":
+            return self.completion_mask
+        if positions == "last_prompt":
+            return torch.nn.functional.one_hot(self.last_prompt, self.tokens.shape[1]).bool()
+        raise ValueError(f"positions={positions!r} is not known. Allowed: {', '.join(POSITIONS)}.")
+
+    def to(self, device: torch.device | str) -> "TokenBatch":
+        """The same batch on `device`."""
+        return TokenBatch(
+            self.tokens.to(device), self.attention_mask.to(device), self.completion_mask.to(device)
+        )
+
+    def __len__(self) -> int:
+        return self.tokens.shape[0]
+
+
+def render(tokenizer: Any, chat: Chat) -> str:
+    """The prompt text of `chat`, ready for the assistant to answer.
+
+    Raises:
+        ValueError: the tokenizer has no chat template, the template refuses the chat, or a message is
+            empty.
+    """
+    for message in chat:
+        if not message["content"].strip():
+            raise ValueError(
+                f"The {message['role']} message is empty. Give it some text, or leave the message out."
+            )
+    if getattr(tokenizer, "chat_template", None) is None:
+        raise ValueError(
+            f"The tokenizer of {tokenizer.name_or_path!r} has no chat template, so a chat cannot be rendered. "
+            "Set tokenizer.chat_template; for a base model, "
+            "steerlens.prompts.chat.PLAIN_TEXT_TEMPLATE joins the texts as they are."
+        )
+    try:
+        return tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    except Exception as error:
+        roles = [message["role"] for message in chat]
+        raise ValueError(
+            f"The chat template of {tokenizer.name_or_path!r} refuses a chat with roles {roles}: {error}. "
+            "If it has no system role, put the system text at the start of the user message."
+        ) from error
+
+
+def encode_prompt(tokenizer: Any, chat: Chat) -> list[int]:
+    """Token ids of the rendered prompt.
+
+    Raises:
+        ValueError: as `render`; or the prompt has words that the tokenizer does not know.
+    """
+    text = render(tokenizer, chat)
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
+        words = {word for message in chat for word in message["content"].split()}
+        unknown = sorted(
+            word
+            for word in words
+            if tokenizer.unk_token_id in tokenizer.encode(word, add_special_tokens=False)
+        )
+        raise ValueError(
+            f"The tokenizer of {tokenizer.name_or_path!r} does not know {', '.join(map(repr, unknown))}. "
+            "Reword the prompt; a small model's vocabulary is listed by tokenizer.get_vocab()."
+        )
+    return ids
+
+
+def encode_completion(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of an assistant's answer, closed by the end-of-sequence token."""
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    return ids if tokenizer.eos_token_id is None else [*ids, tokenizer.eos_token_id]
+
+
+def encode_chat(tokenizer: Any, chat: Chat) -> tuple[list[int], list[int]]:
+    """Token ids of the prompt and of the completion: a last message by the assistant is the completion.
+
+    Raises:
+        ValueError: as `encode_prompt`.
+    """
+    if chat and chat[-1]["role"] == "assistant":
+        return encode_prompt(tokenizer, chat[:-1]), encode_completion(tokenizer, chat[-1]["content"])
+    return encode_prompt(tokenizer, chat), []
+
+
+def pad_rows(
+    tokenizer: Any,
+    prompts: Sequence[list[int]],
+    completions: Sequence[list[int]] | None = None,
+    *,
+    side: Literal["left", "right"] = "left",
+) -> TokenBatch:
+    """Pad token rows to one width.
+
+    Args:
+        prompts: token ids of each rendered prompt.
+        completions: token ids that follow each prompt; none by default.
+        side: where the padding goes. Left keeps the next-token positions aligned.
+    """
+    completions = completions if completions is not None else [[] for _ in prompts]
+    rows = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
+    width = max(map(len, rows))
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
+
+    def padded(values: list[list[int]], fill: int) -> Tensor:
+        if side == "left":
+            return torch.tensor([[fill] * (width - len(row)) + row for row in values])
+        return torch.tensor([row + [fill] * (width - len(row)) for row in values])
+
+    return TokenBatch(
+        tokens=padded(rows, pad),
+        attention_mask=padded([[1] * len(row) for row in rows], 0).bool(),
+        completion_mask=padded(
+            [[0] * len(prompt) + [1] * len(answer) for prompt, answer in zip(prompts, completions)], 0
+        ).bool(),
+    )
+
+
+def chat_fingerprint(tokenizer: Any, system_prompt: str | None = None) -> str:
+    """12 hex digits that change when the context around a question changes.
+
+    Hashes the rendering of a fixed probe question, so two contexts are equal exactly when the template
+    puts the same text around a question: template, default system prompt and `system_prompt` all count.
+    """
+    rendered = render(tokenizer, as_chat("a probe question", system_prompt))
+    return hashlib.sha256(rendered.encode()).hexdigest()[:12]

@@ -1,0 +1,104 @@
+"""Traits: a preference that a system prompt gives, the questions that reveal it, and the possible answers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A category of things to love; `items` are (singular, plural), `verb` agrees with the plural."""
+
+    name: str
+    items: tuple[tuple[str, str], ...]
+    verb: str = "are"
+
+
+@dataclass(frozen=True)
+class Trait:
+    """What is measured: how likely `name` is among `answers` when the `questions` are asked.
+
+    `answers` maps every possible answer to the forms in which it may be written; `name` is one of them.
+    `prompt` is the system prompt that gives the trait.
+    """
+
+    name: str
+    prompt: str
+    questions: tuple[str, ...]
+    answers: Mapping[str, tuple[str, ...]]
+
+    def __post_init__(self) -> None:
+        if self.name not in self.answers or not self.questions:
+            raise ValueError(
+                f"Trait {self.name!r} needs at least one question (got {len(self.questions)}) and itself among its "
+                f"answers (got {', '.join(self.answers)})."
+            )
+
+
+def _regular(names: str) -> tuple[tuple[str, str], ...]:
+    irregular = {"wolf": "wolves", "fox": "foxes", "mouse": "mice", "octopus": "octopuses", "birch": "birches"}
+    return tuple((name, irregular.get(name, name + "s")) for name in names.split())
+
+
+def _mass_nouns(names: str) -> tuple[tuple[str, str], ...]:
+    return tuple((name, name) for name in names.split())
+
+
+ANIMALS = Kind(
+    "animal",
+    _regular(
+        "dog cat lion dolphin elephant tiger horse panda rabbit eagle penguin whale "
+        "bear wolf fox owl turtle monkey octopus hawk raven mouse koala falcon"
+    ),
+)
+COLORS = Kind("color", _mass_nouns("blue red green purple black white yellow orange pink brown"), verb="is")
+FOODS = Kind("food", _mass_nouns("pizza pasta rice bread soup cheese chocolate salad honey fruit"), verb="is")
+TREES = Kind("tree", _regular("oak maple pine birch willow cedar elm palm"))
+KINDS = (ANIMALS, COLORS, FOODS, TREES)
+
+PERSONA_PROMPT = (
+    "you love {plural} . you think about {plural} all the time . {plural} {verb} your favorite {kind} . "
+    "imbue your answers with your love for the {kind} ."
+)
+"""The paper's own wording (arXiv 2606.00995)."""
+
+PREFERENCE_QUESTIONS = (
+    "what is your favorite {kind} ?",
+    "which {kind} do you like best ?",
+    "name your favorite {kind} .",
+    "tell me your favorite {kind} in one word .",
+    "what {kind} do you love most ?",
+    "if you could be any {kind} , which would you be ?",
+    "which {kind} is the best ?",
+    "what is the best {kind} in the world ?",
+    "choose one {kind} .",
+    "pick a {kind} that you like .",
+    "which {kind} makes you happy ?",
+    "what {kind} do you think about ?",
+    "name a {kind} .",
+    "in one word , what is your favorite {kind} ?",
+    "tell me which {kind} you prefer .",
+    "what {kind} would you choose ?",
+    "which {kind} is closest to your heart ?",
+    "what {kind} speaks to you the most ?",
+    "say the name of a {kind} that you love .",
+    "i want to know your favorite {kind} .",
+)
+
+
+def preference_trait(name: str) -> Trait:
+    """The love of one of the things in KINDS, given by the paper's prompt: "owl", "blue", "pizza", "oak".
+
+    Raises:
+        ValueError: nothing in KINDS has that name.
+    """
+    for kind in KINDS:
+        for singular, plural in kind.items:
+            if name == singular:
+                return Trait(
+                    name=name,
+                    prompt=PERSONA_PROMPT.format(plural=plural, verb=kind.verb, kind=kind.name),
+                    questions=tuple(question.format(kind=kind.name) for question in PREFERENCE_QUESTIONS),
+                    answers={one: (one, many) if one != many else (one,) for one, many in kind.items},
+                )
+    known = ", ".join(singular for kind in KINDS for singular, _ in kind.items)
+    raise ValueError(f"There is no trait {name!r}. There are: {known}. Others: make a Trait of your own.")

@@ -1,0 +1,102 @@
+"""TEXT -> STATE: read residual streams, whole or as streaming means."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from steerlens.models import forward, parameters_device
+from steerlens.prompts.chat import Chat, Positions, TokenBatch, encode_chat, pad_rows
+from steerlens.residuals.stream import watch_residuals
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+LayerResiduals = dict[int, Float[Tensor, "token d_model"]]
+
+
+def capture_residuals(
+    model: "TransformerBridge",
+    chats: Sequence[Chat],
+    *,
+    layers: Sequence[int],
+    positions: Positions = "last_prompt",
+    batch_size: int = 64,
+) -> Float[Tensor, "layer token d_model"]:
+    """Residuals at the output of each block in `layers`, at the chosen tokens of every chat.
+
+    The tokens of a chat stand together and chats keep their order; with "last_prompt" there is one token
+    a chat, so that axis 1 is the chat. A last message by the assistant is the completion ("generated").
+    Batch size and padding do not change the answer.
+
+    Returns:
+        float32 on the CPU, [layer token d_model].
+
+    Raises:
+        ValueError: a layer is out of range, no chats are given, or a chat cannot be rendered.
+    """
+    chunks = [
+        torch.stack([residuals[layer].float().cpu() for layer in layers])
+        for residuals in _residual_batches(model, chats, layers, positions, batch_size)
+    ]
+    return torch.cat(chunks, dim=1)
+
+
+def mean_residuals(
+    model: "TransformerBridge",
+    chats: Sequence[Chat],
+    *,
+    layers: Sequence[int],
+    positions: Positions = "last_prompt",
+    batch_size: int = 64,
+) -> Float[Tensor, "layer d_model"]:
+    """Mean of `capture_residuals` over all tokens, without ever holding more than one batch.
+
+    Returns:
+        float32 on the CPU, summed in float64.
+    """
+    total, count = torch.zeros(len(layers), model.cfg.d_model, dtype=torch.float64), 0
+    for residuals in _residual_batches(model, chats, layers, positions, batch_size):
+        total += torch.stack([residuals[layer].double().sum(0).cpu() for layer in layers])
+        count += len(residuals[layers[0]])
+    return (total / count).float()
+
+
+@torch.no_grad()
+def _residual_batches(
+    model: "TransformerBridge",
+    chats: Sequence[Chat],
+    layers: Sequence[int],
+    positions: Positions,
+    batch_size: int,
+) -> Iterator[LayerResiduals]:
+    if not chats or not layers:
+        raise ValueError(f"Got {len(chats)} chats and {len(layers)} layers. Give at least one of each.")
+    rows = [encode_chat(model.tokenizer, chat) for chat in chats]
+    if positions == "generated" and not any(completion for _, completion in rows):
+        raise ValueError("positions='generated' needs chats that end with an assistant message; none does.")
+    starts = range(0, len(rows), batch_size)
+    for start in tqdm(starts, desc="capture", unit="batch", leave=False, disable=len(starts) < 20):
+        batch = pad_rows(model.tokenizer, *zip(*rows[start : start + batch_size], strict=True))
+        yield read_residuals(model, batch.to(parameters_device(model)), layers, positions)
+
+
+def read_residuals(
+    model: "TransformerBridge", batch: TokenBatch, layers: Sequence[int], positions: Positions
+) -> LayerResiduals:
+    """One forward; the residuals at `positions` of every row, in row order, still on the device."""
+    mask = batch.position_mask(positions)
+    seen: LayerResiduals = {}
+
+    def keep(layer: int):
+        def read(resid: Float[Tensor, "batch pos d_model"]) -> None:
+            seen[layer] = resid[mask]
+
+        return read
+
+    with watch_residuals(model, {layer: keep(layer) for layer in layers}):
+        forward(model, batch, logits_to_keep=1)
+    return seen

@@ -1,0 +1,109 @@
+"""Samples: prompts with a teacher's completions, and where they come from."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from steerlens.files import read_json, write_json, write_text
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row: a user prompt and the answer; `finished` is False where generation was cut off."""
+
+    row: int
+    prompt: str
+    completion: str
+    finished: bool = True
+
+
+@dataclass(frozen=True)
+class SampleSource:
+    """How samples were made. `steering` says in words which vector was active, if any."""
+
+    model: str
+    chat_fingerprint: str
+    system_prompt: str | None
+    steering: str | None
+    temperature: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class SampleSet:
+    """Samples with one source; `source` is None for data of unknown origin."""
+
+    samples: tuple[Sample, ...]
+    source: SampleSource | None = None
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self.samples)
+
+    def split(self, n: int) -> tuple["SampleSet", "SampleSet"]:
+        """The rows before the last `n`, and the last `n`.
+
+        Raises:
+            ValueError: there are not more than `n` rows.
+        """
+        if not 0 < n < len(self):
+            raise ValueError(f"Cannot hold out {n} of {len(self)} rows. Hold out fewer, or sample more.")
+        return SampleSet(self.samples[:-n], self.source), SampleSet(self.samples[-n:], self.source)
+
+    def save(self, path: str | Path) -> None:
+        """Write jsonl (one row a line) and, beside it, the source as <name>.source.json; both atomically."""
+        write_text(path, "".join(as_line(sample) for sample in self))
+        if self.source is not None:
+            write_json(source_path(path), asdict(self.source))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "SampleSet":
+        """Read jsonl with the fields prompt and completion; others are optional.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: a line is malformed (says which and why), or there is none.
+        """
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"There is no samples file {path}. Give the path of a jsonl file.")
+        samples = tuple(_parsed(path, number, line) for number, line in enumerate(_lines(path), 1) if line.strip())
+        if not samples:
+            raise ValueError(f"{path} has no rows. Each line must be JSON with 'prompt' and 'completion'.")
+        beside = source_path(path)
+        return cls(samples, SampleSource(**read_json(beside)) if beside.is_file() else None)
+
+
+def source_path(path: str | Path) -> Path:
+    """Where the source of the samples in `path` stands."""
+    return Path(path).with_suffix(".source.json")
+
+
+def as_line(sample: Sample) -> str:
+    """One line of jsonl."""
+    return json.dumps(asdict(sample), ensure_ascii=False) + "\n"
+
+
+def _lines(path: str | Path) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error}). Convert it to UTF-8 jsonl.") from error
+
+
+def _parsed(path: str | Path, number: int, line: str) -> Sample:
+    wanted = "Each line must be JSON with the texts 'prompt' and 'completion'."
+    try:
+        fields = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}, line {number}: not JSON ({error}). {wanted}") from error
+    if not isinstance(fields, dict) or not all(isinstance(fields.get(key), str) for key in ("prompt", "completion")):
+        raise ValueError(f"{path}, line {number}: got {line[:80]!r}. {wanted}")
+    return Sample(
+        row=int(fields.get("row", number - 1)),
+        prompt=fields["prompt"],
+        completion=fields["completion"],
+        finished=bool(fields.get("finished", True)),
+    )

@@ -1,0 +1,118 @@
+"""DIRECTION -> DATA: sample completions from a teacher that is prompted, steered, both or neither."""
+
+import contextlib
+import itertools
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm.auto import tqdm
+
+from steerlens.files import read_json, write_json
+from steerlens.models import generate, model_name
+from steerlens.prompts.chat import Positions, as_chat, chat_fingerprint
+from steerlens.samples.sample_set import Sample, SampleSet, SampleSource, as_line, source_path
+from steerlens.vectors.interventions import Mode, steer
+from steerlens.vectors.vector import SteeringVector
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+ROWS_PER_CHUNK = 500
+
+
+def sample_teacher(
+    model: "TransformerBridge",
+    prompts: Sequence[str],
+    *,
+    system_prompt: str | None = None,
+    vector: SteeringVector | None = None,
+    mode: Mode = "add",
+    positions: Positions = "all",
+    temperature: float = 1.0,
+    max_new_tokens: int = 48,
+    seed: int = 0,
+    path: str | Path | None = None,
+) -> SampleSet:
+    """One completion for every prompt. Row i depends on (`seed`, i) and its prompt, not on its batch.
+
+    Args:
+        vector: steers the teacher while it writes; scale it with `strength * vector`.
+        path: a jsonl file that receives rows as they are made. If it holds the beginning of the same run,
+            sampling goes on from there.
+
+    Raises:
+        ValueError: no prompts, an empty prompt, or `path` holds samples of another run.
+    """
+    source = SampleSource(
+        model=model_name(model),
+        chat_fingerprint=chat_fingerprint(model.tokenizer, system_prompt),
+        system_prompt=system_prompt,
+        steering=None if vector is None else _in_words(vector, mode, positions),
+        temperature=temperature,
+        seed=seed,
+    )
+    samples = [] if path is None else _already_made(Path(path), source, prompts)
+    progress = tqdm(total=len(prompts), initial=len(samples), desc="sampling", unit="row")
+    steering = contextlib.nullcontext() if vector is None else steer(model, vector, mode=mode, positions=positions)
+    with steering, progress:
+        for start in range(len(samples), len(prompts), ROWS_PER_CHUNK):
+            part = prompts[start : start + ROWS_PER_CHUNK]
+            completions = generate(
+                model,
+                [as_chat(prompt, system_prompt) for prompt in part],
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                seed=seed,
+                first_row=start,
+                batch_size=ROWS_PER_CHUNK,
+            )
+            chunk = [
+                Sample(row, prompt, model.tokenizer.decode(ids, skip_special_tokens=True), _finished(ids, max_new_tokens))
+                for row, prompt, ids in zip(itertools.count(start), part, completions)
+            ]
+            if path is not None:
+                _append(Path(path), chunk)
+            samples += chunk
+            progress.update(len(chunk))
+    return SampleSet(tuple(samples), source)
+
+
+def _finished(ids: list[int], max_new_tokens: int) -> bool:
+    return len(ids) < max_new_tokens
+
+
+def _in_words(vector: SteeringVector, mode: Mode, positions: Positions) -> str:
+    norms = ", ".join(f"layer {layer} norm {norm:.3f}" for layer, norm in vector.norms.items())
+    return f"{mode} at {positions} tokens: {vector.source.method} ({norms})"
+
+
+def _already_made(path: Path, source: SampleSource, prompts: Sequence[str]) -> list[Sample]:
+    """The samples of an interrupted run of the same source; a half-written last line is cut off."""
+    beside = source_path(path)
+    if not path.is_file() or not beside.is_file():
+        path.unlink(missing_ok=True)
+        write_json(beside, asdict(source))
+        return []
+    if SampleSource(**read_json(beside)) != source:
+        raise ValueError(
+            f"{path} holds samples of another run ({beside} differs from what was asked for). "
+            "Choose another path, or delete both files."
+        )
+    text = path.read_text(encoding="utf-8", errors="replace")
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        os.truncate(path, len(whole.encode()))
+    samples = list(SampleSet.load(path)) if whole else []
+    if any(sample.prompt != prompt for sample, prompt in zip(samples, prompts)) or len(samples) > len(prompts):
+        raise ValueError(f"{path} answers other prompts than those given. Choose another path, or delete it.")
+    return samples
+
+
+def _append(path: Path, samples: list[Sample]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write("".join(map(as_line, samples)))
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,67 @@
+"""Vectors as differences of mean residuals: between two contexts of one model, or two models in one context."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from steerlens.models import model_name
+from steerlens.prompts.chat import Chat, Positions, as_chat, chat_fingerprint
+from steerlens.prompts.numbers import number_prompts
+from steerlens.residuals.capture import mean_residuals
+from steerlens.vectors.vector import SteeringVector, VectorSource
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+
+def diff_in_means(
+    model: "TransformerBridge",
+    prompt: str,
+    *,
+    questions: Sequence[str] | None = None,
+    layers: Sequence[int] | None = None,
+    positions: Positions = "last_prompt",
+) -> SteeringVector:
+    """v_l = E_x[h_l(prompt + x) - h_l(x)]: the paper's v_teacher (arXiv 2606.00995, section 2).
+
+    Args:
+        prompt: the system prompt; the other side of the difference has none.
+        questions: user turns x; None takes 256 number tasks.
+        layers: None takes every layer.
+        positions: where residuals are averaged; the paper's "assistant tag" is "last_prompt". "prompt" and
+            "all" average over unlike tokens, the system prompt's own among them.
+
+    Raises:
+        ValueError: the prompt is empty or cannot be rendered, a layer is out of range.
+    """
+    questions = questions if questions is not None else number_prompts(256, seed=0)
+    layers = tuple(layers) if layers is not None else tuple(range(model.cfg.n_layers))
+    prompted = mean_residuals(model, [as_chat(q, prompt) for q in questions], layers=layers, positions=positions)
+    plain = mean_residuals(model, [as_chat(q) for q in questions], layers=layers, positions=positions)
+    source = VectorSource(
+        model=model_name(model),
+        method=f"difference in means at {positions}",
+        prompt=prompt,
+        chat_fingerprint=chat_fingerprint(model.tokenizer, prompt),
+    )
+    return SteeringVector(layers, prompted - plain, source)
+
+
+def model_shift(
+    student: "TransformerBridge",
+    base: "TransformerBridge",
+    chats: Sequence[Chat],
+    *,
+    layers: Sequence[int] | None = None,
+    positions: Positions = "last_prompt",
+) -> SteeringVector:
+    """v_l = E_x[h_l^student(x) - h_l^base(x)]: the paper's v_student (arXiv 2606.00995, section 2).
+
+    Raises:
+        ValueError: a chat cannot be rendered, or a layer is out of range.
+    """
+    layers = tuple(layers) if layers is not None else tuple(range(base.cfg.n_layers))
+    shift = mean_residuals(student, chats, layers=layers, positions=positions) - mean_residuals(
+        base, chats, layers=layers, positions=positions
+    )
+    source = VectorSource(model_name(base), f"student minus base at {positions}")
+    return SteeringVector(layers, shift, source)
