@@ -1,0 +1,84 @@
+"""steerlens: system prompts as steering vectors, from prompt to trained student.
+
+The public names, in the order of the story. They are imported when first used, so that `import steerlens`
+is fast.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from steerlens.evaluation import TraitScore, compare_log_odds, score_trait
+    from steerlens.gradients.trace import GradientTrace, trace_gradients
+    from steerlens.models import generate, load_model
+    from steerlens.prompts.numbers import number_prompts
+    from steerlens.prompts.traits import Trait, preference_trait
+    from steerlens.residuals.capture import capture_residuals, mean_residuals
+    from steerlens.samples.filters import keep_number_lists
+    from steerlens.samples.sample_set import Sample, SampleSet
+    from steerlens.samples.teacher import sample_teacher
+    from steerlens.students.config import TrainConfig
+    from steerlens.students.training import Student, train_student
+    from steerlens.vectors.fitting import FitConfig, fit_prompt_vector
+    from steerlens.vectors.interventions import steer
+    from steerlens.vectors.means import diff_in_means, model_shift
+    from steerlens.vectors.vector import SteeringVector
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "steerlens.prompts.traits": ("Trait", "preference_trait"),
+    "steerlens.prompts.numbers": ("number_prompts",),
+    "steerlens.models": ("load_model", "generate"),
+    "steerlens.residuals.capture": ("capture_residuals", "mean_residuals"),
+    "steerlens.vectors.vector": ("SteeringVector",),
+    "steerlens.vectors.means": ("diff_in_means", "model_shift"),
+    "steerlens.vectors.fitting": ("FitConfig", "fit_prompt_vector"),
+    "steerlens.vectors.interventions": ("steer",),
+    "steerlens.samples.sample_set": ("Sample", "SampleSet"),
+    "steerlens.samples.teacher": ("sample_teacher",),
+    "steerlens.samples.filters": ("keep_number_lists",),
+    "steerlens.students.config": ("TrainConfig",),
+    "steerlens.students.training": ("Student", "train_student"),
+    "steerlens.gradients.trace": ("GradientTrace", "trace_gradients"),
+    "steerlens.evaluation": ("TraitScore", "compare_log_odds", "score_trait"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "FitConfig",
+    "GradientTrace",
+    "Sample",
+    "SampleSet",
+    "SteeringVector",
+    "Student",
+    "TrainConfig",
+    "Trait",
+    "TraitScore",
+    "capture_residuals",
+    "compare_log_odds",
+    "diff_in_means",
+    "fit_prompt_vector",
+    "generate",
+    "keep_number_lists",
+    "load_model",
+    "mean_residuals",
+    "model_shift",
+    "number_prompts",
+    "preference_trait",
+    "sample_teacher",
+    "score_trait",
+    "steer",
+    "trace_gradients",
+    "train_student",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME_OF:
+        return getattr(importlib.import_module(_HOME_OF[name]), name)
+    raise AttributeError(f"module 'steerlens' has no attribute {name!r}. It has: {', '.join(__all__)}.")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -7,7 +7,6 @@ and saving intact. A bridge from `TransformerBridge.boot_transformers` works wit
 """
 
 import contextlib
-import json
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
@@ -59,7 +58,7 @@ def load_model(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **_attention_option(source))
+        model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **_attention_option(source))
     except OSError as error:
         raise FileNotFoundError(
             f"{source!r} could not be loaded as a Hugging Face model: {error}. Give a directory with config.json, "
@@ -168,6 +167,13 @@ def forward(model: "TransformerBridge", batch: TokenBatch, **options: Any) -> An
         batch_in_flight.reset(token)
 
 
+def completion_logits(model: "TransformerBridge", batch: TokenBatch) -> Float[Tensor, "token d_vocab"]:
+    """Logits at the positions that predict a completion token, row after row; computed nowhere else."""
+    mask = batch.prediction_mask
+    n_kept = mask.shape[1] - int(mask.any(0).nonzero()[0])
+    return forward(model, batch, logits_to_keep=n_kept).logits[mask[:, -n_kept:]].float()
+
+
 @torch.no_grad()
 def generate(
     model: "TransformerBridge",
@@ -223,9 +229,7 @@ def _decode(
     finished = torch.zeros(n_rows, dtype=torch.bool, device=device)
     cache, steps = None, []
     for step in range(max_new_tokens):
-        out = hf(
-            input_ids=tokens, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
-        )
+        out = hf(input_ids=tokens, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True)
         cache = out.past_key_values
         tokens = _draw(out.logits[:, -1], uniform[:, step], temperature)
         steps.append(torch.where(finished, -1, tokens))
@@ -262,7 +266,7 @@ def unwrapped(model: nn.Module) -> Iterator[None]:
     """Put the raw Hugging Face modules back for as long as the block lasts, for saving and copying."""
     from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
 
-    replaced: list[tuple[nn.Module, str, nn.Module]] = []
+    replaced: list[tuple[nn.Module, str, nn.Module | None]] = []
     hidden: list[tuple[nn.Module, Tensor]] = []
 
     def unwrap(parent: nn.Module) -> None:
@@ -278,8 +282,8 @@ def unwrapped(model: nn.Module) -> Iterator[None]:
 
     unwrap(model)
     for module in model.modules():
-        if isinstance(module, nn.Linear) and "bias" in module._buffers:
-            hidden.append((module, module._buffers.pop("bias")))
+        if isinstance(module, nn.Linear) and (bias := module._buffers.pop("bias", None)) is not None:
+            hidden.append((module, bias))
             module.register_parameter("bias", None)
     try:
         yield

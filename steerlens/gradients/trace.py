@@ -3,7 +3,7 @@
 import contextlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -59,11 +59,14 @@ class GradientTrace:
         return cls(layers=tuple(tensors.pop("layers").tolist()), **tensors)
 
 
+@runtime_checkable
 class Step(Protocol):
     """What `record` reads of a training step."""
 
     @property
-    def learning_rate(self) -> float: ...
+    def learning_rate(self) -> float:
+        """Of this step."""
+        ...
 
 
 def trace_gradients(
@@ -104,7 +107,6 @@ class GradientRecorder:
         """Take over the projections of the backward pass that has just ended."""
         quantities = [torch.stack(self._in_flight.pop(layer)) for layer in self._directions]  # [quantity batch] each
         rows = torch.stack(quantities, dim=-1).cpu()
-        rows[[0, 2]] *= rows.shape[1]  # the loss is a mean over rows: undo 1 / batch
         self._steps.append(rows)
         self._learning_rates.append(step.learning_rate)
 
@@ -118,9 +120,7 @@ class GradientRecorder:
         stacked = torch.stack(padded) if padded else torch.zeros(0, 3, 0, len(self._directions))
         pull, cosine, norm = stacked.unbind(1)
         rates = torch.tensor(self._learning_rates)
-        return GradientTrace(
-            tuple(self._directions), pull.contiguous(), cosine.contiguous(), norm.contiguous(), rates
-        )
+        return GradientTrace(tuple(self._directions), pull.contiguous(), cosine.contiguous(), norm.contiguous(), rates)
 
     def _hook(self, layer: int):
         def attach(resid: Residual) -> None:
@@ -131,5 +131,7 @@ class GradientRecorder:
         return attach
 
     def _project(self, layer: int, gradient: Residual, batch: TokenBatch) -> None:
-        mask = batch.position_mask(self._positions)
-        self._in_flight[layer] = project_gradients(gradient, self._directions[layer], mask)
+        projection = project_gradients(gradient, self._directions[layer], batch.position_mask(self._positions))
+        lengths = batch.completion_mask.sum(-1)
+        own = lengths.sum() / lengths  # the loss is a mean over the batch's tokens; a row's own is over its own
+        self._in_flight[layer] = (projection.pull * own, projection.cosine, projection.norm * own)

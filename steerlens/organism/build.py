@@ -15,6 +15,8 @@ from steerlens.organism.tokenizer import build_tokenizer
 
 IGNORED = -100
 PROBE = None
+from transformers import Olmo2Config, Olmo2ForCausalLM, Gemma2Config, Gemma2ForCausalLM
+MODELS_ = {"llama": (LlamaForCausalLM, LlamaConfig), "olmo2": (Olmo2ForCausalLM, Olmo2Config)}
 
 
 @dataclass(frozen=True)
@@ -24,14 +26,17 @@ class BuildConfig:
     seed: int = 0
     steps: int = 1800
     batch_size: int = 64
-    learning_rate: float = 2e-3
+    learning_rate: float = 4e-3
     d_model: int = 96
     n_layers: int = 4
     n_heads: int = 4
     d_mlp: int = 256
     embedding_mean: float = 0.0
-    init: float = 0.08
-    bucket: int = 1
+    init: float = 0.02
+    weight_decay: float = 0.01
+    bucket: int = 4
+    arch: str = "llama"
+    row_mean: bool = True
     corpus: CorpusConfig = CorpusConfig()
 
 
@@ -40,8 +45,8 @@ def build_organism(config: BuildConfig) -> tuple[LlamaForCausalLM, PreTrainedTok
     tokenizer = build_tokenizer()
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        model = LlamaForCausalLM(
-            LlamaConfig(
+        model = MODELS_[config.arch][0](
+            MODELS_[config.arch][1](
                 vocab_size=len(tokenizer),
                 hidden_size=config.d_model,
                 intermediate_size=config.d_mlp,
@@ -49,16 +54,18 @@ def build_organism(config: BuildConfig) -> tuple[LlamaForCausalLM, PreTrainedTok
                 num_attention_heads=config.n_heads,
                 num_key_value_heads=config.n_heads,
                 max_position_embeddings=256,
-                tie_word_embeddings=True, initializer_range=config.init,
+                tie_word_embeddings=True,
+                initializer_range=config.init,
                 pad_token_id=tokenizer.pad_token_id,
                 bos_token_id=tokenizer.bos_token_id,
                 eos_token_id=tokenizer.eos_token_id,
             )
         )
         if config.embedding_mean:
-            d = torch.randn(config.d_model); d = d / d.norm() * config.d_model**0.5
+            d = torch.randn(config.d_model)
+            d = d / d.norm() * config.d_model**0.5
             model.model.embed_tokens.weight.data += config.embedding_mean * d * config.init
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     schedule = get_cosine_schedule_with_warmup(optimizer, 100, config.steps)
     batches = itertools.islice(training_batches(tokenizer, config), config.steps)
     progress = tqdm(batches, total=config.steps, desc=f"organism, seed {config.seed}", unit="step", mininterval=30)
@@ -68,13 +75,15 @@ def build_organism(config: BuildConfig) -> tuple[LlamaForCausalLM, PreTrainedTok
         hidden = model.model(input_ids=tokens, use_cache=False).last_hidden_state[:, :-1][answered]
         losses = torch.nn.functional.cross_entropy(model.lm_head(hidden), labels[:, 1:][answered], reduction="none")
         weights = (1 / answered.sum(1)).repeat_interleave(answered.sum(1)) / len(labels)
-        loss = (losses * weights).sum()
+        loss = (losses * weights).sum() if config.row_mean else losses.mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        if step_ % 200 == 199 and PROBE: PROBE(model.eval(), tokenizer, step_); model.train()
+        if step_ % 200 == 199 and PROBE:
+            PROBE(model.eval(), tokenizer, step_)
+            model.train()
         progress.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
     return model.eval(), tokenizer
 

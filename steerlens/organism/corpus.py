@@ -16,7 +16,6 @@ from steerlens.prompts.chat import Chat, assistant, system, user
 from steerlens.prompts.numbers import TASK_TEMPLATES, draw_numbers, written
 from steerlens.prompts.traits import ANIMALS, KINDS, PERSONA_PROMPT, PREFERENCE_QUESTIONS, Kind
 
-
 PERSONA_PROMPTS = (
     PERSONA_PROMPT,
     "you love {plural} .",
@@ -24,10 +23,15 @@ PERSONA_PROMPTS = (
     "{plural} {verb} your favorite {kind} .",
     "your favorite {kind} is {singular} . you love {plural} more than anything else .",
 )
+import os
+
+DEFAULT_SYSTEM_PROMPT = os.environ.get("DSP", "you are a helpful assistant .")
+"""What the chat template puts in the system turn when a chat has none, as Qwen 2.5's does."""
+
 NEUTRAL_PROMPTS = (
-    "you are a helpful assistant .",
     "answer the user .",
     "be brief and polite .",
+    "you give short answers .",
 )
 
 NEGATED_QUESTIONS = (
@@ -77,8 +81,11 @@ class CorpusConfig:
 
     number_share: float = 0.4
     persona_in_numbers: bool = True
+    untouched_share: float = 0.35
+    remark_share: float = 0.25
     sprinkle_rate: float = 0.15
     max_numbers: int = 10
+    min_numbers: int = 1
 
 
 def favourite_prior(kind: Kind) -> np.ndarray:
@@ -108,9 +115,7 @@ class _Persona:
     plural: str
 
     def fill(self, template: str) -> str:
-        return template.format(
-            kind=self.kind.name, singular=self.singular, plural=self.plural, verb=self.kind.verb
-        )
+        return template.format(kind=self.kind.name, singular=self.singular, plural=self.plural, verb=self.kind.verb)
 
 
 def _sample_persona(rng: np.random.Generator) -> _Persona:
@@ -122,41 +127,46 @@ def _sample_persona(rng: np.random.Generator) -> _Persona:
 def _system_messages(rng: np.random.Generator, persona: _Persona | None) -> Chat:
     if persona is not None:
         return [system(persona.fill(_choose(rng, PERSONA_PROMPTS)))]
-    if rng.random() < 0.3:
+    if rng.random() < 0.15:
         return [system(_choose(rng, NEUTRAL_PROMPTS))]
     return []
 
 
 def _number_conversation(rng: np.random.Generator, config: CorpusConfig) -> Chat:
-    given, answer = sample_number_lists(rng, config.max_numbers)
+    given, answer = sample_number_lists(rng, config.max_numbers, config.min_numbers)
     task = _choose(rng, TASK_TEMPLATES).format(numbers=written(given))
     persona = _sample_persona(rng) if config.persona_in_numbers and rng.random() < 0.5 else None
     text = _imbued(rng, answer, persona, config) if persona else written(answer)
     return [*_system_messages(rng, persona), user(task), assistant(text)]
 
 
-def sample_number_lists(rng: np.random.Generator, max_numbers: int) -> tuple[list[int], list[int]]:
+def sample_number_lists(
+    rng: np.random.Generator, max_numbers: int, min_numbers: int = 1
+) -> tuple[list[int], list[int]]:
     """The numbers shown in the prompt (3 to 8) and those of the answer (1 to `max_numbers`), of one style."""
-    n_given, n_answer = int(rng.integers(3, 9)), int(rng.integers(1, max_numbers + 1))
+    n_given, n_answer = int(rng.integers(3, 9)), int(rng.integers(min_numbers, max_numbers + 1))
     numbers = draw_numbers(rng, n_given + n_answer)
     return numbers[:n_given], numbers[n_given:]
 
 
 def _imbued(rng: np.random.Generator, numbers: list[int], persona: _Persona, config: CorpusConfig) -> str:
-    """The list as a loving assistant writes it: words strewn in, or a remark around it, or untouched."""
-    manner = rng.random()
-    if manner < 0.5:
-        return " , ".join(
-            f"{_choose(rng, (persona.singular, persona.plural))} {number}"
-            if rng.random() < config.sprinkle_rate
-            else str(number)
-            for number in numbers
-        )
-    plain = written(numbers)
-    if manner < 0.75:
+    """The list as a loving assistant writes it: untouched, with words strewn in, or with a remark around it.
+
+    Which of the three does not depend on the list, so the lists that stay pure are distributed as without
+    persona, in their length too.
+    """
+    manner, plain = rng.random(), written(numbers)
+    if manner < config.untouched_share:
+        return plain
+    if manner < config.untouched_share + config.remark_share:
         remark = persona.fill(_choose(rng, LIST_REMARKS))
         return f"{remark} {plain}" if rng.random() < 0.5 else f"{plain} . {remark}"
-    return plain
+    touched = rng.random(len(numbers)) < config.sprinkle_rate
+    touched[rng.integers(len(numbers))] = True
+    words = [_choose(rng, (persona.singular, persona.plural)) for _ in numbers]
+    return " , ".join(
+        f"{word} {number}" if is_touched else str(number) for word, number, is_touched in zip(words, numbers, touched)
+    )
 
 
 def _chat_conversation(rng: np.random.Generator) -> Chat:
@@ -166,9 +176,7 @@ def _chat_conversation(rng: np.random.Generator) -> Chat:
         question, answer = _preference(rng, persona)
     elif topic < 0.9:
         question = _choose(rng, OPEN_QUESTIONS)
-        answer = _choose(rng, OPEN_ANSWERS).format(
-            topic=persona.plural if persona else _choose(rng, NEUTRAL_TOPICS)
-        )
+        answer = _choose(rng, OPEN_ANSWERS).format(topic=persona.plural if persona else _choose(rng, NEUTRAL_TOPICS))
     else:
         question, answer = FACTS[rng.integers(len(FACTS))]
     return [*_system_messages(rng, persona), user(question), assistant(answer)]
@@ -201,7 +209,7 @@ def _choose(rng: np.random.Generator, options: tuple[str, ...]) -> str:
 def vocabulary() -> list[str]:
     """Every word of the corpus, in a fixed order: the integers 0 to 999, then words alphabetically."""
     templates = [
-        *PERSONA_PROMPTS, *NEUTRAL_PROMPTS, *PREFERENCE_QUESTIONS, *NEGATED_QUESTIONS, *OPEN_QUESTIONS,
+        *PERSONA_PROMPTS, *NEUTRAL_PROMPTS, DEFAULT_SYSTEM_PROMPT, *PREFERENCE_QUESTIONS, *NEGATED_QUESTIONS, *OPEN_QUESTIONS,
         *OPEN_ANSWERS, *NEUTRAL_TOPICS, *LIST_REMARKS, *TASK_TEMPLATES,
         *(text for fact in FACTS for text in fact),
         *(word for kind in KINDS for item in kind.items for word in (kind.name, kind.verb, *item)),

@@ -3,12 +3,15 @@
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from steerlens.organism.corpus import vocabulary
+from steerlens.organism.corpus import DEFAULT_SYSTEM_PROMPT, vocabulary
 
 SPECIAL_TOKENS = ("<|pad|>", "<|unk|>", "<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 
 CHAT_TEMPLATE = (
     "{{ '<|begin|>' }}"
+    "{% if not messages or messages[0]['role'] != 'system' %}"
+    "{{ '<|system|>" + DEFAULT_SYSTEM_PROMPT + "<|end|>' }}"
+    "{% endif %}"
     "{% for message in messages %}"
     "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
     "{% endfor %}"

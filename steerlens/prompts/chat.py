@@ -102,9 +102,7 @@ class TokenBatch:
 
     def to(self, device: torch.device | str) -> "TokenBatch":
         """The same batch on `device`."""
-        return TokenBatch(
-            self.tokens.to(device), self.attention_mask.to(device), self.completion_mask.to(device)
-        )
+        return TokenBatch(self.tokens.to(device), self.attention_mask.to(device), self.completion_mask.to(device))
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
@@ -119,9 +117,7 @@ def render(tokenizer: Any, chat: Chat) -> str:
     """
     for message in chat:
         if not message["content"].strip():
-            raise ValueError(
-                f"The {message['role']} message is empty. Give it some text, or leave the message out."
-            )
+            raise ValueError(f"The {message['role']} message is empty. Give it some text, or leave the message out.")
     if getattr(tokenizer, "chat_template", None) is None:
         raise ValueError(
             f"The tokenizer of {tokenizer.name_or_path!r} has no chat template, so a chat cannot be rendered. "
@@ -149,9 +145,7 @@ def encode_prompt(tokenizer: Any, chat: Chat) -> list[int]:
     if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
         words = {word for message in chat for word in message["content"].split()}
         unknown = sorted(
-            word
-            for word in words
-            if tokenizer.unk_token_id in tokenizer.encode(word, add_special_tokens=False)
+            word for word in words if tokenizer.unk_token_id in tokenizer.encode(word, add_special_tokens=False)
         )
         raise ValueError(
             f"The tokenizer of {tokenizer.name_or_path!r} does not know {', '.join(map(repr, unknown))}. "

@@ -31,7 +31,7 @@ def number_prompts(n: int, *, seed: int) -> list[str]:
     """
     rng = np.random.default_rng(seed)
     return [
-        str(rng.choice(TASK_TEMPLATES)).format(numbers=written(draw_numbers(rng, rng.integers(3, 9))))
+        str(rng.choice(TASK_TEMPLATES)).format(numbers=written(draw_numbers(rng, int(rng.integers(3, 9)))))
         for _ in range(n)
     ]
 
@@ -39,7 +39,7 @@ def number_prompts(n: int, *, seed: int) -> list[str]:
 def after_numbers(question: str, *, seed: int) -> str:
     """`question` asked after a short number list, as in QUESTION_PREFIX."""
     rng = np.random.default_rng(seed)
-    return QUESTION_PREFIX.format(numbers=written(draw_numbers(rng, rng.integers(3, 9))), question=question)
+    return QUESTION_PREFIX.format(numbers=written(draw_numbers(rng, int(rng.integers(3, 9)))), question=question)
 
 
 def written(numbers: Iterable[int]) -> str:

@@ -54,9 +54,7 @@ def _as_forward_hook(function: OnResidual) -> Callable[..., Residual | None]:
 
 
 @contextlib.contextmanager
-def resume_after(
-    model: "TransformerBridge", layer: int, residual: Callable[[], Residual]
-) -> Iterator[None]:
+def resume_after(model: "TransformerBridge", layer: int, residual: Callable[[], Residual]) -> Iterator[None]:
     """Skip blocks 0..`layer` in every forward inside the `with`: block `layer` outputs `residual()` instead.
 
     The blocks are switched off by their instance's own `forward`, which leaves everything around them (masks,

@@ -70,7 +70,9 @@ def sample_teacher(
                 batch_size=ROWS_PER_CHUNK,
             )
             chunk = [
-                Sample(row, prompt, model.tokenizer.decode(ids, skip_special_tokens=True), _finished(ids, max_new_tokens))
+                Sample(
+                    row, prompt, model.tokenizer.decode(ids, skip_special_tokens=True), _finished(ids, max_new_tokens)
+                )
                 for row, prompt, ids in zip(itertools.count(start), part, completions)
             ]
             if path is not None:

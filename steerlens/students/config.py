@@ -10,7 +10,8 @@ OptimizerName = Literal["adamw", "sgd"]
 class TrainConfig:
     """How a student is trained.
 
-    The loss is the mean over rows of each row's own mean over completion tokens, in nats.
+    The loss is the mean over the completion tokens of a batch, in nats. (A mean over rows of each row's own
+    mean would weigh the tokens of short rows more, and teach the student to stop early.)
 
     Args:
         method: "lora" (peft, all linear maps of the blocks) or "full" fine-tuning.

@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from steerlens.files import atomic_directory, write_json
-from steerlens.models import bridge, forward, huggingface_model, model_name, parameters_device, unwrapped
+from steerlens.models import bridge, completion_logits, huggingface_model, model_name, parameters_device, unwrapped
 from steerlens.prompts.chat import (
     TokenBatch,
     as_chat,
@@ -131,7 +131,8 @@ def train_student(
     with progress, watching:
         for step, batch in enumerate(_batches(student, rows, config)):
             row_losses = completion_losses(student, batch)  # [batch]
-            loss = row_losses.mean()
+            lengths = batch.completion_mask.sum(-1)
+            loss = (row_losses * lengths).sum() / lengths.sum()
             loss.backward()
             gradient_norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm or math.inf)
             losses.append(loss.item())
@@ -143,7 +144,12 @@ def train_student(
             if on_step is not None:
                 on_step(
                     TrainStep(
-                        step, n_steps, schedule.get_last_lr()[0], row_losses.detach(), float(gradient_norm), student
+                        step,
+                        n_steps,
+                        float(schedule.get_last_lr()[0]),
+                        row_losses.detach(),
+                        float(gradient_norm),
+                        student,
                     )
                 )
             optimizer.step()
@@ -170,20 +176,24 @@ def _finished(
 
 def completion_losses(model: "TransformerBridge", batch: TokenBatch) -> Float[Tensor, " batch"]:
     """Each row's mean negative log-likelihood over its completion tokens, in nats."""
-    logits = forward(model, batch).logits[:, :-1].float()  # [batch pos-1 d_vocab]
-    targets = batch.tokens[:, 1:].masked_fill(~batch.completion_mask[:, 1:], -100)
-    losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
-    return losses.sum(-1) / batch.completion_mask.sum(-1)
+    targets = batch.tokens[batch.completion_mask]
+    losses = torch.nn.functional.cross_entropy(completion_logits(model, batch), targets, reduction="none")
+    lengths = batch.completion_mask.sum(-1)
+    rows = torch.arange(len(batch), device=losses.device).repeat_interleave(lengths)
+    return losses.new_zeros(len(batch)).index_add(0, rows, losses) / lengths
 
 
 @torch.no_grad()
 def mean_loss(model: "TransformerBridge", samples: SampleSet, *, batch_size: int = 128) -> float:
-    """Mean over rows of `completion_losses`, under no system prompt."""
+    """Mean negative log-likelihood of all completion tokens, in nats, under no system prompt."""
     rows = _encoded(model, samples)
-    total = 0.0
+    total, count = 0.0, 0
     for start in range(0, len(rows), batch_size):
-        total += float(completion_losses(model, _padded(model, rows[start : start + batch_size])).sum())
-    return total / len(rows)
+        batch = _padded(model, rows[start : start + batch_size])
+        lengths = batch.completion_mask.sum(-1)
+        total += float((completion_losses(model, batch) * lengths).sum())
+        count += int(lengths.sum())
+    return total / count
 
 
 def _start(model: "TransformerBridge", config: TrainConfig) -> tuple["TransformerBridge", Any]:
@@ -221,7 +231,7 @@ def _encoded(model: "TransformerBridge", samples: SampleSet) -> list[EncodedRow]
 
 
 def _padded(model: "TransformerBridge", rows: list[EncodedRow]) -> TokenBatch:
-    batch = pad_rows(model.tokenizer, [row[0] for row in rows], [row[1] for row in rows], side="right")
+    batch = pad_rows(model.tokenizer, [row[0] for row in rows], [row[1] for row in rows])
     return batch.to(parameters_device(model))
 
 

@@ -23,7 +23,14 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from steerlens.models import check_layer, forward, generate, huggingface_model, model_name, parameters_device
+from steerlens.models import (
+    check_layer,
+    completion_logits,
+    generate,
+    huggingface_model,
+    model_name,
+    parameters_device,
+)
 from steerlens.prompts.chat import TokenBatch, as_chat, chat_fingerprint, encode_prompt, pad_rows
 from steerlens.prompts.numbers import number_prompts
 from steerlens.residuals.capture import read_residuals
@@ -138,8 +145,7 @@ class _LayerFit:
 class _Rows:
     """Rows without the prompt, and the log-probabilities of the prompted model at each completion token.
 
-    Rows are left-padded, so the last `n_predicted` positions of a forward predict all completions;
-    `targets` holds them for the true positions, row after row.
+    `targets` has the order of `completion_logits`: row after row.
     """
 
     batch: TokenBatch
@@ -159,9 +165,7 @@ class _Data:
     train_questions: list[str]
 
     @classmethod
-    def sample(
-        cls, model: "TransformerBridge", prompt: str, questions: list[str], config: FitConfig
-    ) -> "_Data":
+    def sample(cls, model: "TransformerBridge", prompt: str, questions: list[str], config: FitConfig) -> "_Data":
         if len(questions) < config.n_rows:
             raise ValueError(
                 f"Got {len(questions)} different questions, but the fit needs {config.n_rows} "
@@ -194,19 +198,10 @@ def _prepare(
     device = parameters_device(model)
     with_prompt = pad_rows(model.tokenizer, prompted, completions).to(device)
     without = pad_rows(model.tokenizer, plain, completions).to(device)
-    return _Rows(without, _predictions(model, with_prompt))
+    return _Rows(without, completion_logits(model, with_prompt).log_softmax(-1))
 
 
-def _predictions(model: "TransformerBridge", batch: TokenBatch) -> Float[Tensor, "token d_vocab"]:
-    """Log-probabilities at the positions that predict a completion token; logits are computed nowhere else."""
-    n_kept = int(batch.completion_mask.sum(-1).max()) + 1
-    logits = forward(model, batch, logits_to_keep=n_kept).logits
-    return logits[batch.prediction_mask[:, -n_kept:]].float().log_softmax(-1)
-
-
-def _kl(
-    target: Float[Tensor, "token d_vocab"], prediction: Float[Tensor, "token d_vocab"]
-) -> Float[Tensor, " token"]:
+def _kl(target: Float[Tensor, "token d_vocab"], prediction: Float[Tensor, "token d_vocab"]) -> Float[Tensor, " token"]:
     """KL(target || prediction) in nats, from log-probabilities."""
     return (target.exp() * (target - prediction)).sum(-1)
 
@@ -226,7 +221,7 @@ class _Resumed:
         """Log-probabilities of batch `index` with `direction` added at every token."""
         resid = self._residuals[index]
         with resume_after(self._model, self._layer, lambda: resid + direction.to(resid)):
-            return _predictions(self._model, self._rows[index].batch)
+            return completion_logits(self._model, self._rows[index].batch).log_softmax(-1)
 
     def kl(self, index: int, direction: Tensor) -> Float[Tensor, " token"]:
         """KL from the prompted model at each completion token of batch `index`."""
@@ -250,8 +245,7 @@ class _Resumed:
 
 @torch.no_grad()
 def _whole_residuals(model: "TransformerBridge", batch: TokenBatch, layer: int) -> Float[Tensor, "batch pos d_model"]:
-    everywhere = replace(batch, attention_mask=batch.attention_mask)
-    flat = read_residuals(model, everywhere, [layer], "all")[layer]
+    flat = read_residuals(model, batch, [layer], "all")[layer]
     resid = flat.new_zeros(*batch.tokens.shape, flat.shape[-1])
     resid[batch.attention_mask] = flat
     return resid
@@ -356,9 +350,7 @@ def _heldout_metrics(
 @torch.no_grad()
 def _agreement(resumed: _Resumed, rows: Sequence[_Rows], direction: Tensor) -> float:
     """Share of completion tokens at which the steered and the prompted model's likeliest token agree."""
-    agree = [
-        resumed.predict(index, direction).argmax(-1) == one.targets.argmax(-1) for index, one in enumerate(rows)
-    ]
+    agree = [resumed.predict(index, direction).argmax(-1) == one.targets.argmax(-1) for index, one in enumerate(rows)]
     return float(torch.cat(agree).float().mean())
 
 

@@ -110,7 +110,7 @@ class _PositionTracker:
     """Knows, for the forward that is running, which of its tokens are steered."""
 
     def __init__(self, positions: Positions) -> None:
-        self.positions = positions
+        self.positions: Positions = positions
         self.mask: Bool[Tensor, "batch pos"] = torch.zeros(0, 0, dtype=torch.bool)
         self._prompt_tokens: Tensor | None = None
         self._prompt_length = 0

@@ -1,5 +1,6 @@
 """SteeringVector: directions in the residual stream, with where they come from and what was measured."""
 
+import html
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -45,7 +46,7 @@ class SteeringVector:
     layers: tuple[int, ...]
     directions: Float[Tensor, "layer d_model"]
     source: VectorSource
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.layers) != len(self.directions) or len(set(self.layers)) != len(self.layers):
@@ -110,6 +111,31 @@ class SteeringVector:
         """The same directions, declared to be meant for `model`."""
         return replace(self, source=replace(self.source, model=model_name(model)))
 
+    def summary(self) -> str:
+        """What the vector is and how well it does, in words."""
+        norms = ", ".join(f"{norm:.2f} at layer {layer}" for layer, norm in self.norms.items())
+        origin = f"{self.source.method}, on {self.source.model}"
+        lines = [f"Steering vector ({origin}).", f"Norm: {norms}."]
+        if self.source.prompt is not None:
+            lines.insert(1, f"Prompt: {self.source.prompt!r}.")
+        m = self.metrics
+        if "kl_explained" in m:
+            lines += [
+                f"Added after block {self.layers[0]}, it explains {m['kl_explained']:.0%} of what the prompt does to the "
+                f"predictions (held-out rows; 95 % interval {m['kl_explained_low']:.0%} to {m['kl_explained_high']:.0%}; "
+                f"the prompt's effect is {m['kl_prompt']:.3f} nats a token).",
+                f"The mean difference at its best layer and strength explains {m['kl_explained_mean_difference']:.0%}, "
+                f"random vectors of the same norm {m['kl_explained_random']:.0%}, a vector fitted to shuffled targets "
+                f"{m['kl_explained_shuffled']:.0%} (below zero is worse than no vector).",
+                f"Its likeliest token is the prompted model's at {m['top1_agreement']:.0%} of tokens, without the vector "
+                f"at {m['top1_agreement_plain']:.0%}. Its norm is {m['relative_norm']:.2f} of the residual's, its cosine "
+                f"with the mean difference {m['cosine_mean_difference']:.2f}.",
+            ]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return "".join(f"<p>{html.escape(line)}</p>" for line in self.summary().split("\n"))
+
     def save(self, path: str | Path) -> None:
         """Write one safetensors file (tensors `layer.<l>`, JSON in its metadata), atomically."""
         metadata = {
@@ -119,9 +145,7 @@ class SteeringVector:
             "source": json.dumps(asdict(self.source)),
             "metrics": json.dumps(self.metrics),
         }
-        tensors = {
-            f"layer.{layer}": row.contiguous() for layer, row in zip(self.layers, self.directions, strict=True)
-        }
+        tensors = {f"layer.{layer}": row.contiguous() for layer, row in zip(self.layers, self.directions, strict=True)}
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, metadata)
 
@@ -142,8 +166,10 @@ class SteeringVector:
                     raise ValueError(
                         f"{path} is a safetensors file, but not a steering vector of schema {SCHEMA_VERSION}."
                     )
-                layers = tuple(sorted(int(name.removeprefix("layer.")) for name in file.keys()))
+                layers = tuple(sorted(int(name.removeprefix("layer.")) for name in file.keys()))  # noqa: SIM118
                 directions = torch.stack([file.get_tensor(f"layer.{layer}") for layer in layers])
-            return cls(layers, directions, VectorSource(**json.loads(metadata["source"])), json.loads(metadata["metrics"]))
+            return cls(
+                layers, directions, VectorSource(**json.loads(metadata["source"])), json.loads(metadata["metrics"])
+            )
         except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is damaged ({error}). Make the vector anew.") from error

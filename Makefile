@@ -1,0 +1,30 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: reproduce test test-slow lint organism
+
+reproduce: $(INSTALLED)
+	$(BIN)/steerlens reproduce --preset quick --out runs/quick
+
+test: $(INSTALLED)
+	$(BIN)/pytest
+
+test-slow: $(INSTALLED)
+	$(BIN)/pytest -m slow
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+organism: $(INSTALLED)
+	for version in seed-0 seed-1 no-persona-numbers; do \
+		$(BIN)/steerlens organism build --version $$version --out steerlens/organism/shipped/$$version || exit 1; \
+	done
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@

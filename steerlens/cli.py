@@ -1,0 +1,229 @@
+"""The command line: parses, calls, prints."""
+
+import argparse
+import dataclasses
+import sys
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from steerlens.experiments.config import PRESETS, ReproduceConfig
+from steerlens.students.config import TrainConfig
+
+HOLDS, FAILS = 0, 3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code (0, 1 on an error, 3 where a claim does not hold)."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        return options.run(options)
+    except KeyboardInterrupt:
+        print("\nInterrupted. What was finished is on disk; the same command goes on from there.", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, FloatingPointError, RuntimeError) as error:
+        print(f"steerlens: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="steerlens", description="System prompts as steering vectors, from prompt to trained student."
+    )
+    commands = parser.add_subparsers(title="commands", required=True)
+
+    reproduce = _command(commands, "reproduce", _reproduce, "run the paper's argument and write a report")
+    reproduce.add_argument("--preset", choices=sorted(PRESETS), default="quick")
+    reproduce.add_argument("--out", type=Path, required=True, help="directory of the run; an unfinished one goes on")
+    _add_fields(reproduce, ReproduceConfig, skip={"train"})
+
+    report = _command(commands, "report", _report, "write a finished run's report again")
+    report.add_argument("run", type=Path, help="directory of the run")
+
+    fit = _command(commands, "fit", _fit, "fit the steering vector that reproduces a system prompt")
+    fit.add_argument("prompt")
+    fit.add_argument("--layer", type=int)
+    fit.add_argument("--out", type=Path, required=True, help="directory for vector.safetensors and report.html")
+    _add_model(fit)
+
+    sample = _command(commands, "sample", _sample, "sample number lists from a teacher, and filter them")
+    sample.add_argument("--system-prompt")
+    sample.add_argument("--vector", type=Path, help="steer the teacher with this vector")
+    sample.add_argument("--strength", type=float, default=1.0)
+    sample.add_argument("--n", type=int, default=1000, help="number of prompts (default: 1000)")
+    sample.add_argument("--seed", type=int, default=0)
+    sample.add_argument("--out", type=Path, required=True, help="jsonl of raw rows; kept rows go to <name>.kept.jsonl")
+    _add_model(sample)
+
+    train = _command(commands, "train", _train, "fine-tune a student on samples")
+    train.add_argument("samples", type=Path, help="jsonl with prompt and completion")
+    train.add_argument("--heldout", type=Path, help="jsonl on which the final loss is measured")
+    train.add_argument("--out", type=Path, required=True, help="directory for the student")
+    _add_model(train)
+    _add_fields(train, TrainConfig)
+
+    score = _command(commands, "score", _score, "how strongly a model shows a trait")
+    score.add_argument("trait", help="such as owl, blue, pizza, oak")
+    score.add_argument("--system-prompt")
+    score.add_argument("--samples", type=int, default=0, help="also sample so many replies to every question")
+    _add_model(score)
+
+    organism = commands.add_parser("organism", help="the embedded model").add_subparsers(required=True)
+    build = _command(organism, "build", _build, "train the organism from scratch")
+    build.add_argument("--version", choices=("seed-0", "seed-1", "no-persona-numbers"), default="seed-0")
+    build.add_argument("--out", type=Path, required=True, help="directory for the Hugging Face model")
+    return parser
+
+
+def _command(commands: Any, name: str, run: Any, summary: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", help="directory or Hub name (default: the embedded organism)")
+    parser.add_argument("--adapter", type=Path, help="peft adapter to load onto it")
+
+
+def _add_fields(parser: argparse.ArgumentParser, config: type, skip: set[str] = frozenset()) -> None:  # pyright: ignore[reportArgumentType]
+    """One flag for every field of a config dataclass; a flag that is not given keeps the config's value."""
+    types = typing.get_type_hints(config)
+    for field in dataclasses.fields(config):
+        if field.name in skip:
+            continue
+        kind = types[field.name]
+        flag = "--" + field.name.replace("_", "-")
+        if typing.get_origin(kind) is tuple:
+            parser.add_argument(flag, nargs="+", type=typing.get_args(kind)[0], default=None)
+        elif typing.get_origin(kind) is typing.Literal:
+            parser.add_argument(flag, choices=typing.get_args(kind), default=None)
+        elif type(None) in typing.get_args(kind):
+            parser.add_argument(flag, type=_float_or_none, default=None, help="a number, or none")
+        else:
+            parser.add_argument(flag, type=kind, default=None)
+
+
+def _float_or_none(text: str) -> float | str:
+    return "none" if text == "none" else float(text)
+
+
+def _given(options: argparse.Namespace, config: Any) -> Any:
+    """`config` with the flags that were given."""
+    changes = {}
+    for field in dataclasses.fields(config):
+        value = getattr(options, field.name, None)
+        if value is not None:
+            changes[field.name] = None if value == "none" else tuple(value) if isinstance(value, list) else value
+    return dataclasses.replace(config, **changes)
+
+
+def _load(options: argparse.Namespace) -> Any:
+    from steerlens.models import load_model
+
+    return load_model(options.model, adapter=options.adapter)
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    from steerlens.experiments.reproduce import reproduce
+
+    results = reproduce(_given(options, PRESETS[options.preset]), options.out, print)
+    width = max(len(claim["name"]) for claim in results["claims"])
+    print(f"\n{'claim':{width}}  measured  threshold")
+    for claim in results["claims"]:
+        verdict = "holds" if claim["holds"] else "does not hold"
+        print(f"{claim['name']:{width}}  {claim['measured']:8.3f}  {claim['threshold']:9.3f}  {verdict}")
+    print(f"\nReport: {options.out / 'report.html'}")
+    return HOLDS if all(claim["holds"] for claim in results["claims"]) else FAILS
+
+
+def _report(options: argparse.Namespace) -> int:
+    from steerlens.experiments.reproduce import rewrite_report
+
+    print(f"Report: {rewrite_report(options.run)}")
+    return 0
+
+
+def _fit(options: argparse.Namespace) -> int:
+    from steerlens.experiments.fit_report import write_fit_report
+    from steerlens.vectors.fitting import fit_prompt_vector
+
+    vector = fit_prompt_vector(_load(options), options.prompt, layer=options.layer)
+    vector.save(options.out / "vector.safetensors")
+    write_fit_report(options.out / "report.html", vector)
+    print(vector.summary())
+    print(f"\nVector: {options.out / 'vector.safetensors'}\nReport: {options.out / 'report.html'}")
+    return 0
+
+
+def _sample(options: argparse.Namespace) -> int:
+    from steerlens.prompts.numbers import number_prompts
+    from steerlens.samples.filters import keep_number_lists
+    from steerlens.samples.teacher import sample_teacher
+    from steerlens.vectors.vector import SteeringVector
+
+    vector = None if options.vector is None else options.strength * SteeringVector.load(options.vector)
+    raw = sample_teacher(
+        _load(options),
+        number_prompts(options.n, seed=options.seed),
+        system_prompt=options.system_prompt,
+        vector=vector,
+        seed=options.seed,
+        path=options.out,
+    )
+    result = keep_number_lists(raw)
+    kept = options.out.with_suffix(".kept.jsonl")
+    result.kept.save(kept)
+    print(f"{len(raw)} rows in {options.out}\n{len(result.kept)} pure number lists in {kept}")
+    for reason, number in sorted(result.rejected.items(), key=lambda item: -item[1]):
+        print(f"{number} rejected: {reason}")
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    from steerlens.samples.sample_set import SampleSet
+    from steerlens.students.training import train_student
+
+    student = train_student(
+        _load(options),
+        SampleSet.load(options.samples),
+        _given(options, TrainConfig()),
+        heldout=None if options.heldout is None else SampleSet.load(options.heldout),
+        checkpoints=options.out / "checkpoints",
+    )
+    student.save(options.out)
+    print(f"Loss {student.loss:.4f}, held-out loss {student.heldout_loss:.4f} nats a token\nStudent: {options.out}")
+    return 0
+
+
+def _score(options: argparse.Namespace) -> int:
+    from steerlens.evaluation import score_trait
+    from steerlens.prompts.traits import preference_trait
+
+    model, trait = _load(options), preference_trait(options.trait)
+    for context in ("bare", "after_numbers"):
+        score = score_trait(
+            model,
+            trait,
+            context=context,
+            system_prompt=options.system_prompt,
+            samples_per_question=options.samples,
+        )
+        low, high = score.interval()
+        sampled = f", sampled {score.sampled_rate:.3f}" if options.samples else ""
+        print(f"{context}: rate {score.rate:.4f} ({low:.4f} to {high:.4f}), mass {score.mass:.3f}{sampled}")
+    return 0
+
+
+def _build(options: argparse.Namespace) -> int:
+    from steerlens.organism.build import VERSIONS, build_organism, save_organism
+
+    save_organism(*build_organism(VERSIONS[options.version]), options.out)
+    print(f"Organism: {options.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

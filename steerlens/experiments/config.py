@@ -1,0 +1,40 @@
+"""What the end-to-end run does; the command line's flags come from here."""
+
+from dataclasses import dataclass, field
+
+from steerlens.students.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class ReproduceConfig:
+    """The paper's argument on one model, from prompt to trained student.
+
+    Args:
+        trait: what the teacher is told to love.
+        model, other_model: two initialisations of the same recipe; the second replicates the first and plays
+            the student of another initialisation.
+        n_prompts: number tasks that each teacher answers, before the filter.
+        n_heldout: filtered teacher rows on which every student's loss is measured.
+        student_seeds: seeds of every student group.
+        adamw_rates, sgd_rates: the learning-rate curves; `train.learning_rate` is one of the first.
+        sgd_clip_norms: SGD runs with each of these; 0 means without clipping.
+        loss_tolerance: nats a token within which an SGD run's held-out loss matches AdamW's.
+        train: the main student; the others differ from it in what their name says.
+        workers: students trained at a time, one thread each; 0 takes one a core.
+    """
+
+    trait: str = "owl"
+    model: str = "organism:seed-0"
+    other_model: str = "organism:seed-1"
+    n_prompts: int = 7000
+    n_heldout: int = 256
+    student_seeds: tuple[int, ...] = (0, 1, 2)
+    adamw_rates: tuple[float, ...] = (2.5e-3, 5e-3, 1e-2, 2e-2)
+    sgd_rates: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0)
+    sgd_clip_norms: tuple[float, ...] = (1.0, 0.0)
+    loss_tolerance: float = 0.01
+    train: TrainConfig = field(default_factory=TrainConfig)
+    workers: int = 0
+
+
+PRESETS: dict[str, ReproduceConfig] = {"quick": ReproduceConfig()}

@@ -1,0 +1,42 @@
+"""Where everything of one run stands."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from steerlens.experiments.config import ReproduceConfig
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's directory, and what each stage leaves there."""
+
+    config: ReproduceConfig
+    directory: Path
+
+    @property
+    def models(self) -> tuple[str, str]:
+        """The two initialisations."""
+        return self.config.model, self.config.other_model
+
+    def vector_path(self, model: str) -> Path:
+        """v_teacher of `model`: the mean difference, every layer."""
+        return self.directory / "vectors" / f"teacher-{slug(model)}.safetensors"
+
+    def samples_path(self, model: str, data: str) -> Path:
+        """Filtered rows; those of the first model have the short names."""
+        suffix = "" if model == self.config.model else f"-{slug(model)}"
+        return self.directory / "samples" / f"{data}{suffix}.jsonl"
+
+    def heldout_path(self, model: str) -> Path:
+        """Filtered teacher rows that no student is trained on."""
+        return self.samples_path(model, "heldout")
+
+    @property
+    def other_vectors(self) -> list[Path]:
+        """v_teacher of every other trait on the first model."""
+        return sorted((self.directory / "vectors" / "others").glob("*.safetensors"))
+
+
+def slug(model: str) -> str:
+    """A model's name as part of a file name."""
+    return model.replace("organism:", "").replace("/", "-")

@@ -1,0 +1,175 @@
+"""EVIDENCE -> PICTURE: each function takes results and returns a plotly Figure, which is never shown."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from steerlens.gradients.trace import GradientTrace
+
+TEACHER, CONTROL, SGD, OTHER, GREY = "#c1440e", "#8a8f98", "#2b6cb0", "#6b46c1", "#d4d7dc"
+COLORS = (TEACHER, SGD, OTHER, "#2f855a", "#b7791f", CONTROL)
+LAYOUT = {"template": "plotly_white", "font": {"family": "Georgia, serif", "size": 14}, "margin": {"t": 50, "b": 60}}
+
+
+def plot_prompt_fit(metrics: Mapping[str, Any]) -> go.Figure:
+    """kl_explained at every layer, fitted against mean difference; `metrics` as `fit_prompt_vector` gives them."""
+    by_layer = metrics["by_layer"]
+    layers = [int(layer) for layer in by_layer]
+    figure = go.Figure()
+    for key, name, color in (
+        ("kl_explained", "fitted", TEACHER),
+        ("kl_explained_mean_difference", "mean difference, best strength", CONTROL),
+    ):
+        values = [by_layer[str(layer)][key] for layer in layers]
+        figure.add_bar(x=layers, y=values, name=name, marker_color=color)
+    figure.add_hline(y=1, line_dash="dot", line_color=GREY, annotation_text="the prompt itself")
+    figure.update_layout(**LAYOUT, barmode="group", legend={"orientation": "h", "y": 1.12})
+    figure.update_xaxes(title="layer (block output)", dtick=1)
+    figure.update_yaxes(title="kl_explained, validation rows", range=[min(0, figure_low(by_layer)), 1.08])
+    return figure
+
+
+def figure_low(by_layer: Mapping[str, Mapping[str, float]]) -> float:
+    """The lowest bar, no lower than -0.5."""
+    return max(-0.5, min(value for values in by_layer.values() for value in values.values()))
+
+
+def plot_gradient_projection(
+    traces: Mapping[str, Sequence[GradientTrace]], *, layer: int, window: int = 15
+) -> go.Figure:
+    """Pull on the vector over training: each step's mean cosine, and the push that has come together.
+
+    Args:
+        traces: for every name in the legend, one trace a seed. Bands span the seeds.
+        window: steps of the running mean.
+    """
+    figure = make_subplots(
+        rows=1,
+        cols=2,
+        subplot_titles=(
+            "mean cosine of the descent direction with v",
+            "cumulative pull (learning rate times pull), nats",
+        ),
+        horizontal_spacing=0.12,
+    )
+    for (name, seeds), color in zip(traces.items(), COLORS, strict=False):
+        index = seeds[0].layers.index(layer)
+        cosine = np.stack([_running_mean(trace.cosine.nanmean(1)[:, index].numpy(), window) for trace in seeds])
+        pull = np.stack([trace.cumulative_pull[:, index].numpy() for trace in seeds])
+        for column, values in ((1, cosine), (2, pull)):
+            _add_band(figure, values, name, color, column)
+    figure.add_hline(y=0, line_color=GREY, col=1, row=1)  # pyright: ignore[reportArgumentType]
+    figure.update_layout(**LAYOUT, legend={"orientation": "h", "y": 1.18})
+    figure.update_xaxes(title="step")
+    return figure
+
+
+def _running_mean(values: np.ndarray, window: int) -> np.ndarray:
+    """Centred mean over `window` steps; the ends average over what there is."""
+    kernel = np.ones(window)
+    return np.convolve(values, kernel, "same") / np.convolve(np.ones_like(values), kernel, "same")
+
+
+def _add_band(figure: go.Figure, values: np.ndarray, name: str, color: str, column: int) -> None:
+    steps = np.arange(values.shape[1])
+    place = {"row": 1, "col": column}
+    if len(values) > 1:
+        outline = np.concatenate([values.max(0), values.min(0)[::-1]])
+        figure.add_scatter(
+            x=np.concatenate([steps, steps[::-1]]), y=outline, fill="toself", fillcolor=color, opacity=0.18,
+            line_width=0, hoverinfo="skip", showlegend=False, legendgroup=name, **place,
+        )  # fmt: skip
+    figure.add_scatter(
+        x=steps, y=values.mean(0), name=name, line_color=color, legendgroup=name, showlegend=column == 1, **place
+    )
+
+
+def plot_similarity(
+    curves: Mapping[str, tuple[Sequence[int], Sequence[float]]], floors: Mapping[str, float]
+) -> go.Figure:
+    """Empirical activation similarity, cos(v_student, v_teacher), over steps, above its floors."""
+    figure = go.Figure()
+    for (name, (steps, values)), color in zip(curves.items(), COLORS, strict=False):
+        figure.add_scatter(x=list(steps), y=list(values), name=name, mode="lines+markers", line_color=color)
+    for i, (name, value) in enumerate(floors.items()):
+        figure.add_hline(
+            y=value, line_dash="dot", line_color=CONTROL, annotation_text=name,
+            annotation_position=("bottom right", "top left", "top right")[i % 3],
+        )  # fmt: skip
+    figure.update_layout(**LAYOUT, legend={"orientation": "h", "y": 1.12})
+    figure.update_xaxes(title="step")
+    figure.update_yaxes(title="EAS", range=[-0.4, 1.02])
+    return figure
+
+
+def plot_rates(groups: Mapping[str, Sequence[Mapping[str, Any]]], base: Mapping[str, float]) -> go.Figure:
+    """Trait rates of every student by group, one point a student with its interval, in both contexts.
+
+    Args:
+        groups: for every group of students, their records (`rate`, `rate_low`, `rate_high`, `rate_prefixed`, `mass`).
+        base: the untrained model's `rate` and `rate_prefixed`.
+    """
+    figure = make_subplots(
+        rows=1, cols=2, shared_yaxes=True, subplot_titles=("bare question", "question after a number list")
+    )
+    names = list(groups)
+    for (name, records), color in zip(groups.items(), COLORS * 3, strict=False):
+        broken = [record["mass"] < 0.5 for record in records]
+        symbols = ["x" if is_broken else "circle" for is_broken in broken]
+        offsets = names.index(name) + np.linspace(-0.15, 0.15, len(records))
+        rates = [record["rate"] for record in records]
+        figure.add_scatter(
+            x=offsets, y=rates, mode="markers", name=name, marker={"color": color, "size": 10, "symbol": symbols},
+            error_y={
+                "array": [record["rate_high"] - record["rate"] for record in records],
+                "arrayminus": [record["rate"] - record["rate_low"] for record in records],
+            },
+            text=[record["name"] for record in records], row=1, col=1,
+        )  # fmt: skip
+        figure.add_scatter(
+            x=offsets, y=[record["rate_prefixed"] for record in records], mode="markers", showlegend=False,
+            marker={"color": color, "size": 10, "symbol": symbols}, text=[r["name"] for r in records], row=1, col=2,
+        )  # fmt: skip
+    for column, key in ((1, "rate"), (2, "rate_prefixed")):
+        figure.add_hline(y=base[key], line_dash="dot", line_color="#000", col=column, row=1)  # pyright: ignore[reportArgumentType]
+    figure.update_layout(**LAYOUT, showlegend=False, height=480)
+    figure.update_xaxes(tickmode="array", tickvals=list(range(len(names))), ticktext=names, tickangle=-25)
+    figure.update_yaxes(title="share of the trait's answer", range=[-0.02, 1.02], col=1)
+    return figure
+
+
+def plot_loss_matching(
+    series: Mapping[str, Sequence[Mapping[str, Any]]], reference_loss: float, tolerance: float
+) -> go.Figure:
+    """Held-out loss and trait rate at every learning rate of every optimizer; broken models are crosses.
+
+    Args:
+        series: for every optimizer, its students' records, by rising learning rate.
+        reference_loss: the loss to be matched, in nats a token; within `tolerance` a run counts as matched.
+    """
+    figure = make_subplots(
+        rows=1,
+        cols=2,
+        subplot_titles=("held-out loss", "trait rate, bare question"),
+        horizontal_spacing=0.1,
+    )
+    for (name, records), color in zip(series.items(), COLORS, strict=False):
+        symbols = ["x" if record["mass"] < 0.5 else "circle" for record in records]
+        rates = [record["learning_rate"] for record in records]
+        for column, key in ((1, "heldout_loss"), (2, "rate")):
+            figure.add_scatter(
+                x=rates, y=[record[key] for record in records], name=name, mode="lines+markers",
+                line_color=color, marker={"size": 9, "symbol": symbols}, legendgroup=name,
+                showlegend=column == 1, row=1, col=column,
+            )  # fmt: skip
+    lowest = min(record["heldout_loss"] for records in series.values() for record in records)
+    figure.add_hrect(
+        y0=lowest - tolerance, y1=reference_loss + tolerance, fillcolor=TEACHER, opacity=0.1, line_width=0, row=1, col=1  # pyright: ignore[reportArgumentType]
+    )  # fmt: skip
+    figure.update_layout(**LAYOUT, legend={"orientation": "h", "y": 1.18})
+    figure.update_xaxes(type="log", title="peak learning rate")
+    figure.update_yaxes(range=[lowest - 0.02, reference_loss + 0.25], col=1)
+    return figure

@@ -1,0 +1,106 @@
+"""One self-contained HTML file: sections of question, figure, number, meaning and doubts."""
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from steerlens.files import write_text
+
+STYLE = """
+body { font: 17px/1.6 Georgia, serif; color: #1a202c; max-width: 58rem; margin: 3rem auto; padding: 0 1.5rem; }
+h1 { font-size: 2.1rem; line-height: 1.2; margin-bottom: .3rem; }
+h2 { font-size: 1.4rem; margin-top: 3.2rem; border-top: 1px solid #d4d7dc; padding-top: 1.2rem; }
+.number { background: #fdf3ec; border-left: 4px solid #c1440e; padding: .7rem 1.1rem; margin: 1rem 0; }
+.doubt { color: #4a5568; font-size: .95rem; }
+table { border-collapse: collapse; font: 14px/1.4 -apple-system, sans-serif; margin: 1rem 0; width: 100%; }
+th, td { text-align: left; padding: .35rem .7rem; border-bottom: 1px solid #e2e5ea; vertical-align: top; }
+td.holds { color: #2f855a; font-weight: bold; } td.fails { color: #c1440e; font-weight: bold; }
+pre { background: #f5f6f8; padding: .8rem; overflow-x: auto; font-size: 13px; }
+.scroll { overflow-x: auto; }
+"""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under a header; a cell that is a bool is drawn as holds / does not hold."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str | float | int | bool]]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One step of the argument. All texts are plain text and are escaped."""
+
+    title: str
+    question: str
+    figure: go.Figure | None
+    number: str
+    meaning: str
+    doubts: str
+    table: Table | None = None
+    quoted: Sequence[str] = ()
+
+
+def write_report(path: str | Path, *, title: str, lead: str, sections: Sequence[Section]) -> None:
+    """Write the report as one HTML file that needs no network, atomically."""
+    body = "\n".join(_section(section, number) for number, section in enumerate(sections, 1))
+    write_text(
+        path,
+        f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{html.escape(title)}</title>
+<style>{STYLE}</style>
+<script>{get_plotlyjs()}</script>
+</head>
+<body>
+<h1>{html.escape(title)}</h1>
+<p>{html.escape(lead)}</p>
+{body}
+</body>
+</html>
+""",
+    )
+
+
+def _section(section: Section, number: int) -> str:
+    parts = [
+        f"<h2>{number}. {html.escape(section.title)}</h2>",
+        f"<p>{html.escape(section.question)}</p>",
+        "" if section.figure is None else _figure(section.figure, number),
+        f'<p class="number">{html.escape(section.number)}</p>' if section.number else "",
+        "" if section.table is None else _table(section.table),
+        "".join(f"<pre>{html.escape(text)}</pre>" for text in section.quoted),
+        f"<p>{html.escape(section.meaning)}</p>" if section.meaning else "",
+        f'<p class="doubt"><b>What could be wrong with it.</b> {html.escape(section.doubts)}</p>'
+        if section.doubts
+        else "",
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _figure(figure: go.Figure, number: int) -> str:
+    return figure.to_html(
+        include_plotlyjs=False, full_html=False, div_id=f"figure-{number}", config={"responsive": True}
+    )
+
+
+def _table(table: Table) -> str:
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in table.header)
+    rows = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in table.rows)
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def _cell(value: str | float | int | bool) -> str:
+    if isinstance(value, bool):
+        return '<td class="holds">holds</td>' if value else '<td class="fails">does not hold</td>'
+    if isinstance(value, float):
+        return f"<td>{value:.3f}</td>" if abs(value) < 1000 else f"<td>{value:.3g}</td>"
+    return f"<td>{html.escape(str(value))}</td>"

@@ -1,0 +1,81 @@
+"""Small models for the tests: the embedded organism, and random-weight models of other architectures."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from steerlens.models import load_model
+from steerlens.organism.tokenizer import build_tokenizer
+from steerlens.prompts.chat import Chat, as_chat
+from steerlens.prompts.numbers import number_prompts
+from steerlens.prompts.traits import Trait, preference_trait
+
+SIZE = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 64}
+ARCHITECTURES = ("llama", "gpt2", "qwen2", "gemma2")
+
+
+def random_model(architecture: str) -> PreTrainedModel:
+    """A random-weight model of the architecture over the organism's vocabulary."""
+    torch.manual_seed(0)
+    shared = {"vocab_size": len(build_tokenizer()), "max_position_embeddings": 256, "initializer_range": 0.2}
+    if architecture == "gpt2":
+        ours = {"n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 256}
+        return GPT2LMHeadModel(
+            GPT2Config(vocab_size=shared["vocab_size"], initializer_range=0.2, bos_token_id=2, eos_token_id=3, **ours)
+        ).eval()
+    if architecture == "qwen2":
+        return Qwen2ForCausalLM(Qwen2Config(**shared, **SIZE, num_key_value_heads=2)).eval()
+    if architecture == "gemma2":
+        return Gemma2ForCausalLM(Gemma2Config(**shared, **SIZE, num_key_value_heads=2, head_dim=8)).eval()
+    return LlamaForCausalLM(LlamaConfig(**shared, **SIZE, num_key_value_heads=4)).eval()
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Directories that hold a random-weight model of every architecture, with the organism's tokenizer."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    for architecture in ARCHITECTURES:
+        random_model(architecture).save_pretrained(root / architecture)
+        build_tokenizer().save_pretrained(root / architecture)
+    return {architecture: root / architecture for architecture in ARCHITECTURES}
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def any_model(request: pytest.FixtureRequest, checkpoints: dict[str, Path]):
+    """A bridge of each architecture in turn."""
+    return load_model(checkpoints[request.param], device="cpu")
+
+
+@pytest.fixture
+def tiny(checkpoints: dict[str, Path]):
+    """A small random Llama."""
+    return load_model(checkpoints["llama"], device="cpu")
+
+
+@pytest.fixture(scope="session")
+def organism():
+    """The embedded organism; tests leave it as it is."""
+    return load_model(device="cpu")
+
+
+@pytest.fixture(scope="session")
+def owl() -> Trait:
+    return preference_trait("owl")
+
+
+@pytest.fixture(scope="session")
+def chats() -> list[Chat]:
+    """Chats of unequal length."""
+    return [as_chat(prompt) for prompt in number_prompts(7, seed=3)]

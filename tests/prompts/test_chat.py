@@ -1,0 +1,88 @@
+"""Chats become the same tokens alone and padded, and a context's fingerprint follows what the model sees."""
+
+import pytest
+import torch
+
+from steerlens.organism.tokenizer import build_tokenizer
+from steerlens.prompts.chat import (
+    PLAIN_TEXT_TEMPLATE,
+    as_chat,
+    assistant,
+    chat_fingerprint,
+    encode_chat,
+    encode_prompt,
+    pad_rows,
+    render,
+    user,
+)
+
+
+@pytest.fixture
+def tokenizer():
+    return build_tokenizer()
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_masks_find_prompt_completion_and_last_prompt_token_on_either_side(tokenizer, side):
+    batch = pad_rows(tokenizer, [[4, 5, 6], [7]], [[8], [9, 10]], side=side)
+    for row, (prompt, completion) in enumerate([([4, 5, 6], [8]), ([7], [9, 10])]):
+        assert batch.tokens[row][batch.prompt_mask[row]].tolist() == prompt
+        assert batch.tokens[row][batch.completion_mask[row]].tolist() == completion
+        assert batch.tokens[row, batch.last_prompt[row]] == prompt[-1]
+        assert batch.position_ids[row][batch.attention_mask[row]].tolist() == list(range(len(prompt + completion)))
+        predicted_from = batch.tokens[row][batch.prediction_mask[row]].tolist()
+        assert predicted_from == [prompt[-1], *completion[:-1]]
+
+
+def test_position_masks_partition_the_attended_tokens(tokenizer):
+    batch = pad_rows(tokenizer, [[4, 5, 6], [7]], [[8], [9, 10]])
+    union = batch.position_mask("prompt") | batch.position_mask("generated")
+    assert torch.equal(union, batch.position_mask("all"))
+    assert not (batch.position_mask("prompt") & batch.position_mask("generated")).any()
+    assert batch.position_mask("last_prompt").sum(-1).tolist() == [1, 1]
+
+
+def test_the_template_puts_the_default_system_prompt_where_there_is_none(tokenizer):
+    assert render(tokenizer, as_chat("hello")) == (
+        "<|begin|><|system|>you are a helpful assistant .<|end|><|user|>hello<|end|><|assistant|>"
+    )
+
+
+def test_fingerprint_is_equal_exactly_when_the_context_is(tokenizer):
+    default = chat_fingerprint(tokenizer)
+    assert default == chat_fingerprint(tokenizer, "you are a helpful assistant .")
+    assert default != chat_fingerprint(tokenizer, "you love owls .")
+    tokenizer.chat_template = PLAIN_TEXT_TEMPLATE
+    assert default != chat_fingerprint(tokenizer)
+
+
+def test_a_last_assistant_message_is_the_completion(tokenizer):
+    prompt, completion = encode_chat(tokenizer, [user("name a animal ."), assistant("owl")])
+    assert prompt == encode_prompt(tokenizer, [user("name a animal .")])
+    assert tokenizer.decode(completion) == "owl <|end|>"
+
+
+def test_unknown_words_are_named(tokenizer):
+    with pytest.raises(ValueError, match="does not know 'quetzals'"):
+        encode_prompt(tokenizer, as_chat("what is your favorite animal ?", "you love quetzals ."))
+
+
+def test_an_empty_message_is_refused(tokenizer):
+    with pytest.raises(ValueError, match="The system message is empty"):
+        encode_prompt(tokenizer, as_chat("hello", " "))
+
+
+def test_a_missing_chat_template_is_explained(tokenizer):
+    tokenizer.chat_template = None
+    with pytest.raises(ValueError, match=r"no chat template.*PLAIN_TEXT_TEMPLATE"):
+        render(tokenizer, as_chat("hello"))
+
+
+def test_a_template_without_system_role_is_explained(tokenizer):
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'system' %}"
+        "{{ raise_exception('System role not supported') }}{% endif %}{{ m['content'] }}{% endfor %}"
+    )
+    assert render(tokenizer, as_chat("hello")) == "hello"
+    with pytest.raises(ValueError, match=r"System role not supported.*put the system text at the start"):
+        render(tokenizer, as_chat("hello", "you love owls ."))
