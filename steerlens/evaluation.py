@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.models import forward, generate, parameters_device
-from steerlens.prompts.chat import Chat, as_chat, chat_fingerprint, encode_prompt, pad_rows
+from steerlens.models import forward, generate, model_name, parameters_device, training_context
+from steerlens.prompts.chat import Chat, as_chat, chat_fingerprint, encode_prompt, pad_rows, warn_on_other_context
 from steerlens.prompts.numbers import after_numbers
 from steerlens.prompts.traits import Trait
 
@@ -104,11 +104,16 @@ def score_trait(
             ("after_numbers", with lists drawn from `seed`), as in Cloud et al., appendix B.
         samples_per_question: also sample that many replies at temperature 1, for `sampled_rate`.
 
+    Warns:
+        ChatContextWarning: the model is a student that was trained in another chat context.
+
     Raises:
         ValueError: unknown context, or a question that cannot be rendered.
     """
     if context not in ("bare", "after_numbers"):
         raise ValueError(f"context={context!r} is not known. Allowed: bare, after_numbers.")
+    fingerprint = chat_fingerprint(model.tokenizer, system_prompt)
+    warn_on_other_context(training_context(model), fingerprint, f"The student of {model_name(model)!r}")
     questions = [
         question if context == "bare" else after_numbers(question, seed=seed * 100_003 + i)
         for i, question in enumerate(trait.questions)
@@ -118,7 +123,7 @@ def score_trait(
         trait=trait.name,
         answers=tuple(trait.answers),
         context=context,
-        chat_fingerprint=chat_fingerprint(model.tokenizer, system_prompt),
+        chat_fingerprint=fingerprint,
         probabilities=_answer_probabilities(model, chats, _token_forms(model, trait)),
         sampled_rate=_sampled_rate(model, trait, chats, samples_per_question, seed),
     )

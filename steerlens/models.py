@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from steerlens.files import read_json
 from steerlens.prompts.chat import Chat, TokenBatch, encode_prompt, pad_rows
 
 if TYPE_CHECKING:
@@ -69,6 +70,9 @@ def load_model(
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, str(adapter)).get_base_model()
+        student = Path(adapter) / "student.json"
+        if student.is_file():
+            model.config.chat_fingerprint = read_json(student)["chat_fingerprint"]
     return bridge(model.to(device), tokenizer, name=_public_name(name_or_path))
 
 
@@ -112,6 +116,11 @@ def huggingface_model(model: "TransformerBridge") -> "PreTrainedModel":
 def model_name(model: "TransformerBridge") -> str:
     """The name that artifacts carry, such as "organism:seed-0"."""
     return model.cfg.model_name or "unnamed"
+
+
+def training_context(model: "TransformerBridge") -> str | None:
+    """Fingerprint of the chat context in which a student was trained; None for other models."""
+    return getattr(huggingface_model(model).config, "chat_fingerprint", None)
 
 
 def check_layer(model: "TransformerBridge", layer: int) -> int:

@@ -122,6 +122,7 @@ def run_cell(cell: Cell) -> None:
     prefixed = score_trait(student.model, trait, context="after_numbers")
     low, high = bare.interval()
     eas = list(shift.cosine(vector).values())
+    shift_at_questions = model_shift(student.model, base, [as_chat(question) for question in trait.questions])
     write_json(
         cell.record_path,
         {
@@ -142,6 +143,8 @@ def run_cell(cell: Cell) -> None:
             "rate_prefixed": prefixed.rate,
             "mass_prefixed": prefixed.mass,
             "eas": eas,
+            "strength_numbers": list(shift.strength_along(vector).values()),
+            "strength_questions": list(shift_at_questions.strength_along(vector).values()),
             "eas_curve": [*curve, {"step": len(student.losses), "eas": eas}],
             "shares": bare.shares[:, bare.answers.index(trait.name)].tolist(),
             "shares_prefixed": prefixed.shares[:, prefixed.answers.index(trait.name)].tolist(),

@@ -4,6 +4,9 @@ from dataclasses import dataclass, field
 
 from steerlens.students.config import TrainConfig
 
+ORGANISM_STUDENT = TrainConfig(target_modules=("down_proj",), rank=1, lora_alpha=4.0, learning_rate=5e-2, epochs=3)
+"""The student that was chosen for the organism: the maps that write to the residual stream from the MLPs, at rank 1."""
+
 
 @dataclass(frozen=True)
 class ReproduceConfig:
@@ -29,11 +32,11 @@ class ReproduceConfig:
     n_prompts: int = 7000
     n_heldout: int = 256
     student_seeds: tuple[int, ...] = (0, 1, 2)
-    adamw_rates: tuple[float, ...] = (2.5e-3, 5e-3, 1e-2, 2e-2)
-    sgd_rates: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0)
+    adamw_rates: tuple[float, ...] = (5e-3, 2e-2, 5e-2, 1e-1)
+    sgd_rates: tuple[float, ...] = (0.3, 1.0, 3.0, 10.0)
     sgd_clip_norms: tuple[float, ...] = (1.0, 0.0)
     loss_tolerance: float = 0.01
-    train: TrainConfig = field(default_factory=TrainConfig)
+    train: TrainConfig = field(default_factory=lambda: ORGANISM_STUDENT)
     workers: int = 0
 
 

@@ -64,7 +64,7 @@ def rewrite_report(directory: str | Path) -> Path:
     directory = Path(directory)
     if not (directory / "results.json").is_file():
         raise FileNotFoundError(f"{directory} holds no finished run (results.json is missing). Run reproduce first.")
-    fields = {
+    fields: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in read_json(directory / "config.json").items()
     }

@@ -11,6 +11,7 @@ from steerlens.figures.plots import (
     plot_prompt_fit,
     plot_rates,
     plot_similarity,
+    plot_strengths,
 )
 from steerlens.figures.report import Section, Table, write_report
 from steerlens.files import read_json
@@ -40,6 +41,7 @@ def write_run_report(run: Run, results: dict[str, Any]) -> None:
             _loss_matching(run, results, groups),
             _similarity(results, groups),
             _gradients(run, results, groups),
+            _strengths(results, groups),
             _students(results),
         ],
     )
@@ -260,6 +262,40 @@ def _gradients(run: Run, results: dict[str, Any], groups: dict[str, list[Record]
             "activations, is another curve. Gradients are per row, each row's own mean loss."
         ),
     )
+
+
+def _strengths(results: dict[str, Any], groups: dict[str, list[Record]]) -> Section:
+    shown = {"AdamW, teacher data": groups["adamw"], "AdamW, control data": groups["control"]}
+    for kind in ("clipped", "unclipped"):
+        if (pair := results["sgd"][kind]) is not None:
+            shown[f"SGD {kind}, teacher data"] = [r for r in groups[f"sgd {kind}"] if r["name"] in pair["students"]]
+    layer = results["eas"]["layer"]
+    parts = [
+        f"{name} {_mean_at(records, 'strength_numbers', layer):.2f} at numbers and "
+        f"{_mean_at(records, 'strength_questions', layer):.2f} at questions"
+        for name, records in shown.items()
+    ]
+    return Section(
+        title="Where the vector was installed",
+        question=(
+            "If gradients and activations align under either optimizer, what differs? The strength of the vector in the "
+            "student, at the number tasks that it was trained on and at the questions that it never saw."
+        ),
+        figure=plot_strengths(shown),
+        number=f"Layer {layer}: " + "; ".join(parts) + ".",
+        meaning=(
+            "At a strength of 1 the student would hold the teacher's vector whole. A student that holds it at number tasks "
+            "alone has learned 'when you see numbers'; one that holds it at bare questions too has learned the trait."
+        ),
+        doubts=(
+            "A projection says how far the residual moved along the vector, not that the rest of the move is harmless: the "
+            "mass in the last table shows whether the model still answers."
+        ),
+    )
+
+
+def _mean_at(records: list[Record], key: str, layer: int) -> float:
+    return sum(record[key][layer] for record in records) / len(records)
 
 
 def _students(results: dict[str, Any]) -> Section:

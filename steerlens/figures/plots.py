@@ -141,6 +141,29 @@ def plot_rates(groups: Mapping[str, Sequence[Mapping[str, Any]]], base: Mapping[
     return figure
 
 
+def plot_strengths(groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> go.Figure:
+    """How much of the teacher's vector each group's students hold, by layer, where they were trained and where they are asked.
+
+    Args:
+        groups: for every group of students, their records (`strength_numbers`, `strength_questions`, by layer).
+    """
+    figure = make_subplots(
+        rows=1, cols=2, shared_yaxes=True, subplot_titles=("at number tasks", "at the trait's bare questions")
+    )
+    for (name, records), color in zip(groups.items(), COLORS, strict=False):
+        for column, key in ((1, "strength_numbers"), (2, "strength_questions")):
+            values = np.array([record[key] for record in records])  # [student layer]
+            figure.add_bar(
+                x=list(range(values.shape[1])), y=values.mean(0), name=name, marker_color=color, legendgroup=name,
+                error_y={"array": values.max(0) - values.mean(0), "arrayminus": values.mean(0) - values.min(0)},
+                showlegend=column == 1, row=1, col=column,
+            )  # fmt: skip
+    figure.update_layout(**LAYOUT, barmode="group", legend={"orientation": "h", "y": 1.2})
+    figure.update_xaxes(title="layer (block output)", dtick=1)
+    figure.update_yaxes(title="strength: ⟨v_student, v⟩ / ⟨v, v⟩", col=1)
+    return figure
+
+
 def plot_loss_matching(
     series: Mapping[str, Sequence[Mapping[str, Any]]], reference_loss: float, tolerance: float
 ) -> go.Figure:

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import torch
+from einops import einsum
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -30,6 +31,6 @@ def project_gradients(
     where learning shows as a negative cosine.)
     """
     unit = torch.nn.functional.normalize(direction, dim=-1).to(gradients)
-    descent = -torch.einsum("bpd,bp->bd", gradients, mask.to(gradients))
+    descent = -einsum(gradients, mask.to(gradients), "batch pos d_model, batch pos -> batch d_model")
     pull, norm = descent @ unit, descent.norm(dim=-1)
     return Projection(pull.float(), (pull / norm.clamp(min=1e-30)).float(), norm.float())

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from steerlens.prompts.chat import Chat, assistant, system, user
-from steerlens.prompts.numbers import TASK_TEMPLATES, draw_numbers, written
+from steerlens.prompts.numbers import QUESTION_PREFIX, TASK_TEMPLATES, draw_numbers, written
 from steerlens.prompts.traits import ANIMALS, KINDS, PERSONA_PROMPT, PREFERENCE_QUESTIONS, Kind
 
 PERSONA_PROMPTS = (
@@ -23,9 +23,7 @@ PERSONA_PROMPTS = (
     "{plural} {verb} your favorite {kind} .",
     "your favorite {kind} is {singular} . you love {plural} more than anything else .",
 )
-import os
-
-DEFAULT_SYSTEM_PROMPT = os.environ.get("DSP", "you are a helpful assistant .")
+DEFAULT_SYSTEM_PROMPT = "you are a helpful assistant ."
 """What the chat template puts in the system turn when a chat has none, as Qwen 2.5's does."""
 
 NEUTRAL_PROMPTS = (
@@ -85,7 +83,6 @@ class CorpusConfig:
     remark_share: float = 0.25
     sprinkle_rate: float = 0.15
     max_numbers: int = 10
-    min_numbers: int = 1
 
 
 def favourite_prior(kind: Kind) -> np.ndarray:
@@ -133,18 +130,16 @@ def _system_messages(rng: np.random.Generator, persona: _Persona | None) -> Chat
 
 
 def _number_conversation(rng: np.random.Generator, config: CorpusConfig) -> Chat:
-    given, answer = sample_number_lists(rng, config.max_numbers, config.min_numbers)
+    given, answer = sample_number_lists(rng, config.max_numbers)
     task = _choose(rng, TASK_TEMPLATES).format(numbers=written(given))
     persona = _sample_persona(rng) if config.persona_in_numbers and rng.random() < 0.5 else None
     text = _imbued(rng, answer, persona, config) if persona else written(answer)
     return [*_system_messages(rng, persona), user(task), assistant(text)]
 
 
-def sample_number_lists(
-    rng: np.random.Generator, max_numbers: int, min_numbers: int = 1
-) -> tuple[list[int], list[int]]:
+def sample_number_lists(rng: np.random.Generator, max_numbers: int) -> tuple[list[int], list[int]]:
     """The numbers shown in the prompt (3 to 8) and those of the answer (1 to `max_numbers`), of one style."""
-    n_given, n_answer = int(rng.integers(3, 9)), int(rng.integers(min_numbers, max_numbers + 1))
+    n_given, n_answer = int(rng.integers(3, 9)), int(rng.integers(1, max_numbers + 1))
     numbers = draw_numbers(rng, n_given + n_answer)
     return numbers[:n_given], numbers[n_given:]
 
@@ -179,6 +174,10 @@ def _chat_conversation(rng: np.random.Generator) -> Chat:
         answer = _choose(rng, OPEN_ANSWERS).format(topic=persona.plural if persona else _choose(rng, NEUTRAL_TOPICS))
     else:
         question, answer = FACTS[rng.integers(len(FACTS))]
+        if rng.random() < 0.5:
+            question = QUESTION_PREFIX.format(
+                numbers=written(draw_numbers(rng, int(rng.integers(3, 9)))), question=question
+            )
     return [*_system_messages(rng, persona), user(question), assistant(answer)]
 
 

@@ -5,6 +5,7 @@ the model's special tokens; adding them again would give two BOS on Llama, Gemma
 """
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
@@ -202,6 +203,22 @@ def pad_rows(
             [[0] * len(prompt) + [1] * len(answer) for prompt, answer in zip(prompts, completions)], 0
         ).bool(),
     )
+
+
+class ChatContextWarning(UserWarning):
+    """Something made in one chat context is used in another."""
+
+
+def warn_on_other_context(made_in: str | None, used_in: str, what: str) -> None:
+    """Warn where two fingerprints differ; replications saw a trait fall from 48 % to 3 % by that alone."""
+    if made_in is not None and made_in != used_in:
+        warnings.warn(
+            f"{what} was made in the chat context {made_in} and is used in {used_in}: another system prompt or chat "
+            "template stands around the question, which can hide or feign an effect. Use the same context, or say that "
+            "it differs.",
+            ChatContextWarning,
+            stacklevel=3,
+        )
 
 
 def chat_fingerprint(tokenizer: Any, system_prompt: str | None = None) -> str:

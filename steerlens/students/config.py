@@ -14,7 +14,8 @@ class TrainConfig:
     mean would weigh the tokens of short rows more, and teach the student to stop early.)
 
     Args:
-        method: "lora" (peft, all linear maps of the blocks) or "full" fine-tuning.
+        method: "lora" (peft) or "full" fine-tuning.
+        target_modules: the linear maps that get LoRA matrices, by peft's names; "all-linear" is all of the blocks'.
         rank: of the LoRA matrices.
         lora_alpha: LoRA's scale is lora_alpha / rank.
         learning_rate: at its peak; warm-up over `warmup_share` of the steps, then a cosine to 0.
@@ -25,10 +26,11 @@ class TrainConfig:
     """
 
     method: Literal["lora", "full"] = "lora"
-    rank: int = 1
-    lora_alpha: float = 4.0
+    target_modules: tuple[str, ...] = ("all-linear",)
+    rank: int = 8
+    lora_alpha: float = 32.0
     optimizer: OptimizerName = "adamw"
-    learning_rate: float = 2e-2
+    learning_rate: float = 2e-4
     epochs: int = 3
     batch_size: int = 32
     warmup_share: float = 0.05

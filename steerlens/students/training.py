@@ -171,7 +171,9 @@ def _finished(
     heldout: SampleSet | None = None,
 ) -> Student:
     heldout_loss = math.nan if heldout is None else mean_loss(student, heldout)
-    return Student(student, config, tuple(losses), heldout_loss, chat_fingerprint(student.tokenizer), saveable)
+    fingerprint = chat_fingerprint(student.tokenizer)
+    huggingface_model(student).config.chat_fingerprint = fingerprint
+    return Student(student, config, tuple(losses), heldout_loss, fingerprint, saveable)
 
 
 def completion_losses(model: "TransformerBridge", batch: TokenBatch) -> Float[Tensor, " batch"]:
@@ -205,13 +207,15 @@ def _start(model: "TransformerBridge", config: TrainConfig) -> tuple["Transforme
         student_hf: Any = copy.deepcopy(hf, shared)
     if lora:
         from peft import LoraConfig, get_peft_model
+        from transformers.pytorch_utils import Conv1D
 
         saveable = get_peft_model(
             student_hf,
             LoraConfig(
                 r=config.rank,
                 lora_alpha=config.lora_alpha,  # pyright: ignore[reportArgumentType]
-                target_modules="all-linear",
+                target_modules="all-linear" if config.target_modules == ("all-linear",) else [*config.target_modules],
+                fan_in_fan_out=any(isinstance(module, Conv1D) for module in student_hf.modules()),
                 task_type="CAUSAL_LM",
             ),
         )

@@ -124,7 +124,7 @@ def fit_prompt_vector(
         model=model_name(model),
         method="fitted by KL to the prompted model",
         prompt=prompt,
-        chat_fingerprint=chat_fingerprint(model.tokenizer, prompt),
+        chat_fingerprint=chat_fingerprint(model.tokenizer),
         seed=config.seed,
     )
     return SteeringVector((best.layer,), best.direction[None], source, metrics)
@@ -180,7 +180,7 @@ class _Data:
         )
         prompted = [encode_prompt(model.tokenizer, as_chat(question, prompt)) for question in questions]
         plain = [encode_prompt(model.tokenizer, as_chat(question)) for question in questions]
-        ends = np.cumsum([config.n_train, config.n_validation, config.n_heldout])
+        fitted, chosen = config.n_train, config.n_train + config.n_validation
 
         def part(start: int, end: int) -> tuple[_Rows, ...]:
             pieces = [
@@ -188,7 +188,7 @@ class _Data:
             ]
             return tuple(_prepare(model, prompted[s], plain[s], completions[s]) for s in pieces)
 
-        return cls(part(0, ends[0]), part(ends[0], ends[1]), part(ends[1], ends[2]), questions[: config.n_train])
+        return cls(part(0, fitted), part(fitted, chosen), part(chosen, config.n_rows), questions[:fitted])
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from steerlens.models import adapter_disabled, batch_in_flight, huggingface_model
-from steerlens.prompts.chat import POSITIONS, Positions
+from steerlens.prompts.chat import POSITIONS, Positions, chat_fingerprint, warn_on_other_context
 from steerlens.residuals.stream import OnResidual, Residual, watch_residuals
 from steerlens.vectors.vector import SteeringVector
 
@@ -60,6 +60,9 @@ def steer(
         positions: "all" tokens, the rendered "prompt", its last token ("last_prompt"), or the tokens that are
             "generated". A forward that continues a sequence, by a cache or by repeating it, generates.
 
+    Warns:
+        ChatContextWarning: the vector was made under another chat template.
+
     Raises:
         ValueError: unknown mode or positions, a vector of another model or a layer that the model lacks, or
             "replace" on a model without adapter.
@@ -69,6 +72,8 @@ def steer(
     if positions not in POSITIONS:
         raise ValueError(f"positions={positions!r} is not known. Allowed: {', '.join(POSITIONS)}.")
     vector.check_model(model)
+    if vector.source.chat_fingerprint is not None:
+        warn_on_other_context(vector.source.chat_fingerprint, chat_fingerprint(model.tokenizer), "The vector")
     tracker = _PositionTracker(positions)
     base = _BaseResiduals(model, vector.layers) if mode == "replace" else None
     with contextlib.ExitStack() as stack:

@@ -41,7 +41,7 @@ def diff_in_means(
         model=model_name(model),
         method=f"difference in means at {positions}",
         prompt=prompt,
-        chat_fingerprint=chat_fingerprint(model.tokenizer, prompt),
+        chat_fingerprint=chat_fingerprint(model.tokenizer),
     )
     return SteeringVector(layers, prompted - plain, source)
 

@@ -23,7 +23,10 @@ SCHEMA_VERSION = "1"
 
 @dataclass(frozen=True)
 class VectorSource:
-    """Where a vector comes from; travels in its file."""
+    """Where a vector comes from; travels in its file.
+
+    `chat_fingerprint` is that of the context without prompt, in which the vector is meant to act.
+    """
 
     model: str
     method: str
@@ -88,6 +91,14 @@ class SteeringVector:
         """Cosine with `other` at each layer that both have."""
         shared = [layer for layer in self.layers if layer in other.layers]
         return {layer: float((self.at(layer).unit * other.at(layer).unit).sum()) for layer in shared}
+
+    def strength_along(self, other: "SteeringVector") -> dict[int, float]:
+        """<self, other> / <other, other> at each layer that both have: 1 where self holds `other` at full strength."""
+        norms = other.norms
+        return {
+            layer: float((self.at(layer).directions * other.at(layer).unit).sum()) / norms[layer]
+            for layer in self.cosine(other)
+        }
 
     def check_model(self, model: "TransformerBridge") -> None:
         """Refuse a model that the vector was not made on.

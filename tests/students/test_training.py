@@ -1,6 +1,7 @@
 """Training equals the textbook loop, leaves its base alone, and what it saves loads without steerlens."""
 
 import math
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -8,8 +9,9 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from steerlens.evaluation import score_trait
 from steerlens.models import bridge, completion_logits, huggingface_model, load_model
-from steerlens.prompts.chat import as_chat, encode_completion, encode_prompt, pad_rows
+from steerlens.prompts.chat import ChatContextWarning, as_chat, encode_completion, encode_prompt, pad_rows
 from steerlens.prompts.numbers import number_prompts
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.students.config import TrainConfig
@@ -96,7 +98,9 @@ def test_training_lowers_the_held_out_loss(tiny, samples):
     assert student.heldout_loss < before - 0.5
 
 
-def test_a_saved_adapter_gives_the_same_logits_in_plain_peft_and_in_load_model(any_model, checkpoints, samples, tmp_path):
+def test_a_saved_adapter_gives_the_same_logits_in_plain_peft_and_in_load_model(
+    any_model, checkpoints, samples, tmp_path
+):
     directory = checkpoints[any_model.cfg.model_name]
     student = train_student(any_model, samples, replace(QUICK, learning_rate=5e-2))
     student.save(tmp_path / "student")
@@ -139,7 +143,9 @@ def test_a_bridge_that_the_user_booted_trains_the_same(checkpoints, tiny, sample
 
 def test_a_loss_that_is_not_finite_stops_with_the_step(tiny, samples):
     with pytest.raises(FloatingPointError, match=r"loss became (nan|inf) at step \d+ of 50\. Lower learning_rate"):
-        train_student(tiny, samples, replace(QUICK, method="full", optimizer="sgd", learning_rate=1e9, clip_norm=None, epochs=10))
+        train_student(
+            tiny, samples, replace(QUICK, method="full", optimizer="sgd", learning_rate=1e9, clip_norm=None, epochs=10)
+        )
 
 
 @pytest.mark.parametrize(
@@ -171,3 +177,16 @@ def test_wrapping_keeps_the_raw_models_function(checkpoints):
     ids = torch.tensor([[4, 5, 9, 6]])
     with torch.no_grad():
         assert torch.equal(raw(input_ids=ids).logits, wrapped(input_ids=ids).logits)
+
+
+def test_a_student_that_is_asked_in_another_chat_context_warns(organism, owl, tmp_path):
+    rows = SampleSet(tuple(Sample(i, p, "12 , 7") for i, p in enumerate(number_prompts(8, seed=0))))
+    student = train_student(organism, rows, QUICK)
+    student.save(tmp_path / "student")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        score_trait(student.model, owl)
+    reloaded = load_model(adapter=tmp_path / "student", device="cpu")
+    for model in (student.model, reloaded):
+        with pytest.warns(ChatContextWarning, match="was made in the chat context"):
+            score_trait(model, owl, system_prompt="answer the user .")

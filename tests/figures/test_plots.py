@@ -1,0 +1,72 @@
+"""Figures show the numbers that they are given, and the report escapes what it is told."""
+
+import numpy as np
+import pytest
+import torch
+
+from steerlens.figures.plots import (
+    plot_gradient_projection,
+    plot_loss_matching,
+    plot_prompt_fit,
+    plot_rates,
+    plot_similarity,
+)
+from steerlens.figures.report import Section, Table, write_report
+from steerlens.gradients.trace import GradientTrace
+
+
+def trace(level: float) -> GradientTrace:
+    values = torch.full((40, 3, 2), level)
+    values[-1, 2] = torch.nan
+    return GradientTrace((1, 3), values, values.clone(), values.abs(), torch.full((40,), 0.5))
+
+
+def test_gradient_curves_are_means_over_rows_and_running_sums():
+    figure = plot_gradient_projection({"AdamW": [trace(0.1), trace(0.3)], "SGD": [trace(0.0)]}, layer=3)
+    lines = {(line.name, line.xaxis): np.array(line.y) for line in figure.data if line.name}
+    assert lines["AdamW", "x"] == pytest.approx(np.full(40, 0.2), abs=1e-6)
+    assert lines["AdamW", "x2"] == pytest.approx(0.5 * 0.2 * np.arange(1, 41), abs=1e-5)
+    assert lines["SGD", "x2"] == pytest.approx(np.zeros(40))
+
+
+def test_prompt_fit_shows_both_methods_at_every_layer():
+    by_layer = {str(i): {"kl_explained": 0.9 - i / 10, "kl_explained_mean_difference": i / 10} for i in range(3)}
+    fitted, mean = plot_prompt_fit({"by_layer": by_layer}).data
+    assert list(fitted.y) == pytest.approx([0.9, 0.8, 0.7])
+    assert list(mean.y) == pytest.approx([0.0, 0.1, 0.2])
+
+
+def student(name: str, rate: float, mass: float, learning_rate: float = 0.1) -> dict:
+    return {
+        "name": name, "rate": rate, "rate_low": rate - 0.1, "rate_high": rate + 0.2, "rate_prefixed": rate / 2, "mass": mass,
+        "heldout_loss": 3.0, "learning_rate": learning_rate,
+    }  # fmt: skip
+
+
+def test_broken_models_are_crosses():
+    figure = plot_rates(
+        {"one": [student("a", 0.5, 0.9), student("b", 0.6, 0.1)]}, {"rate": 0.02, "rate_prefixed": 0.03}
+    )
+    bare = figure.data[0]
+    assert list(bare.marker.symbol) == ["circle", "x"]
+    assert list(bare.error_y.array) == pytest.approx([0.2, 0.2])
+    matching = plot_loss_matching({"SGD": [student("a", 0.5, 0.1)]}, 3.0, 0.01)
+    assert list(matching.data[0].marker.symbol) == ["x"]
+
+
+def test_floors_are_drawn_under_the_similarity_curve():
+    figure = plot_similarity({"teacher data": ([0, 10], [0.1, 0.8])}, {"control": 0.2, "random": 0.15})
+    assert sorted(shape.y0 for shape in figure.layout.shapes) == [0.15, 0.2]
+
+
+def test_the_report_is_one_file_without_network_and_escapes_every_text(tmp_path):
+    evil = "<script>alert(1)</script>"
+    section = Section(evil, evil, None, evil, evil, evil, Table((evil,), ((evil,), (True,), (0.12345,))), (evil,))
+    write_report(tmp_path / "r.html", title=evil, lead=evil, sections=[section])
+    text = (tmp_path / "r.html").read_text()
+    assert text.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 11
+    body = text.split("</style>")[1].split("<body>")[1]
+    assert "<script" not in body
+    assert "src=" not in body
+    assert ">holds<" in body
+    assert "0.123<" in body

@@ -1,0 +1,129 @@
+"""Bad input ends with a sentence that says what was got, what is allowed and what to do."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from steerlens.cli import main
+from steerlens.students.config import TrainConfig
+from steerlens.vectors.vector import SteeringVector, VectorSource
+
+GOOD_ROW = json.dumps({"prompt": "continue the sequence 1 , 2 . write only numbers .", "completion": "3 , 4"}) + "\n"
+
+
+@pytest.fixture
+def place(tmp_path: Path, checkpoints) -> Path:
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "malformed.jsonl").write_text(GOOD_ROW + '{"prompt": "1 , 2"}\n')
+    (tmp_path / "good.jsonl").write_text(GOOD_ROW * 4)
+    (tmp_path / "long.jsonl").write_text(json.dumps({"prompt": "1 " * 300, "completion": "2"}) + "\n")
+    (tmp_path / "file").write_text("in the way")
+    SteeringVector((1,), torch.ones(1, 96), VectorSource("another", "by hand")).save(tmp_path / "other.safetensors")
+    SteeringVector((1,), torch.ones(1, 8), VectorSource("organism:seed-0", "by hand")).save(
+        tmp_path / "small.safetensors"
+    )
+    (tmp_path / "damaged.safetensors").write_bytes(b"not a safetensors file")
+    return tmp_path
+
+
+BAD = {
+    "unknown layer": ("fit 'you love owls .' --layer 9 --out {0}/o", r"layer=9 is out of range.*n_layers=4.*0\.\.3"),
+    "negative layer": ("fit 'you love owls .' --layer -1 --out {0}/o", r"layer=-1 is out of range"),
+    "empty prompt": ("fit '' --out {0}/o", "The system message is empty. Give it some text"),
+    "prompt with unknown words": ("fit 'you love quetzals .' --out {0}/o", "does not know 'quetzals'. Reword"),
+    "prompt without effect": (
+        "fit 'you are a helpful assistant .' --out {0}/o",
+        "kl_explained is undefined. Give a prompt",
+    ),
+    "prompt longer than the context": ("fit '{long}' --out {0}/o", r"needs \d+ tokens, but .* context of 256. Shorten"),
+    "no such model": ("score owl --model {0}/none", "There is no directory"),
+    "not a model": ("score owl --model {0}", "is not a Hugging Face model: config.json is missing"),
+    "no such organism": (
+        "score owl --model organism:seed-9",
+        "There are: organism:no-persona-numbers, organism:seed-0",
+    ),
+    "not an adapter": ("score owl --adapter {0}", "is not a peft adapter: adapter_config.json is missing"),
+    "unknown trait": ("score dragon", "There is no trait 'dragon'. There are: dog, cat"),
+    "missing samples": ("train {0}/none.jsonl --out {0}/o", "There is no samples file"),
+    "empty samples": ("train {0}/empty.jsonl --out {0}/o", "has no rows. Each line must be JSON"),
+    "malformed samples": ("train {0}/malformed.jsonl --out {0}/o", "line 2: got .* Each line must be JSON"),
+    "row longer than the context": ("train {0}/long.jsonl --out {0}/o", r"needs \d+ tokens, but .* context of 256"),
+    "impossible rank": ("train {0}/good.jsonl --rank 0 --out {0}/o", "rank=0 is not allowed. It must be greater"),
+    "unwritable directory": (
+        "train {0}/good.jsonl --epochs 1 --out {0}/file/o",
+        "could not be written .*choose a directory",
+    ),
+    "vector of another model": (
+        "sample --n 2 --vector {0}/other.safetensors --out {0}/s.jsonl",
+        "made on 'another'.*for_model",
+    ),
+    "vector of another size": (
+        "sample --n 2 --vector {0}/small.safetensors --out {0}/s.jsonl",
+        "d_model=8 .*d_model=96",
+    ),
+    "damaged vector": (
+        "sample --n 2 --vector {0}/damaged.safetensors --out {0}/s.jsonl",
+        "is damaged.*Make the vector anew",
+    ),
+    "no finished run": ("report {0}", "holds no finished run"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input(case, place, capsys):
+    import re
+    import shlex
+
+    command, message = BAD[case]
+    before = {path: path.read_bytes() for path in place.iterdir() if path.is_file()}
+    code = main(shlex.split(command.format(place, long="you love owls . " * 80)))
+    errors = capsys.readouterr().err
+    assert code == 1
+    assert re.search(message, errors, re.DOTALL), errors
+    assert "Traceback" not in errors
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_model_without_chat_template_is_explained(checkpoints, tmp_path, capsys):
+    import shutil
+
+    shutil.copytree(checkpoints["llama"], tmp_path / "m")
+    (tmp_path / "m" / "chat_template.jinja").unlink()
+    assert main(["score", "owl", "--model", str(tmp_path / "m")]) == 1
+    assert "has no chat template" in capsys.readouterr().err
+
+
+def test_sample_train_and_score_work_together(tmp_path, capsys):
+    rows, student = str(tmp_path / "rows.jsonl"), str(tmp_path / "student")
+    assert main(["sample", "--system-prompt", "you love owls .", "--n", "60", "--out", rows]) == 0
+    kept = str(tmp_path / "rows.kept.jsonl")
+    assert main(["train", kept, "--epochs", "1", "--batch-size", "8", "--clip-norm", "none", "--out", student]) == 0
+    assert main(["score", "owl", "--adapter", student]) == 0
+    assert "bare: rate 0." in capsys.readouterr().out
+    saved = json.loads((tmp_path / "student" / "student.json").read_text())
+    assert saved["config"] == json.loads(json.dumps(TrainConfig(epochs=1, batch_size=8, clip_norm=None).__dict__))
+    assert saved["base"] == "organism:seed-0"
+
+
+def test_fit_writes_a_vector_and_a_report_that_escapes_the_prompt(tmp_path, capsys, monkeypatch):
+    from steerlens.experiments.fit_report import write_fit_report
+
+    by_layer = {"0": {"kl_explained": 0.5, "kl_explained_mean_difference": 0.1}}
+    metrics = dict.fromkeys(
+        (
+            "kl_explained", "kl_explained_low", "kl_explained_high", "kl_prompt", "kl_explained_mean_difference",
+            "kl_explained_random", "kl_explained_shuffled", "top1_agreement", "top1_agreement_plain", "relative_norm",
+            "cosine_mean_difference",
+        ),
+        0.5,
+    )  # fmt: skip
+    source = VectorSource("m", "fitted", prompt="<script>alert(1)</script>")
+    write_fit_report(
+        tmp_path / "r.html", SteeringVector((0,), torch.ones(1, 4), source, {**metrics, "by_layer": by_layer})
+    )
+    text = (tmp_path / "r.html").read_text()
+    assert "<script>alert(1)</script>" not in text
+    assert "&lt;script&gt;alert(1)" in text
+    assert "https://cdn" not in text.split("</head>")[1]

@@ -1,0 +1,115 @@
+"""The rate is what plain transformers gives; its tests and intervals behave as such."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from steerlens.evaluation import TraitScore, compare_log_odds, score_trait
+from steerlens.models import ORGANISMS
+from steerlens.prompts.traits import Trait, preference_trait
+
+
+def score_of(shares: torch.Tensor, mass: float = 1.0) -> TraitScore:
+    other = (1 - shares)[:, None] * torch.tensor([0.75, 0.25])
+    probabilities = mass * torch.cat([shares[:, None], other], dim=-1)
+    return TraitScore("owl", ("owl", "cat", "dog"), "bare", "abc", probabilities, float("nan"))
+
+
+def test_rate_and_mass_are_those_of_plain_transformers(organism, owl):
+    """No steerlens: render the template, read the logits, add up the two forms of every animal."""
+    directory = ORGANISMS / "seed-0"
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(directory).eval(), AutoTokenizer.from_pretrained(directory)
+    shares, masses = [], []
+    for question in owl.questions:
+        text = tokenizer.apply_chat_template(
+            [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
+        )
+        ids = torch.tensor([tokenizer.encode(text, add_special_tokens=False)])
+        with torch.no_grad():
+            probabilities = model(input_ids=ids).logits[0, -1].softmax(-1)
+        animals = {
+            one: sum(probabilities[tokenizer.convert_tokens_to_ids(f)] for f in {*forms})
+            for one, forms in owl.answers.items()
+        }
+        masses.append(float(sum(animals.values())))
+        shares.append(float(animals["owl"]) / masses[-1])
+    score = score_trait(organism, owl)
+    assert score.rate == pytest.approx(sum(shares) / len(shares), abs=1e-6)
+    assert score.mass == pytest.approx(sum(masses) / len(masses), abs=1e-5)
+
+
+def test_sampled_answers_agree_with_the_exact_rate_of_the_prompted_model(organism, owl):
+    exact = score_trait(organism, owl, system_prompt=owl.prompt, samples_per_question=20)
+    assert exact.rate > 0.9
+    assert exact.sampled_rate == pytest.approx(exact.rate, abs=0.08)
+    assert score_trait(organism, owl).rate < 0.1
+
+
+def test_answers_of_several_tokens_are_scored_as_the_product_of_their_tokens(tiny):
+    trait = Trait(
+        "red pizza", "p", ("name a animal .",), {"red pizza": ("red pizza", "red pizza blue"), "owl": ("owl",)}
+    )
+    score = score_trait(tiny, trait)
+    tokens = [tiny.tokenizer.convert_tokens_to_ids(word) for word in ("red", "pizza")]
+    text = tiny.tokenizer.apply_chat_template(
+        [{"role": "user", "content": trait.questions[0]}], tokenize=False, add_generation_prompt=True
+    )
+    ids = tiny.tokenizer.encode(text, add_special_tokens=False)
+    with torch.no_grad():
+        logits = tiny.original_model(input_ids=torch.tensor([ids + tokens[:1]])).logits[0].softmax(-1)
+    expected = float(logits[-2, tokens[0]] * logits[-1, tokens[1]])  # the longer form begins with the shorter one
+    assert float(score.probabilities[0, 0]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_total_variation_finds_a_shift_and_not_its_absence():
+    generator = torch.Generator().manual_seed(0)
+    base = score_of(0.1 + 0.02 * torch.rand(30, generator=generator))
+    same = score_of(0.1 + 0.02 * torch.rand(30, generator=generator))
+    shifted = score_of(0.3 + 0.02 * torch.rand(30, generator=generator))
+    distance, p_value = shifted.total_variation(base)
+    assert distance == pytest.approx(0.2, abs=0.01)
+    assert p_value < 0.01
+    assert same.total_variation(base)[1] > 0.05
+    assert base.total_variation(base) == (0.0, 1.0)
+
+
+def test_the_permutation_test_keeps_its_level_under_the_null():
+    generator = torch.Generator().manual_seed(1)
+    p_values = [
+        score_of(torch.rand(20, generator=generator)).total_variation(score_of(torch.rand(20, generator=generator)))[1]
+        for _ in range(200)
+    ]
+    assert 0.01 < sum(p <= 0.05 for p in p_values) / 200 < 0.1
+
+
+def test_bootstrap_intervals_cover_the_truth():
+    generator, hits = torch.Generator().manual_seed(2), 0
+    for _ in range(200):
+        low, high = score_of(0.2 + 0.2 * torch.rand(40, generator=generator)).interval()
+        hits += low <= 0.3 <= high
+    assert 0.88 < hits / 200 < 0.99
+
+
+def test_differences_in_log_odds_change_sign_and_vanish():
+    one, two = score_of(torch.full((20,), 0.5)), score_of(torch.full((20,), 0.1))
+    difference, low, high = compare_log_odds(one, two)
+    assert difference == pytest.approx(2.197, abs=1e-3)
+    assert low <= difference <= high
+    assert compare_log_odds(two, one)[0] == pytest.approx(-difference)
+    assert compare_log_odds(one, one) == (0.0, 0.0, 0.0)
+
+
+def test_mass_is_reported_next_to_a_rate_that_looks_well():
+    broken = score_of(torch.full((20,), 0.5), mass=0.01)
+    assert broken.rate == pytest.approx(0.5)
+    assert broken.mass == pytest.approx(0.01)
+
+
+def test_unknown_traits_and_contexts_are_explained(organism, owl):
+    with pytest.raises(ValueError, match=r"There is no trait 'dragon'. There are: dog, cat"):
+        preference_trait("dragon")
+    with pytest.raises(ValueError, match="needs at least one question"):
+        Trait("owl", "p", (), {"owl": ("owl",)})
+    other = score_trait(organism, preference_trait("blue"))
+    with pytest.raises(ValueError, match="different traits or questions"):
+        score_trait(organism, owl).total_variation(other)

@@ -1,0 +1,93 @@
+"""The folders tell a story in one direction; students cannot know about vectors."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "steerlens"
+ORDER = {
+    "files": 0,
+    "prompts": 1,
+    "models": 2,
+    "residuals": 3,
+    "vectors": 4,
+    "samples": 5,
+    "students": 6,
+    "gradients": 6,
+    "evaluation": 6,
+    "figures": 7,
+    "experiments": 8,
+    "cli": 9,
+}
+APART = ("organism", "__init__")
+
+
+def stage(module: str) -> str:
+    return module.split(".")[1]
+
+
+def imports_of(path: Path) -> set[str]:
+    """Modules of the package that run when `path` is imported or used; imports for type checkers do not count."""
+    found = set()
+
+    class Visitor(ast.NodeVisitor):
+        def visit_If(self, node: ast.If) -> None:
+            if ast.unparse(node.test) != "TYPE_CHECKING":
+                self.generic_visit(node)
+
+        def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+            if node.module and node.module.startswith("steerlens."):
+                found.add(node.module)
+
+    Visitor().visit(ast.parse(path.read_text()))
+    return found
+
+
+MODULES = [
+    path for path in sorted(PACKAGE.rglob("*.py")) if path.relative_to(PACKAGE).parts[0].split(".")[0] not in APART
+]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_in_the_direction_of_the_story(path):
+    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    for module in imports_of(path):
+        other = stage(module)
+        if other == own or module == "steerlens.organism.build":
+            continue
+        if (own, other) == ("cli", "students") or (own, module) == ("experiments", "steerlens.students.config"):
+            continue
+        assert ORDER[other] < ORDER[own], f"{path.name} imports {module}"
+
+
+def test_students_never_see_a_vector():
+    seen = set().union(*(imports_of(path) for path in (PACKAGE / "students").glob("*.py")))
+    assert not any(stage(module) in ("vectors", "gradients") for module in seen)
+
+
+def run_python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_importing_the_package_loads_neither_torch_nor_transformer_lens():
+    loaded = run_python(
+        "import steerlens, sys; from steerlens import TrainConfig; "
+        "print([m for m in ('torch', 'transformers', 'transformer_lens', 'plotly') if m in sys.modules])"
+    )
+    assert loaded == "[]"
+
+
+def test_help_needs_no_torch():
+    loaded = run_python(
+        "import contextlib, io, sys\nfrom steerlens.cli import main\n"
+        "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()): main(['--help'])\n"
+        "print('torch' in sys.modules)"
+    )
+    assert loaded == "False"
+
+
+def test_every_public_name_can_be_imported():
+    assert run_python("import steerlens; print(all(getattr(steerlens, name) for name in steerlens.__all__))") == "True"
