@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from steerlens.evaluation import TraitScore, compare_log_odds, score_trait
+    from steerlens.forward import generate
     from steerlens.gradients.trace import GradientTrace, trace_gradients
-    from steerlens.models import generate, load_model
+    from steerlens.models import load_model
     from steerlens.prompts.numbers import number_prompts
     from steerlens.prompts.traits import Trait, preference_trait
     from steerlens.residuals.capture import capture_residuals, mean_residuals
@@ -29,7 +30,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "steerlens.prompts.traits": ("Trait", "preference_trait"),
     "steerlens.prompts.numbers": ("number_prompts",),
-    "steerlens.models": ("load_model", "generate"),
+    "steerlens.models": ("load_model",),
+    "steerlens.forward": ("generate",),
     "steerlens.residuals.capture": ("capture_residuals", "mean_residuals"),
     "steerlens.vectors.vector": ("SteeringVector",),
     "steerlens.vectors.means": ("diff_in_means", "model_shift"),

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.models import forward, generate, model_name, parameters_device, training_context
+from steerlens.forward import forward, generate
+from steerlens.models import model_name, parameters_device, training_context
 from steerlens.prompts.chat import Chat, as_chat, chat_fingerprint, encode_prompt, pad_rows, warn_on_other_context
 from steerlens.prompts.numbers import after_numbers
 from steerlens.prompts.traits import Trait

@@ -1,4 +1,4 @@
-"""Load a model as a residual-only TransformerBridge, and generate from it: the one decode loop.
+"""Load a model as a residual-only TransformerBridge, and take the bridge off again for saving and copying.
 
 TransformerLens' own bridge re-implements attention and wraps every norm and linear map. steerlens reads
 and writes the residual stream alone, so its bridge wraps only the embedding, the blocks, the final norm
@@ -7,18 +7,14 @@ and saving intact. A bridge from `TransformerBridge.boot_transformers` works wit
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from contextvars import ContextVar
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from steerlens.files import read_json
-from steerlens.prompts.chat import Chat, TokenBatch, encode_prompt, pad_rows
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -26,8 +22,6 @@ if TYPE_CHECKING:
 
 ORGANISMS = Path(__file__).parent / "organism" / "shipped"
 DEFAULT_ORGANISM = "seed-0"
-
-batch_in_flight: ContextVar[TokenBatch | None] = ContextVar("batch_in_flight", default=None)
 
 
 def load_model(
@@ -138,136 +132,9 @@ def check_layer(model: "TransformerBridge", layer: int) -> int:
     return layer
 
 
-def check_length(model: "TransformerBridge", n_tokens: int) -> None:
-    """Refuse rows that the model has no positions for.
-
-    Raises:
-        ValueError: `n_tokens` is more than the model's context.
-    """
-    limit = getattr(huggingface_model(model).config.get_text_config(), "max_position_embeddings", None)
-    if limit is not None and n_tokens > limit:
-        raise ValueError(
-            f"A row needs {n_tokens} tokens, but {model_name(model)!r} has a context of {limit}. "
-            "Shorten the prompt or generate fewer tokens."
-        )
-
-
 def parameters_device(model: "TransformerBridge") -> torch.device:
     """The device of the model's first parameter."""
     return next(huggingface_model(model).parameters()).device
-
-
-def forward(model: "TransformerBridge", batch: TokenBatch, **options: Any) -> Any:
-    """One Hugging Face forward of a padded batch, mask and positions always given, without cache.
-
-    While it runs, `batch_in_flight` tells interventions which tokens are prompt and which completion.
-    """
-    check_length(model, int(batch.attention_mask.sum(-1).max()))
-    token = batch_in_flight.set(batch)
-    try:
-        return huggingface_model(model)(
-            input_ids=batch.tokens,
-            attention_mask=batch.attention_mask.long(),
-            position_ids=batch.position_ids,
-            use_cache=False,
-            **options,
-        )
-    finally:
-        batch_in_flight.reset(token)
-
-
-def completion_logits(model: "TransformerBridge", batch: TokenBatch) -> Float[Tensor, "token d_vocab"]:
-    """Logits at the positions that predict a completion token, row after row; computed nowhere else."""
-    mask = batch.prediction_mask
-    n_kept = mask.shape[1] - int(mask.any(0).nonzero()[0])
-    return forward(model, batch, logits_to_keep=n_kept).logits[mask[:, -n_kept:]].float()
-
-
-@torch.no_grad()
-def generate(
-    model: "TransformerBridge",
-    chats: Sequence[Chat],
-    *,
-    max_new_tokens: int,
-    temperature: float = 1.0,
-    seed: int = 0,
-    first_row: int = 0,
-    batch_size: int = 256,
-) -> list[list[int]]:
-    """Sample one completion for every chat, with a KV cache, in left-padded batches.
-
-    Row i draws its own randomness from (`seed`, `first_row` + i), so it does not depend on its batch. The
-    checkpoint's generation settings (top-k, repetition penalty) are not applied.
-
-    Args:
-        temperature: 0 takes the most likely token.
-        first_row: index of the first chat in a larger run.
-
-    Returns:
-        Token ids of each completion, the end-of-sequence token included where it was reached.
-
-    Raises:
-        ValueError: prompt and completion do not fit into the context, or no chats are given.
-    """
-    if not chats:
-        raise ValueError("generate got no chats. Give at least one.")
-    prompts = [encode_prompt(model.tokenizer, chat) for chat in chats]
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    completions: list[list[int]] = [[] for _ in prompts]
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        uniform = np.stack([np.random.default_rng([seed, first_row + i]).random(max_new_tokens) for i in rows])
-        batch = pad_rows(model.tokenizer, [prompts[i] for i in rows])
-        for i, completion in zip(rows, _decode(model, batch, torch.from_numpy(uniform), temperature), strict=True):
-            completions[i] = completion
-    return completions
-
-
-def _decode(
-    model: "TransformerBridge",
-    batch: TokenBatch,
-    uniform: Float[Tensor, "batch new"],
-    temperature: float,
-) -> list[list[int]]:
-    n_rows, max_new_tokens = uniform.shape
-    check_length(model, batch.tokens.shape[1] + max_new_tokens)
-    hf, device = huggingface_model(model), parameters_device(model)
-    batch, uniform = batch.to(device), uniform.to(device)
-    mask, positions, tokens = batch.attention_mask.long(), batch.position_ids, batch.tokens
-    ends = _end_tokens(model).to(device)
-    finished = torch.zeros(n_rows, dtype=torch.bool, device=device)
-    cache, steps = None, []
-    for step in range(max_new_tokens):
-        out = hf(input_ids=tokens, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True)
-        cache = out.past_key_values
-        tokens = _draw(out.logits[:, -1], uniform[:, step], temperature)
-        steps.append(torch.where(finished, -1, tokens))
-        finished |= torch.isin(tokens, ends)
-        if finished.all():
-            break
-        tokens = tokens[:, None]
-        positions = positions[:, -1:] + 1
-        mask = torch.nn.functional.pad(mask, (0, 1), value=1)
-    return [[token for token in row if token >= 0] for row in torch.stack(steps, dim=1).tolist()]
-
-
-def _draw(
-    logits: Float[Tensor, "batch d_vocab"], uniform: Float[Tensor, " batch"], temperature: float
-) -> Int[Tensor, " batch"]:
-    """Inverse-CDF sampling: one uniform number a row fixes its token."""
-    if temperature == 0:
-        return logits.argmax(-1)
-    cumulative = torch.softmax(logits.double() / temperature, dim=-1).cumsum(-1)
-    threshold = uniform.double() * cumulative[:, -1]
-    return torch.searchsorted(cumulative, threshold[:, None], right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
-
-
-def _end_tokens(model: "TransformerBridge") -> Int[Tensor, " end"]:
-    configured = huggingface_model(model).generation_config
-    ends = configured.eos_token_id if configured is not None else None
-    ends = [] if ends is None else ends if isinstance(ends, list) else [ends]
-    own = model.tokenizer.eos_token_id
-    return torch.tensor(sorted({*ends, *([] if own is None else [own])}), dtype=torch.long)
 
 
 @contextlib.contextmanager

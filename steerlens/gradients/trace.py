@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from steerlens.files import atomic_path
+from steerlens.forward import batch_in_flight
 from steerlens.gradients.projection import project_gradients
-from steerlens.models import batch_in_flight
 from steerlens.prompts.chat import Positions, TokenBatch
 from steerlens.residuals.stream import Residual, watch_residuals
 from steerlens.vectors.vector import SteeringVector

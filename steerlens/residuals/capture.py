@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from steerlens.models import forward, parameters_device
+from steerlens.forward import forward
+from steerlens.models import parameters_device
 from steerlens.prompts.chat import Chat, Positions, TokenBatch, encode_chat, pad_rows
 from steerlens.residuals.stream import watch_residuals
 

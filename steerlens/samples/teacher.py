@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from tqdm.auto import tqdm
 
 from steerlens.files import read_json, write_json
-from steerlens.models import generate, model_name
+from steerlens.forward import generate
+from steerlens.models import model_name
 from steerlens.prompts.chat import Positions, as_chat, chat_fingerprint
 from steerlens.samples.sample_set import Sample, SampleSet, SampleSource, as_line, source_path
 from steerlens.vectors.interventions import Mode, steer

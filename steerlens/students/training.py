@@ -14,7 +14,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from steerlens.files import atomic_directory, write_json
-from steerlens.models import bridge, completion_logits, huggingface_model, model_name, parameters_device, unwrapped
+from steerlens.forward import completion_logits
+from steerlens.models import bridge, huggingface_model, model_name, parameters_device, unwrapped
 from steerlens.prompts.chat import (
     TokenBatch,
     as_chat,

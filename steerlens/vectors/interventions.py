@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from steerlens.models import adapter_disabled, batch_in_flight, huggingface_model
+from steerlens.forward import batch_in_flight
+from steerlens.models import adapter_disabled, huggingface_model
 from steerlens.prompts.chat import POSITIONS, Positions, chat_fingerprint, warn_on_other_context
 from steerlens.residuals.stream import OnResidual, Residual, watch_residuals
 from steerlens.vectors.vector import SteeringVector

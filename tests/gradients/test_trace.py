@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from steerlens.forward import completion_logits, forward
 from steerlens.gradients.projection import project_gradients
 from steerlens.gradients.trace import GradientTrace, trace_gradients
-from steerlens.models import completion_logits, forward
 from steerlens.prompts.chat import POSITIONS, as_chat, encode_completion, encode_prompt, pad_rows
 from steerlens.prompts.numbers import number_prompts
 from steerlens.samples.sample_set import Sample, SampleSet

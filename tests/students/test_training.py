@@ -10,7 +10,8 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from steerlens.evaluation import score_trait
-from steerlens.models import bridge, completion_logits, huggingface_model, load_model
+from steerlens.forward import completion_logits
+from steerlens.models import bridge, huggingface_model, load_model
 from steerlens.prompts.chat import ChatContextWarning, as_chat, encode_completion, encode_prompt, pad_rows
 from steerlens.prompts.numbers import number_prompts
 from steerlens.samples.sample_set import Sample, SampleSet

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from steerlens.models import generate, huggingface_model
+from steerlens.forward import generate
+from steerlens.models import huggingface_model
 from steerlens.prompts.chat import as_chat, encode_prompt, pad_rows
 from steerlens.prompts.numbers import number_prompts
 from steerlens.residuals.capture import capture_residuals
-from steerlens.vectors import fitting
+from steerlens.vectors import fit_data
 from steerlens.vectors.fitting import FitConfig, fit_prompt_vector
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.means import diff_in_means, model_shift
@@ -25,7 +26,7 @@ def plant(model, layer: int, monkeypatch) -> SteeringVector:
         torch.randn(1, model.cfg.d_model, generator=torch.Generator().manual_seed(5)), dim=-1
     )
     vector = SteeringVector((layer,), scale * direction, VectorSource(model.cfg.model_name, "planted"))
-    prepare, sample = fitting._prepare, generate
+    prepare, sample = fit_data.prepare_rows, generate
 
     def prepare_planted(model, prompted, plain, completions):
         without = pad_rows(model.tokenizer, plain, completions)
@@ -38,8 +39,8 @@ def plant(model, layer: int, monkeypatch) -> SteeringVector:
         with steer(model, vector):
             return sample(model, [chat[1:] for chat in chats], **options)
 
-    monkeypatch.setattr(fitting, "_prepare", prepare_planted)
-    monkeypatch.setattr(fitting, "generate", sample_planted)
+    monkeypatch.setattr(fit_data, "prepare_rows", prepare_planted)
+    monkeypatch.setattr(fit_data, "generate", sample_planted)
     return vector
 
 

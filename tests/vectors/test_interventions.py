@@ -6,7 +6,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from steerlens.models import forward, generate, huggingface_model
+from steerlens.forward import forward, generate
+from steerlens.models import huggingface_model
 from steerlens.prompts.chat import POSITIONS, encode_prompt, pad_rows
 from steerlens.vectors.interventions import add, project_out, replace, steer
 from steerlens.vectors.vector import SteeringVector, VectorSource
