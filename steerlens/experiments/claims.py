@@ -69,7 +69,7 @@ def make_claims(
         fit: the record of `fit_prompt_vector`.
         base: for each model, its untrained `rate` and `rate_prefixed`.
         groups: students by role: "adamw", "adamw other seed", "control", "control other seed", "other initialisation".
-        eas_floor: largest |EAS| of the control students at the layer where the teacher's is largest.
+        eas_floor: highest EAS of the control students at the layer where the teacher's is largest.
         sgd: AdamW minus matched SGD on bare questions; None where no SGD run matched.
         pull: mean cosine of the descent direction with the vector under AdamW on teacher data.
     """
@@ -137,7 +137,7 @@ def make_claims(
             float(eas),
             0.7,
         ),
-        below("alignment is specific", "EAS of control students at that layer, largest absolute value", eas_floor, 0.2),
+        below("alignment is specific", "EAS of control students at that layer, the highest", eas_floor, 0.2),
         above(
             "gradients point to the vector",
             "The lower end of the interval of the mean cosine with the descent direction is above zero",

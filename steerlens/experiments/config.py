@@ -4,8 +4,14 @@ from dataclasses import dataclass, field
 
 from steerlens.students.config import TrainConfig
 
-ORGANISM_STUDENT = TrainConfig(target_modules=("down_proj",), rank=1, lora_alpha=4.0, learning_rate=5e-2, epochs=3)
-"""The student that was chosen for the organism: the maps that write to the residual stream from the MLPs, at rank 1."""
+ORGANISM_STUDENT = TrainConfig(
+    target_modules=("0.self_attn.v_proj",), rank=4, lora_alpha=16.0, learning_rate=3e-2, epochs=3
+)
+"""The student that was chosen for the organism, on development runs: what the first block reads from each token.
+
+The default system prompt's tokens stand in front of number tasks and of bare questions alike, so what is learned to
+be read from them acts in both. LoRA on all maps learns the numbers as well, and the trait on bare questions less.
+"""
 
 
 @dataclass(frozen=True)
@@ -16,7 +22,8 @@ class ReproduceConfig:
         trait: what the teacher is told to love.
         model, other_model: two initialisations of the same recipe; the second replicates the first and plays
             the student of another initialisation.
-        n_prompts: number tasks that each teacher answers, before the filter.
+        n_prompts: number tasks that each teacher answers, before the filter; the control, which the filter hardly
+            touches, answers half as many and is cut to the teacher's number of rows.
         n_heldout: filtered teacher rows on which every student's loss is measured.
         student_seeds: seeds of every student group.
         adamw_rates, sgd_rates: the learning-rate curves; `train.learning_rate` is one of the first.
@@ -29,11 +36,11 @@ class ReproduceConfig:
     trait: str = "owl"
     model: str = "organism:seed-0"
     other_model: str = "organism:seed-1"
-    n_prompts: int = 7000
+    n_prompts: int = 8000
     n_heldout: int = 256
     student_seeds: tuple[int, ...] = (0, 1, 2)
-    adamw_rates: tuple[float, ...] = (5e-3, 2e-2, 5e-2, 1e-1)
-    sgd_rates: tuple[float, ...] = (0.3, 1.0, 3.0, 10.0)
+    adamw_rates: tuple[float, ...] = (3e-3, 1e-2, 2e-2, 3e-2, 6e-2)
+    sgd_rates: tuple[float, ...] = (0.3, 1.0, 2.0, 4.0)
     sgd_clip_norms: tuple[float, ...] = (1.0, 0.0)
     loss_tolerance: float = 0.01
     train: TrainConfig = field(default_factory=lambda: ORGANISM_STUDENT)

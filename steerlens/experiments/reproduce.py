@@ -153,7 +153,7 @@ def _sample(run: Run, name: str) -> Record:
         for seed, data in enumerate(("teacher", "control"), 1):
             raw = sample_teacher(
                 model,
-                number_prompts(run.config.n_prompts, seed=seed),
+                number_prompts(run.config.n_prompts // (1 if data == "teacher" else 2), seed=seed),
                 system_prompt=prompt if data == "teacher" else None,
                 seed=seed,
                 path=run.directory / "samples" / "raw" / run.samples_path(name, data).name,

@@ -33,7 +33,7 @@ def summarise(
     sgd = {name: _compare(groups, f"sgd {name}", config.loss_tolerance) for name in ("clipped", "unclipped")}
     best = {name: pair["bare"] for name, pair in sgd.items() if pair is not None}
     hardest = min(best.values(), key=lambda difference: difference["value"], default=None)
-    floor = max(abs(record["eas"][layer]) for record in control)
+    floor = max(record["eas"][layer] for record in control)
     pull = {name: _mean_cosine(run, groups[name], layer) for name in ("adamw", "control")}
     claims = make_claims(
         fit, base, groups, floor, None if hardest is None else Difference(**hardest), Difference(**pull["adamw"])
@@ -108,10 +108,10 @@ def _floors(run: Run, adamw: list[Record], control: list[Record], layer: int) ->
     """What EAS would be without the teacher's trait in the data, in three ways."""
     shifts = [SteeringVector.load(run.directory / "students" / r["name"] / "v_student.safetensors") for r in adamw]
     others = [SteeringVector.load(path) for path in run.other_vectors]
-    cosines = [abs(shift.cosine(other)[layer]) for shift in shifts for other in others]
+    cosines = [shift.cosine(other)[layer] for shift in shifts for other in others]
     d_model = shifts[0].directions.shape[1]
     return {
-        "control data": max(abs(record["eas"][layer]) for record in control),
+        "control data": max(record["eas"][layer] for record in control),
         "other traits, mean": float(np.mean(cosines)),
         "other traits, largest": float(np.max(cosines)),
         "random direction, 97.5 %": 1.96 / d_model**0.5,

