@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: reproduce test test-slow lint organism
+.PHONY: reproduce test test-slow notebooks lint organism
 
 reproduce: $(INSTALLED)
 	$(BIN)/steerlens reproduce --preset quick --out runs/quick
@@ -13,6 +13,9 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(BIN)/pytest -m slow
+
+notebooks: $(INSTALLED)
+	$(BIN)/pytest --nbmake notebooks
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
