@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        return options.run(options)
+        return options.action(options)
     except KeyboardInterrupt:
         print("\nInterrupted. What was finished is on disk; the same command goes on from there.", file=sys.stderr)
         return 130
@@ -77,9 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands: Any, name: str, run: Any, summary: str) -> argparse.ArgumentParser:
+def _command(commands: Any, name: str, action: Any, summary: str) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-    parser.set_defaults(run=run)
+    parser.set_defaults(action=action)
     return parser
 
 

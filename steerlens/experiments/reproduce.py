@@ -75,8 +75,9 @@ def rewrite_report(directory: str | Path) -> Path:
 
 def _claim_directory(run: Run) -> None:
     path, wanted = run.directory / "config.json", json.loads(json.dumps(asdict(run.config)))
-    if path.is_file() and (found := read_json(path)) != wanted:
-        differing = sorted(key for key in wanted if found.get(key) != wanted[key])
+    found = read_json(path) if path.is_file() else wanted
+    differing = sorted(key for key in wanted if key != "workers" and found.get(key) != wanted[key])
+    if differing:
         raise ValueError(
             f"{run.directory} holds a run of another configuration (other: {', '.join(differing)}). "
             "Choose another --out, or delete it."
