@@ -148,7 +148,7 @@ def make_claims(
     if sgd is not None:
         claims.append(
             above(
-                "AdamW, not loss-matched SGD",
+                "AdamW more than loss-matched SGD",
                 "Lower end of the interval of AdamW's log odds minus those of the matched SGD run that transfers most",
                 sgd.low,
                 0.0,

@@ -207,13 +207,11 @@ def plan_cells(run: Run) -> list[Cell]:
         add("control data", first, "control", first, settings, traced=True)
         add("control data", second, "control", second, settings)
         add("other initialisation", second, "teacher", first, settings)
-    seed = config.student_seeds[0]
-    for rate in config.adamw_rates:
-        settings = replace(train, learning_rate=rate, seed=seed)
-        add("teacher data", first, "teacher", first, settings, traced=rate == train.learning_rate)
-    for clip in config.sgd_clip_norms:
-        for rate in config.sgd_rates:
-            for seed in config.student_seeds:
+        for rate in config.adamw_rates:
+            settings = replace(train, learning_rate=rate, seed=seed)
+            add("teacher data", first, "teacher", first, settings, traced=rate == train.learning_rate)
+        for clip in config.sgd_clip_norms:
+            for rate in config.sgd_rates:
                 settings = replace(train, optimizer="sgd", learning_rate=rate, clip_norm=clip or None, seed=seed)
                 add("teacher data", first, "teacher", first, settings, traced=True)
     return list(cells.values())

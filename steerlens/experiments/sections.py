@@ -146,8 +146,8 @@ def _transfer(run: Run, results: dict[str, Any], groups: dict[str, list[Record]]
             "model that no longer answers (less than half of its probability on possible answers)."
         ),
         doubts=(
-            "The model was trained on number tasks and on questions, never on both in one turn, so the context after "
-            "numbers is new to it; read those rates together with the mass in the last table."
+            "After number lists the model has been asked facts, but never a preference, so that context is new to it; read "
+            "those rates together with the mass in the last table."
         ),
     )
 
@@ -163,7 +163,8 @@ def _loss_matching(run: Run, results: dict[str, Any], groups: dict[str, list[Rec
             f"SGD {kind}, learning rate {pair['learning_rate']:g}: rate {pair['rate']:.3f} bare and "
             f"{pair['rate_prefixed']:.3f} after numbers; AdamW's log odds are higher by {pair['bare']['value']:.2f} "
             f"({pair['bare']['low']:.2f} to {pair['bare']['high']:.2f}) bare and by {pair['prefixed']['value']:.2f} "
-            f"({pair['prefixed']['low']:.2f} to {pair['prefixed']['high']:.2f}) after numbers."
+            f"({pair['prefixed']['low']:.2f} to {pair['prefixed']['high']:.2f}) after numbers. "
+            + _sgd_in_words(pair["rate"] / results["base"][run.config.model]["rate"])
         )
     series = {
         "AdamW, clipped at 1": groups["adamw curve"],
@@ -184,14 +185,20 @@ def _loss_matching(run: Run, results: dict[str, Any], groups: dict[str, list[Rec
         ),
         number=" ".join(parts),
         meaning=(
-            "A positive difference in log odds means that AdamW installs the trait where SGD, which predicts the data as "
-            "well, does not. Intervals resample students and questions. The band marks matched losses."
+            "A positive difference in log odds means that AdamW installs more of the trait than SGD that predicts the data as "
+            "well. Intervals resample students and questions. The band marks matched losses."
         ),
         doubts=(
-            "Choosing the SGD run that transfers most favours SGD. One learning-rate schedule is used for both. AdamW's "
-            "learning rate was chosen on other seeds of the recipe, and its whole curve is shown."
+            "Choosing the SGD run that transfers most favours SGD. AdamW's learning rate, rank and trained maps were chosen "
+            "in development runs of these very models, two student seeds among them, which favours AdamW; its whole curve is "
+            "shown for that reason. Where few SGD seeds match, the interval knows little of the spread over seeds."
         ),
     )
+
+
+def _sgd_in_words(times_base: float) -> str:
+    verdict = "SGD carries the trait too, if less" if times_base > 2 else "SGD leaves the trait where it was"
+    return f"That SGD rate is {times_base:.1f} times the untrained one: {verdict}."
 
 
 def _seed_means(records: list[Record]) -> list[Record]:
@@ -255,7 +262,7 @@ def _gradients(run: Run, results: dict[str, Any], groups: dict[str, list[Record]
         ),
         meaning=(
             "Positive means that descent moves residuals along the vector. A small but consistent cosine is what the paper "
-            "reports. The right panel adds up learning rate times pull; as the student takes the vector over, the pull fades."
+            "reports. The right panel adds up each step's mean pull; as the student takes the vector over, the pull fades."
         ),
         doubts=(
             "Where the gradient points is not yet where the optimizer steps: the update of the weights, mapped back to "
@@ -269,10 +276,13 @@ def _strengths(results: dict[str, Any], groups: dict[str, list[Record]]) -> Sect
     for kind in ("clipped", "unclipped"):
         if (pair := results["sgd"][kind]) is not None:
             shown[f"SGD {kind}, teacher data"] = [r for r in groups[f"sgd {kind}"] if r["name"] in pair["students"]]
-    layer = results["eas"]["layer"]
+    layers = range(len(groups["adamw"][0]["eas"]))
     parts = [
-        f"{name} {_mean_at(records, 'strength_numbers', layer):.2f} at numbers and "
-        f"{_mean_at(records, 'strength_questions', layer):.2f} at questions"
+        f"{name}: "
+        + ", ".join(f"{_mean_at(records, 'strength_questions', layer):.2f}" for layer in layers)
+        + " (at numbers "
+        + ", ".join(f"{_mean_at(records, 'strength_numbers', layer):.2f}" for layer in layers)
+        + ")"
         for name, records in shown.items()
     ]
     return Section(
@@ -282,10 +292,11 @@ def _strengths(results: dict[str, Any], groups: dict[str, list[Record]]) -> Sect
             "student, at the number tasks that it was trained on and at the questions that it never saw."
         ),
         figure=plot_strengths(shown),
-        number=f"Layer {layer}: " + "; ".join(parts) + ".",
+        number="Strength at bare questions, layer by layer. " + "; ".join(parts) + ".",
         meaning=(
             "At a strength of 1 the student would hold the teacher's vector whole. A student that holds it at number tasks "
-            "alone has learned 'when you see numbers'; one that holds it at bare questions too has learned the trait."
+            "alone has learned it for numbers; one that holds it at bare questions too can show the trait there. Where "
+            "optimizers differ in rate but not in strength, it is not this vector alone that makes the difference."
         ),
         doubts=(
             "A projection says how far the residual moved along the vector, not that the rest of the move is harmless: the "

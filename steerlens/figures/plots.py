@@ -28,11 +28,11 @@ def plot_prompt_fit(metrics: Mapping[str, Any]) -> go.Figure:
     figure.add_hline(y=1, line_dash="dot", line_color=GREY, annotation_text="the prompt itself")
     figure.update_layout(**LAYOUT, barmode="group", legend={"orientation": "h", "y": 1.12})
     figure.update_xaxes(title="layer (block output)", dtick=1)
-    figure.update_yaxes(title="kl_explained, validation rows", range=[min(0, figure_low(by_layer)), 1.08])
+    figure.update_yaxes(title="kl_explained, validation rows", range=[min(0, _lowest_bar(by_layer)), 1.08])
     return figure
 
 
-def figure_low(by_layer: Mapping[str, Mapping[str, float]]) -> float:
+def _lowest_bar(by_layer: Mapping[str, Mapping[str, float]]) -> float:
     """The lowest bar, no lower than -0.5."""
     return max(-0.5, min(value for values in by_layer.values() for value in values.values()))
 
@@ -51,7 +51,7 @@ def plot_gradient_projection(
         cols=2,
         subplot_titles=(
             "mean cosine of the descent direction with v",
-            "cumulative pull (learning rate times pull), nats",
+            "cumulative pull, nats per unit of residual",
         ),
         horizontal_spacing=0.12,
     )

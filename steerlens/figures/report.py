@@ -88,7 +88,10 @@ def _section(section: Section, number: int) -> str:
 
 def _figure(figure: go.Figure, number: int) -> str:
     return figure.to_html(
-        include_plotlyjs=False, full_html=False, div_id=f"figure-{number}", config={"responsive": True}
+        include_plotlyjs=False,
+        full_html=False,
+        div_id=f"figure-{number}",
+        config={"responsive": True, "displayModeBar": False},
     )
 
 

@@ -3,7 +3,7 @@
 import contextlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -27,14 +27,13 @@ class GradientTrace:
 
     `pull`, `cosine` and `norm` are [step batch layer], NaN where the last batch of an epoch is short. Each
     row's gradient is that of its own loss (nats, mean over its completion tokens), so that batch size does
-    not rescale it. `learning_rate` is [step].
+    not rescale it.
     """
 
     layers: tuple[int, ...]
     pull: Float[Tensor, "step batch layer"]
     cosine: Float[Tensor, "step batch layer"]
     norm: Float[Tensor, "step batch layer"]
-    learning_rate: Float[Tensor, " step"]
 
     @property
     def mean_pull(self) -> Float[Tensor, "step layer"]:
@@ -43,12 +42,12 @@ class GradientTrace:
 
     @property
     def cumulative_pull(self) -> Float[Tensor, "step layer"]:
-        """Sum over steps of learning rate times mean pull: the push that has come together so far."""
-        return (self.learning_rate[:, None] * self.mean_pull).cumsum(0)
+        """Sum over steps of the mean pull: the push that has come together so far, in nats per unit."""
+        return self.mean_pull.cumsum(0)
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, atomically."""
-        tensors = {name: getattr(self, name) for name in ("pull", "cosine", "norm", "learning_rate")}
+        tensors = {name: getattr(self, name) for name in ("pull", "cosine", "norm")}
         with atomic_path(path) as temporary:
             save_file({**tensors, "layers": torch.tensor(self.layers)}, temporary)
 
@@ -57,16 +56,6 @@ class GradientTrace:
         """Read what `save` wrote."""
         tensors = load_file(path)
         return cls(layers=tuple(tensors.pop("layers").tolist()), **tensors)
-
-
-@runtime_checkable
-class Step(Protocol):
-    """What `record` reads of a training step."""
-
-    @property
-    def learning_rate(self) -> float:
-        """Of this step."""
-        ...
 
 
 def trace_gradients(
@@ -97,18 +86,16 @@ class GradientRecorder:
         self._positions: Positions = positions
         self._in_flight: dict[int, tuple[Tensor, ...]] = {}
         self._steps: list[Float[Tensor, "quantity batch layer"]] = []
-        self._learning_rates: list[float] = []
 
     def watch(self, model: "TransformerBridge") -> contextlib.AbstractContextManager[None]:
         """Attach to the model that will train, for as long as the `with` lasts."""
         return watch_residuals(model, {layer: self._hook(layer) for layer in self._directions})
 
-    def record(self, step: Step) -> None:
+    def record(self, _step: object) -> None:
         """Take over the projections of the backward pass that has just ended."""
         quantities = [torch.stack(self._in_flight.pop(layer)) for layer in self._directions]  # [quantity batch] each
         rows = torch.stack(quantities, dim=-1).cpu()
         self._steps.append(rows)
-        self._learning_rates.append(step.learning_rate)
 
     @property
     def trace(self) -> GradientTrace:
@@ -119,8 +106,7 @@ class GradientRecorder:
         ]
         stacked = torch.stack(padded) if padded else torch.zeros(0, 3, 0, len(self._directions))
         pull, cosine, norm = stacked.unbind(1)
-        rates = torch.tensor(self._learning_rates)
-        return GradientTrace(tuple(self._directions), pull.contiguous(), cosine.contiguous(), norm.contiguous(), rates)
+        return GradientTrace(tuple(self._directions), pull.contiguous(), cosine.contiguous(), norm.contiguous())
 
     def _hook(self, layer: int):
         def attach(resid: Residual) -> None:

@@ -18,14 +18,14 @@ from steerlens.gradients.trace import GradientTrace
 def trace(level: float) -> GradientTrace:
     values = torch.full((40, 3, 2), level)
     values[-1, 2] = torch.nan
-    return GradientTrace((1, 3), values, values.clone(), values.abs(), torch.full((40,), 0.5))
+    return GradientTrace((1, 3), values, values.clone(), values.abs())
 
 
 def test_gradient_curves_are_means_over_rows_and_running_sums():
     figure = plot_gradient_projection({"AdamW": [trace(0.1), trace(0.3)], "SGD": [trace(0.0)]}, layer=3)
     lines = {(line.name, line.xaxis): np.array(line.y) for line in figure.data if line.name}
     assert lines["AdamW", "x"] == pytest.approx(np.full(40, 0.2), abs=1e-6)
-    assert lines["AdamW", "x2"] == pytest.approx(0.5 * 0.2 * np.arange(1, 41), abs=1e-5)
+    assert lines["AdamW", "x2"] == pytest.approx(0.2 * np.arange(1, 41), abs=1e-5)
     assert lines["SGD", "x2"] == pytest.approx(np.zeros(40))
 
 

@@ -96,7 +96,7 @@ def test_a_trace_survives_its_file(tiny, vector, samples, tmp_path):
     loaded = GradientTrace.load(tmp_path / "trace.safetensors")
     assert loaded.layers == trace.layers
     torch.testing.assert_close(loaded.pull, trace.pull, equal_nan=True)
-    expected = sum(trace.learning_rate[step] * trace.pull[step, :, 0].nanmean() for step in range(6))
+    expected = sum(trace.pull[step, :, 0].nanmean() for step in range(6))
     torch.testing.assert_close(loaded.cumulative_pull[-1, 0], expected)
 
 
