@@ -22,6 +22,8 @@ from steerlens.prompts.chat import Chat, as_chat
 from steerlens.prompts.numbers import number_prompts
 from steerlens.prompts.traits import Trait, preference_trait
 
+torch.set_num_threads(1)  # models this small lose more to waiting threads than they gain
+
 SIZE = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 64}
 ARCHITECTURES = ("llama", "gpt2", "qwen2", "gemma2")
 

@@ -31,12 +31,12 @@ class FitConfig:
         seed: fixes completions, batches and random vectors.
     """
 
-    n_train: int = 384
+    n_train: int = 768
     n_validation: int = 96
     n_heldout: int = 192
     max_new_tokens: int = 32
-    learning_rate: float = 0.15
-    steps: int = 200
+    learning_rate: float = 0.4
+    steps: int = 300
     batch_size: int = 64
     seed: int = 0
 

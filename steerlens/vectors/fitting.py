@@ -54,8 +54,8 @@ def fit_prompt_vector(
 
     Args:
         prompt: the system prompt.
-        layer: where the vector is added; None fits every layer and takes the one with the best kl_explained
-            on validation rows.
+        layer: where the vector is added; None fits every layer for a third of the steps, takes the one with the
+            best kl_explained on validation rows, and goes on there.
         questions: user turns, at least `config.n_rows` different ones; None takes number tasks.
 
     Returns:
@@ -78,9 +78,12 @@ def fit_prompt_vector(
     for parameter in frozen:
         parameter.requires_grad_(False)
     try:
-        fits = [_fit_layer(model, data, start.at(one), config) for one in layers]
-        best = max(fits, key=lambda fit: fit.validation)
-        metrics = _heldout_metrics(model, data, fits, best, config)
+        screening = replace(config, steps=max(1, config.steps // 3))
+        fits = {one: _fit_layer(model, data, start.at(one), screening if len(layers) > 1 else config) for one in layers}
+        best = max(fits.values(), key=lambda fit: fit.validation)
+        if len(layers) > 1:
+            best = fits[best.layer] = _refined(model, data, best, config)
+        metrics = _heldout_metrics(model, data, list(fits.values()), best, config)
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)
@@ -123,6 +126,14 @@ def _fit_layer(model: "TransformerBridge", data: FitData, start: SteeringVector,
     return _LayerFit(
         layer, direction, 1 - best / plain, mean_difference, 1 - validation.mean_kl(mean_difference) / plain
     )
+
+
+def _refined(model: "TransformerBridge", data: FitData, fit: _LayerFit, config: FitConfig) -> _LayerFit:
+    """The fit continued for all steps, at the layer that won with a third of them."""
+    train, validation = ResumedRows(model, fit.layer, data.train), ResumedRows(model, fit.layer, data.validation)
+    plain = validation.mean_kl(torch.zeros_like(fit.direction))
+    direction, best = _descend(train, validation, fit.direction, config, f"fit layer {fit.layer}, on", plain)
+    return replace(fit, direction=direction, validation=1 - best / plain)
 
 
 def _descend(
