@@ -1,0 +1,137 @@
+"""Loading goes by one path, names what is wrong, and a bridge that the user booted does as well as ours."""
+
+import copy
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from steerlens.evaluation import score_trait
+from steerlens.forward import forward, generate
+from steerlens.models import adapter_disabled, huggingface_model, load_model, unwrapped
+from steerlens.prompts.chat import encode_prompt, pad_rows
+from steerlens.prompts.numbers import number_prompts
+from steerlens.residuals.capture import capture_residuals
+from steerlens.samples.sample_set import Sample, SampleSet
+from steerlens.students.config import TrainConfig
+from steerlens.students.training import train_student
+from steerlens.vectors.fit_data import FitConfig
+from steerlens.vectors.fitting import fit_prompt_vector
+from steerlens.vectors.interventions import steer
+from steerlens.vectors.vector import SteeringVector, VectorSource
+
+
+@pytest.fixture
+def booted(checkpoints, tiny):
+    """The tiny Llama as `TransformerBridge.boot_transformers` wraps it: every norm, map and attention."""
+    from transformer_lens.model_bridge import TransformerBridge
+
+    raw = AutoModelForCausalLM.from_pretrained(checkpoints["llama"])
+    return TransformerBridge.boot_transformers("llama", hf_model=raw, tokenizer=tiny.tokenizer)
+
+
+@pytest.fixture
+def student(tiny):
+    rows = SampleSet(tuple(Sample(i, prompt, "12 , 7") for i, prompt in enumerate(number_prompts(16, seed=0))))
+    return train_student(tiny, rows, TrainConfig(rank=2, learning_rate=5e-2, epochs=1, batch_size=4))
+
+
+def random_vector(layer: int = 1) -> SteeringVector:
+    direction = 3 * torch.randn(1, 32, generator=torch.Generator().manual_seed(0))
+    return SteeringVector((layer,), direction, VectorSource("llama", "random"))
+
+
+def test_a_booted_bridge_captures_steers_generates_and_fits_as_ours_does(booted, tiny, chats, owl):
+    for layer in (0, 3):
+        torch.testing.assert_close(
+            capture_residuals(booted, chats, layers=[layer]),
+            capture_residuals(tiny, chats, layers=[layer]),
+            atol=1e-3,
+            rtol=1e-3,
+        )
+    vector = SteeringVector((1,), random_vector().directions, VectorSource(booted.cfg.model_name, "random"))
+    with steer(booted, vector), steer(tiny, vector.for_model(tiny)):
+        assert generate(booted, chats, max_new_tokens=6, temperature=0) == generate(
+            tiny, chats, max_new_tokens=6, temperature=0
+        )
+        assert score_trait(booted, owl).rate == pytest.approx(score_trait(tiny, owl).rate, rel=1e-3)
+    config = FitConfig(n_train=24, n_validation=16, n_heldout=16, max_new_tokens=4, steps=10, batch_size=24)
+    ours, theirs = (fit_prompt_vector(m, "you love owls .", layer=1, config=config).metrics for m in (tiny, booted))
+    assert ours["kl_prompt"] == pytest.approx(theirs["kl_prompt"], rel=1e-2)
+    assert ours["kl_explained"] == pytest.approx(theirs["kl_explained"], abs=0.02)
+
+
+def test_replace_gives_the_student_its_bases_component_and_leaves_the_rest(student, tiny, chats):
+    vector = random_vector()
+    unit = vector.unit[0]
+    plain = capture_residuals(student.model, chats, layers=[1], positions="all")[0]
+    base = capture_residuals(tiny, chats, layers=[1], positions="all")[0]
+    with steer(student.model, vector, mode="replace"):
+        replaced = capture_residuals(student.model, chats, layers=[1], positions="all")[0]
+    torch.testing.assert_close(replaced @ unit, base @ unit, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        replaced - (replaced @ unit)[:, None] * unit, plain - (plain @ unit)[:, None] * unit, atol=1e-4, rtol=1e-4
+    )
+    assert ((plain - base) @ unit).abs().max() > 1e-2
+
+
+def test_replace_means_the_same_in_cached_batched_generation_and_in_single_uncached_rows(student, chats):
+    model, vector = student.model, random_vector()
+    with steer(model, vector, mode="replace"):
+        batched = generate(model, chats, max_new_tokens=5, temperature=0)
+    for chat, expected in zip(chats, batched, strict=True):
+        tokens = encode_prompt(model.tokenizer, chat)
+        new: list[int] = []
+        with torch.no_grad(), steer(model, vector, mode="replace"):
+            while len(new) < len(expected):
+                logits = huggingface_model(model)(input_ids=torch.tensor([tokens + new]), use_cache=False).logits
+                new.append(int(logits[0, -1].argmax()))
+        assert new == expected
+
+
+def test_replace_needs_an_adapter(tiny):
+    with (
+        pytest.raises(ValueError, match=r"has no peft adapter.*adapter=directory"),
+        steer(tiny, random_vector(), mode="replace"),
+    ):
+        pass
+
+
+def test_switching_the_adapter_off_gives_the_base_and_on_again_the_student(student, tiny, chats):
+    batch = pad_rows(tiny.tokenizer, [encode_prompt(tiny.tokenizer, chat) for chat in chats])
+    with torch.no_grad():
+        before = forward(student.model, batch).logits
+        with adapter_disabled(student.model):
+            assert torch.equal(forward(student.model, batch).logits, forward(tiny, batch).logits)
+        assert torch.equal(forward(student.model, batch).logits, before)
+
+
+def test_unwrapping_is_undone_and_shows_the_raw_module_names(tiny, checkpoints):
+    hf = huggingface_model(tiny)
+    wrapped = [name for name, _ in hf.named_modules()]
+    raw = [name for name, _ in AutoModelForCausalLM.from_pretrained(checkpoints["llama"]).named_modules()]
+    with unwrapped(hf):
+        assert [name for name, _ in hf.named_modules()] == raw
+        copied = copy.deepcopy(hf)
+    assert [name for name, _ in hf.named_modules()] == wrapped
+    ids = torch.tensor([[4, 5, 9, 6]])
+    with torch.no_grad():
+        assert torch.equal(copied(input_ids=ids).logits, hf(input_ids=ids).logits)
+
+
+def test_the_tokenizer_stays_as_it_was_loaded(checkpoints):
+    model = load_model(checkpoints["llama"], device="cpu")
+    assert model.tokenizer.encode("owl", add_special_tokens=True) == model.tokenizer.encode(
+        "owl", add_special_tokens=False
+    )
+
+
+def test_half_precision_models_take_a_float32_vector(checkpoints, chats):
+    model = load_model(checkpoints["llama"], device="cpu", dtype=torch.bfloat16)
+    with steer(model, random_vector()):
+        residuals = capture_residuals(model, chats, layers=[1])
+    assert residuals.dtype == torch.float32
+    plain = capture_residuals(model, chats, layers=[1])
+    torch.testing.assert_close(
+        residuals - plain, random_vector().directions.expand_as(plain[0])[None], atol=0.1, rtol=0.1
+    )
