@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from steerlens.samples.teacher import sample_teacher
     from steerlens.students.config import TrainConfig
     from steerlens.students.training import Student, train_student
-    from steerlens.vectors.fitting import FitConfig, fit_prompt_vector
+    from steerlens.vectors.config import FitConfig
+    from steerlens.vectors.fitting import fit_prompt_vector
     from steerlens.vectors.interventions import steer
     from steerlens.vectors.means import diff_in_means, model_shift
     from steerlens.vectors.vector import SteeringVector
@@ -35,7 +36,8 @@ _HOMES = {
     "steerlens.residuals.capture": ("capture_residuals", "mean_residuals"),
     "steerlens.vectors.vector": ("SteeringVector",),
     "steerlens.vectors.means": ("diff_in_means", "model_shift"),
-    "steerlens.vectors.fitting": ("FitConfig", "fit_prompt_vector"),
+    "steerlens.vectors.config": ("FitConfig",),
+    "steerlens.vectors.fitting": ("fit_prompt_vector",),
     "steerlens.vectors.interventions": ("steer",),
     "steerlens.samples.sample_set": ("Sample", "SampleSet"),
     "steerlens.samples.teacher": ("sample_teacher",),

@@ -10,6 +10,7 @@ from typing import Any
 
 from steerlens.experiments.config import PRESETS, ReproduceConfig
 from steerlens.students.config import TrainConfig
+from steerlens.vectors.config import FitConfig
 
 HOLDS, FAILS = 0, 3
 
@@ -37,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     reproduce = _command(commands, "reproduce", _reproduce, "run the paper's argument and write a report")
     reproduce.add_argument("--preset", choices=sorted(PRESETS), default="quick")
     reproduce.add_argument("--out", type=Path, required=True, help="directory of the run; an unfinished one goes on")
-    _add_fields(reproduce, ReproduceConfig, skip={"train"})
+    _add_fields(reproduce, ReproduceConfig, skip={"train", "fit"})
 
     report = _command(commands, "report", _report, "write a finished run's report again")
     report.add_argument("run", type=Path, help="directory of the run")
@@ -47,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--layer", type=int)
     fit.add_argument("--out", type=Path, required=True, help="directory for vector.safetensors and report.html")
     _add_model(fit)
+    _add_fields(fit, FitConfig)
 
     sample = _command(commands, "sample", _sample, "sample number lists from a teacher, and filter them")
     sample.add_argument("--system-prompt")
@@ -150,7 +152,7 @@ def _fit(options: argparse.Namespace) -> int:
     from steerlens.experiments.fit_report import write_fit_report
     from steerlens.vectors.fitting import fit_prompt_vector
 
-    vector = fit_prompt_vector(_load(options), options.prompt, layer=options.layer)
+    vector = fit_prompt_vector(_load(options), options.prompt, layer=options.layer, config=_given(options, FitConfig()))
     vector.save(options.out / "vector.safetensors")
     write_fit_report(options.out / "report.html", vector)
     print(vector.summary())

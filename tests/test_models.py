@@ -15,7 +15,7 @@ from steerlens.residuals.capture import capture_residuals
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.students.config import TrainConfig
 from steerlens.students.training import train_student
-from steerlens.vectors.fit_data import FitConfig
+from steerlens.vectors.config import FitConfig
 from steerlens.vectors.fitting import fit_prompt_vector
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.vector import SteeringVector, VectorSource

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from functools import partialmethod
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ EAS_POINTS = 12
 class Cell:
     """A student to train: `base` learns from `samples` (written by the teacher `data`).
 
-    `vector` is the teacher's vector on `base`, to which gradients and shifts are compared; `traced` also
-    records the gradients of every step.
+    `vector` is the teacher's vector on `base`, to which gradients and shifts are compared; with a `trace` path
+    the gradients of every step are recorded there.
     """
 
     name: str
@@ -35,7 +36,7 @@ class Cell:
     trait: str
     train: TrainConfig
     directory: Path
-    traced: bool = False
+    trace: Path | None = None
 
     @property
     def record_path(self) -> Path:
@@ -75,9 +76,12 @@ def run_cells(cells: Sequence[Cell], workers: int) -> list[dict[str, Any]]:
 
 
 def _quiet_single_thread() -> None:
-    os.environ["TQDM_DISABLE"] = "1"
+    """In a worker: the parent's progress bar is the only one, and workers do not fight for cores."""
     import torch
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
+    tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
     torch.set_num_threads(1)
 
 
@@ -111,13 +115,13 @@ def run_cell(cell: Cell) -> None:
         SampleSet.load(cell.samples),
         cell.train,
         heldout=SampleSet.load(cell.heldout),
-        **({"on_start": recorder.watch, "on_step": on_step} if cell.traced else {}),
+        **({"on_start": recorder.watch, "on_step": on_step} if cell.trace is not None else {}),
     )
     student.save(cell.directory)
     shift = model_shift(student.model, base, chats)
     shift.save(cell.directory / "v_student.safetensors")
-    if cell.traced:
-        recorder.trace.save(cell.directory / "trace.safetensors")
+    if cell.trace is not None:
+        recorder.trace.save(cell.trace)
     bare = score_trait(student.model, trait)
     prefixed = score_trait(student.model, trait, context="after_numbers")
     low, high = bare.interval()

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from steerlens.students.config import TrainConfig
+from steerlens.vectors.config import FitConfig
 
 ORGANISM_STUDENT = TrainConfig(
     target_modules=("0.self_attn.v_proj",), rank=4, lora_alpha=16.0, learning_rate=3e-2, epochs=3
@@ -29,6 +30,7 @@ class ReproduceConfig:
         adamw_rates, sgd_rates: the learning-rate curves; `train.learning_rate` is one of the first.
         sgd_clip_norms: SGD runs with each of these; 0 means without clipping.
         loss_tolerance: nats a token within which an SGD run's held-out loss matches AdamW's.
+        fit: how the prompt's vector is fitted.
         train: the main student; the others differ from it in what their name says.
         workers: students trained at a time, one thread each; 0 takes one a core.
     """
@@ -43,6 +45,7 @@ class ReproduceConfig:
     sgd_rates: tuple[float, ...] = (0.3, 1.0, 2.0, 4.0)
     sgd_clip_norms: tuple[float, ...] = (1.0, 0.0)
     loss_tolerance: float = 0.01
+    fit: FitConfig = field(default_factory=FitConfig)
     train: TrainConfig = field(default_factory=lambda: ORGANISM_STUDENT)
     workers: int = 0
 

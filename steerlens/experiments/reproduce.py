@@ -23,7 +23,8 @@ from steerlens.prompts.traits import ANIMALS, preference_trait
 from steerlens.samples.filters import keep_number_lists
 from steerlens.samples.teacher import sample_teacher
 from steerlens.students.config import TrainConfig
-from steerlens.vectors.fitting import FitConfig, fit_prompt_vector
+from steerlens.vectors.config import FitConfig
+from steerlens.vectors.fitting import fit_prompt_vector
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.means import diff_in_means
 
@@ -64,13 +65,17 @@ def rewrite_report(directory: str | Path) -> Path:
     directory = Path(directory)
     if not (directory / "results.json").is_file():
         raise FileNotFoundError(f"{directory} holds no finished run (results.json is missing). Run reproduce first.")
-    fields: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in read_json(directory / "config.json").items()
-    }
-    config = ReproduceConfig(**{**fields, "train": TrainConfig(**fields["train"])})
+    fields = _with_tuples(read_json(directory / "config.json"))
+    fields["train"] = TrainConfig(**_with_tuples(fields["train"]))
+    fields["fit"] = FitConfig(**fields["fit"])
+    config = ReproduceConfig(**fields)
     write_run_report(Run(config, directory), read_json(directory / "results.json"))
     return directory / "report.html"
+
+
+def _with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows lists only; configs hold tuples."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
 
 
 def _claim_directory(run: Run) -> None:
@@ -98,7 +103,7 @@ def _fit(run: Run) -> Record:
 
     def make() -> Record:
         model = load_model(run.config.model)
-        vector = fit_prompt_vector(model, trait.prompt, config=FitConfig(seed=0))
+        vector = fit_prompt_vector(model, trait.prompt, config=run.config.fit)
         vector.save(run.directory / "vectors" / "fitted.safetensors")
         with steer(model, vector):
             steered, steered_prefixed = (score_trait(model, trait, context=c) for c in ("bare", "after_numbers"))
@@ -197,7 +202,7 @@ def plan_cells(run: Run) -> list[Cell]:
             trait=config.trait,
             train=settings,
             directory=run.directory / "students" / name,
-            traced=traced,
+            trace=run.trace_path(name) if traced else None,
         )
 
     for seed in config.student_seeds:

@@ -125,7 +125,7 @@ def _mean_cosine(run: Run, records: list[Record], layer: int) -> Record:
     """
     cosines = []
     for record in records:
-        trace = GradientTrace.load(run.directory / "students" / record["name"] / "trace.safetensors")
+        trace = GradientTrace.load(run.trace_path(record["name"]))
         steps = trace.cosine[:, :, trace.layers.index(layer)].nanmean(1).numpy()
         usable = len(steps) - len(steps) % 20 or len(steps)
         cosines += [block.mean() for block in np.split(steps[:usable], max(1, usable // 20))]

@@ -31,6 +31,10 @@ class Run:
         """Filtered teacher rows that no student is trained on."""
         return self.samples_path(model, "heldout")
 
+    def trace_path(self, student: str) -> Path:
+        """The gradients of a student's training."""
+        return self.directory / "traces" / f"{student}.safetensors"
+
     @property
     def other_vectors(self) -> list[Path]:
         """v_teacher of every other trait on the first model."""

@@ -245,8 +245,7 @@ def _gradients(run: Run, results: dict[str, Any], groups: dict[str, list[Record]
         if (pair := results["sgd"][kind]) is not None:
             wanted[f"SGD {kind}, teacher data"] = [r for r in groups[f"sgd {kind}"] if r["name"] in pair["students"]]
     traces = {
-        name: [GradientTrace.load(run.directory / "students" / r["name"] / "trace.safetensors") for r in records]
-        for name, records in wanted.items()
+        name: [GradientTrace.load(run.trace_path(r["name"])) for r in records] for name, records in wanted.items()
     }
     return Section(
         title="The gradients point back at the vector",

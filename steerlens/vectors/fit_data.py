@@ -13,37 +13,10 @@ from steerlens.models import parameters_device
 from steerlens.prompts.chat import TokenBatch, as_chat, encode_prompt, pad_rows
 from steerlens.residuals.capture import read_residuals
 from steerlens.residuals.stream import resume_after
+from steerlens.vectors.config import FitConfig
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
-
-
-@dataclass(frozen=True)
-class FitConfig:
-    """How a prompt vector is fitted.
-
-    Args:
-        n_train, n_validation, n_heldout: rows for the gradient, for choices (strength, step, layer), and for
-            the reported numbers. Their prompts are distinct.
-        max_new_tokens: length of the sampled completions.
-        learning_rate: of Adam, in units of the residual's root mean square at the layer; falls linearly to 0.
-        steps, batch_size: of the descent; the best vector on validation rows is kept.
-        seed: fixes completions, batches and random vectors.
-    """
-
-    n_train: int = 768
-    n_validation: int = 96
-    n_heldout: int = 192
-    max_new_tokens: int = 32
-    learning_rate: float = 0.4
-    steps: int = 300
-    batch_size: int = 64
-    seed: int = 0
-
-    @property
-    def n_rows(self) -> int:
-        """Rows in all."""
-        return self.n_train + self.n_validation + self.n_heldout
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ from tqdm.auto import tqdm
 from steerlens.models import check_layer, huggingface_model, model_name
 from steerlens.prompts.chat import chat_fingerprint
 from steerlens.prompts.numbers import number_prompts
-from steerlens.vectors.fit_data import FitConfig, FitData, FitRows, ResumedRows
+from steerlens.vectors.config import FitConfig
+from steerlens.vectors.fit_data import FitData, FitRows, ResumedRows
 from steerlens.vectors.means import diff_in_means
 from steerlens.vectors.vector import SteeringVector, VectorSource
 

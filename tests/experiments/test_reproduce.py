@@ -29,7 +29,7 @@ quick = PRESETS["quick"]
 if __name__ == "__main__":
     config = replace(
         quick, n_prompts=900, n_heldout=64, student_seeds=(0,), adamw_rates=(5e-2,), sgd_rates=(1.0,),
-        sgd_clip_norms=(1.0,), train=replace(quick.train, epochs=1),
+        sgd_clip_norms=(1.0,), train=replace(quick.train, epochs=1), fit=replace(quick.fit, n_train=192, steps=60),
     )
     reproduce(config, sys.argv[1], lambda text: print(text, flush=True))
 """
@@ -94,6 +94,7 @@ def test_a_run_holds_what_it_promises(finished):
     ):
         assert (finished / name).is_file()
     assert results["fit"]["kl_explained"] > results["fit"]["kl_explained_mean_difference"]
+    assert len(list((finished / "traces").glob("*.safetensors"))) >= 3
     for claim in results["claims"]:
         assert {"name", "statement", "measured", "threshold", "holds"} == set(claim)
 

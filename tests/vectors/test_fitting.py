@@ -9,7 +9,8 @@ from steerlens.prompts.chat import as_chat, encode_prompt, pad_rows
 from steerlens.prompts.numbers import number_prompts
 from steerlens.residuals.capture import capture_residuals
 from steerlens.vectors import fit_data
-from steerlens.vectors.fitting import FitConfig, fit_prompt_vector
+from steerlens.vectors.config import FitConfig
+from steerlens.vectors.fitting import fit_prompt_vector
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.means import diff_in_means, model_shift
 from steerlens.vectors.vector import SteeringVector, VectorSource
