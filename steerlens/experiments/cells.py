@@ -81,7 +81,7 @@ def _quiet_single_thread() -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
+    tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)  # pyright: ignore[reportAttributeAccessIssue]
     torch.set_num_threads(1)
 
 
