@@ -1,6 +1,7 @@
 """The end-to-end run survives being killed, reports honestly, and what it saves stands without steerlens."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -49,23 +50,22 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small run that was killed three times on its way, at different stages, and then left alone."""
     directory = tmp_path_factory.mktemp("runs") / "quick"
     for wanted in ("vectors/fit.json", "samples/raw/teacher.jsonl", "students/*/record.json"):
-        process = start(directory)
-        while process.poll() is None and not list(directory.glob(wanted)):
-            time.sleep(0.2)
-        subprocess.run(["pkill", "-9", "-g", str(process.pid)], check=False)
-        process.wait()
+        with start(directory) as process:
+            while process.poll() is None and not list(directory.glob(wanted)):
+                time.sleep(0.2)
+            os.killpg(process.pid, signal.SIGKILL)
         assert process.returncode == -signal.SIGKILL
         assert not (directory / "results.json").exists()
-    process = start(directory)
-    _, errors = process.communicate()
+    with start(directory) as process:
+        _, errors = process.communicate()
     assert process.returncode == 0, errors.decode()[-2000:]
     return directory
 
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_results_of_an_uninterrupted_one(finished, tmp_path):
-    process = start(tmp_path / "quick")
-    process.communicate()
+    with start(tmp_path / "quick") as process:
+        process.communicate()
     one, two = (json.loads((path / "results.json").read_text()) for path in (finished, tmp_path / "quick"))
     assert one == two
     assert not list(finished.rglob("*.partial"))
