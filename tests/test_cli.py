@@ -25,6 +25,9 @@ def place(tmp_path: Path, checkpoints) -> Path:
         tmp_path / "small.safetensors"
     )
     (tmp_path / "damaged.safetensors").write_bytes(b"not a safetensors file")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "results.json").write_text("{}")
+    (tmp_path / "old" / "config.json").write_text('{"trait": "owl", "train": {"rank": 1}}')
     return tmp_path
 
 
@@ -68,6 +71,7 @@ BAD = {
         "is damaged.*Make the vector anew",
     ),
     "no finished run": ("report {0}", "holds no finished run"),
+    "run of another version": ("report {0}/old", "does not fit this version of steerlens.*Run reproduce again"),
 }
 
 

@@ -61,14 +61,20 @@ def rewrite_report(directory: str | Path) -> Path:
 
     Raises:
         FileNotFoundError: the directory holds no finished run.
+        ValueError: the run was made by another version.
     """
     directory = Path(directory)
     if not (directory / "results.json").is_file():
         raise FileNotFoundError(f"{directory} holds no finished run (results.json is missing). Run reproduce first.")
-    fields = _with_tuples(read_json(directory / "config.json"))
-    fields["train"] = TrainConfig(**_with_tuples(fields["train"]))
-    fields["fit"] = FitConfig(**fields["fit"])
-    config = ReproduceConfig(**fields)
+    try:
+        fields = _with_tuples(read_json(directory / "config.json"))
+        fields["train"] = TrainConfig(**_with_tuples(fields["train"]))
+        fields["fit"] = FitConfig(**fields["fit"])
+        config = ReproduceConfig(**fields)
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{directory / 'config.json'} does not fit this version of steerlens ({error}). Run reproduce again."
+        ) from error
     write_run_report(Run(config, directory), read_json(directory / "results.json"))
     return directory / "report.html"
 
