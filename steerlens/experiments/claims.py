@@ -61,7 +61,7 @@ def make_claims(
     groups: dict[str, list[Record]],
     eas_floor: float,
     sgd: Difference | None,
-    pull: Difference,
+    pull: dict[str, Difference],
 ) -> list[Claim]:
     """The claims of the end-to-end run.
 
@@ -71,7 +71,7 @@ def make_claims(
         groups: students by role: "adamw", "adamw other seed", "control", "control other seed", "other initialisation".
         eas_floor: highest EAS of the control students at the layer where the teacher's is largest.
         sgd: AdamW minus matched SGD on bare questions; None where no SGD run matched.
-        pull: mean cosine of the descent direction with the vector under AdamW on teacher data.
+        pull: mean cosine of the descent direction with the vector, under AdamW on teacher ("adamw") and control data.
     """
 
     def above(name: str, statement: str, measured: float, threshold: float) -> Claim:
@@ -140,8 +140,8 @@ def make_claims(
         below("alignment is specific", "EAS of control students at that layer, the highest", eas_floor, 0.2),
         above(
             "gradients point to the vector",
-            "The lower end of the interval of the mean cosine with the descent direction is above zero",
-            pull.low,
+            "Mean cosine of the descent direction with the vector: gap between the intervals of teacher and control data",
+            pull["adamw"].low - pull["control"].high,
             0.0,
         ),
     ]

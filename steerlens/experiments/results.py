@@ -36,7 +36,12 @@ def summarise(
     floor = max(record["eas"][layer] for record in control)
     pull = {name: _mean_cosine(run, groups[name], layer) for name in ("adamw", "control")}
     claims = make_claims(
-        fit, base, groups, floor, None if hardest is None else Difference(**hardest), Difference(**pull["adamw"])
+        fit,
+        base,
+        groups,
+        floor,
+        None if hardest is None else Difference(**hardest),
+        {name: Difference(**value) for name, value in pull.items()},
     )
     return {
         "trait": config.trait,
