@@ -7,12 +7,27 @@ from dataclasses import asdict, dataclass
 from functools import partialmethod
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from tqdm.auto import tqdm
+from transformers.utils import logging
 
+from steerlens.evaluation import score_trait
 from steerlens.files import read_json, write_json
+from steerlens.gradients.trace import trace_gradients
+from steerlens.models import load_model
+from steerlens.prompts.chat import Chat, as_chat
+from steerlens.prompts.numbers import number_prompts
+from steerlens.prompts.traits import Trait, preference_trait
+from steerlens.samples.sample_set import SampleSet
 from steerlens.students.config import TrainConfig
+from steerlens.students.training import Student, TrainStep, train_student
+from steerlens.vectors.means import model_shift
+from steerlens.vectors.vector import SteeringVector
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
 
 EAS_POINTS = 12
 """How often activation similarity is measured during a traced run."""
@@ -77,9 +92,6 @@ def run_cells(cells: Sequence[Cell], workers: int) -> list[dict[str, Any]]:
 
 def _quiet_single_thread() -> None:
     """In a worker: the parent's progress bar is the only one, and workers do not fight for cores."""
-    import torch
-    from transformers.utils import logging
-
     logging.disable_progress_bar()
     tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)  # pyright: ignore[reportAttributeAccessIssue]
     torch.set_num_threads(1)
@@ -87,27 +99,14 @@ def _quiet_single_thread() -> None:
 
 def run_cell(cell: Cell) -> None:
     """Train, score and store one student."""
-    from steerlens.evaluation import score_trait
-    from steerlens.gradients.trace import trace_gradients
-    from steerlens.models import load_model
-    from steerlens.prompts.chat import as_chat
-    from steerlens.prompts.numbers import number_prompts
-    from steerlens.prompts.traits import preference_trait
-    from steerlens.samples.sample_set import SampleSet
-    from steerlens.students.training import TrainStep, train_student
-    from steerlens.vectors.means import model_shift
-    from steerlens.vectors.vector import SteeringVector
-
-    base, trait = load_model(cell.base, device="cpu"), preference_trait(cell.trait)
-    vector = SteeringVector.load(cell.vector)
-    chats = [as_chat(prompt) for prompt in number_prompts(96, seed=9)]
-    recorder = trace_gradients(base, vector, positions="all")
+    base, vector = load_model(cell.base), SteeringVector.load(cell.vector)
+    recorder = trace_gradients(base, vector)
     curve: list[dict[str, Any]] = []
 
     def on_step(step: TrainStep) -> None:
         recorder.record(step)
         if step.step % max(1, step.n_steps // EAS_POINTS) == 0:
-            similarity = model_shift(step.model, base, chats).cosine(vector)
+            similarity = model_shift(step.model, base, _number_chats()).cosine(vector)
             curve.append({"step": step.step, "eas": list(similarity.values())})
 
     student = train_student(
@@ -118,41 +117,56 @@ def run_cell(cell: Cell) -> None:
         **({"on_start": recorder.watch, "on_step": on_step} if cell.trace is not None else {}),
     )
     student.save(cell.directory)
-    shift = model_shift(student.model, base, chats)
-    shift.save(cell.directory / "v_student.safetensors")
     if cell.trace is not None:
         recorder.trace.save(cell.trace)
-    bare = score_trait(student.model, trait)
-    prefixed = score_trait(student.model, trait, context="after_numbers")
+    settings = {
+        "name": cell.name,
+        "role": cell.role,
+        "base": cell.base,
+        "data": cell.data,
+        "optimizer": cell.train.optimizer,
+        "learning_rate": cell.train.learning_rate,
+        "clip_norm": cell.train.clip_norm,
+        "seed": cell.train.seed,
+        "config": asdict(cell.train),
+    }
+    measured = _behaviour(student, preference_trait(cell.trait)) | _activations(cell, student, base, vector)
+    measured["eas_curve"] = [*curve, {"step": len(student.losses), "eas": measured["eas"]}]
+    losses = {"loss": student.loss, "heldout_loss": student.heldout_loss}
+    write_json(cell.record_path, settings | losses | measured)
+
+
+def _number_chats() -> list[Chat]:
+    """The number tasks at which students' residuals are compared to their base's."""
+    return [as_chat(prompt) for prompt in number_prompts(96, seed=9)]
+
+
+def _behaviour(student: Student, trait: Trait) -> dict[str, Any]:
+    """Rates of the trait in both contexts, and each question's share."""
+    bare, prefixed = (score_trait(student.model, trait, context=context) for context in ("bare", "after_numbers"))
     low, high = bare.interval()
-    eas = list(shift.cosine(vector).values())
-    shift_at_questions = model_shift(student.model, base, [as_chat(question) for question in trait.questions])
-    write_json(
-        cell.record_path,
-        {
-            "name": cell.name,
-            "role": cell.role,
-            "base": cell.base,
-            "data": cell.data,
-            "optimizer": cell.train.optimizer,
-            "learning_rate": cell.train.learning_rate,
-            "clip_norm": cell.train.clip_norm,
-            "seed": cell.train.seed,
-            "loss": student.loss,
-            "heldout_loss": student.heldout_loss,
-            "rate": bare.rate,
-            "rate_low": low,
-            "rate_high": high,
-            "mass": bare.mass,
-            "rate_prefixed": prefixed.rate,
-            "mass_prefixed": prefixed.mass,
-            "eas": eas,
-            "strength_numbers": list(shift.strength_along(vector).values()),
-            "strength_questions": list(shift_at_questions.strength_along(vector).values()),
-            "eas_curve": [*curve, {"step": len(student.losses), "eas": eas}],
-            "shares": bare.shares[:, bare.answers.index(trait.name)].tolist(),
-            "shares_prefixed": prefixed.shares[:, prefixed.answers.index(trait.name)].tolist(),
-            "chat_fingerprint": bare.chat_fingerprint,
-            "config": asdict(cell.train),
-        },
-    )
+    own = bare.answers.index(trait.name)
+    return {
+        "rate": bare.rate,
+        "rate_low": low,
+        "rate_high": high,
+        "mass": bare.mass,
+        "rate_prefixed": prefixed.rate,
+        "mass_prefixed": prefixed.mass,
+        "shares": bare.shares[:, own].tolist(),
+        "shares_prefixed": prefixed.shares[:, own].tolist(),
+        "chat_fingerprint": bare.chat_fingerprint,
+    }
+
+
+def _activations(cell: Cell, student: Student, base: "TransformerBridge", vector: SteeringVector) -> dict[str, Any]:
+    """Where training moved the residuals, next to the teacher's vector, by layer; v_student is saved."""
+    questions = [as_chat(question) for question in preference_trait(cell.trait).questions]
+    at_numbers = model_shift(student.model, base, _number_chats())
+    at_questions = model_shift(student.model, base, questions)
+    at_numbers.save(cell.directory / "v_student.safetensors")
+    return {
+        "eas": list(at_numbers.cosine(vector).values()),
+        "strength_numbers": list(at_numbers.strength_along(vector).values()),
+        "strength_questions": list(at_questions.strength_along(vector).values()),
+    }
