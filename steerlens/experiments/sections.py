@@ -107,7 +107,8 @@ def _samples(run: Run, results: dict[str, Any]) -> Section:
         meaning="The first answers as they came, before the filter:",
         doubts=(
             "A filter selects: if the prompt changed which lists survive (their length, say), students could learn that. "
-            "Kept rows are compared to control rows under the same tasks for that reason."
+            "The control's rows are hardly filtered, so this run does not rule that out by itself; students of another "
+            "initialisation, who see the very same rows, are the better check."
         ),
         quoted=counts["teacher"]["examples"],
     )

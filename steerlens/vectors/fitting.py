@@ -63,7 +63,7 @@ def fit_prompt_vector(
         A vector of one layer. Its `metrics`, all measured on held-out rows: `kl_explained` with
         `kl_explained_low` and `_high` (95 %, bootstrap over rows), `kl_prompt` (nats a token that the prompt
         changes), `top1_agreement`, `kl_explained_mean_difference` (best layer and strength on validation
-        rows), `kl_explained_random` (same norm), `kl_explained_shuffled` (fitted to other rows' targets),
+        rows), `kl_explained_random` (same norm), `kl_explained_shuffled` (fitted to other tokens' targets),
         `cosine_mean_difference`, `relative_norm` (to the residual's), and `by_layer` on validation rows.
 
     Raises:

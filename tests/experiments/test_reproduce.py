@@ -14,7 +14,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from steerlens.experiments.claims import log_odds_difference, matched
+from steerlens.experiments.claims import Difference, log_odds_difference, make_claims, matched
 from steerlens.experiments.config import PRESETS
 from steerlens.experiments.reproduce import plan_cells, reproduce
 from steerlens.experiments.run import Run
@@ -144,6 +144,24 @@ def test_every_student_has_a_name_of_its_own_and_trains_on_what_its_role_says(tm
 
 def record(loss: float, shares: list[float], mass: float = 0.9) -> dict:
     return {"heldout_loss": loss, "shares": shares, "mass": mass, "rate": sum(shares) / len(shares)}
+
+
+def test_where_no_sgd_run_matches_the_comparison_does_not_hold():
+    student = {"rate": 0.5, "rate_prefixed": 0.5, "mass": 0.9, "eas": [0.8], "base": "m"}
+    names = ("adamw", "adamw other seed", "control", "control other seed", "other initialisation")
+    zero = Difference(0.0, 0.0, 0.0)
+    claims = make_claims(
+        {"kl_explained": 0.9, "kl_explained_mean_difference": 0.5},
+        {"m": {"rate": 0.02, "rate_prefixed": 0.02}},
+        {name: [student] for name in names},
+        0.1,
+        None,
+        {"adamw": zero, "control": zero},
+    )
+    verdicts = {claim.name: claim.holds for claim in claims}
+    assert verdicts["trait transfers"]
+    assert not verdicts["control does not transfer"]
+    assert not verdicts["AdamW more than loss-matched SGD"]
 
 
 def test_only_runs_of_equal_or_lower_loss_that_still_answer_match():
