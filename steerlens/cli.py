@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
 
     fit = _command(commands, "fit", _fit, "fit the steering vector that reproduces a system prompt")
     fit.add_argument("prompt")
-    fit.add_argument("--layer", type=int)
+    fit.add_argument("--layers", nargs="+", default=["best"], help="best (default), all, or layers to fit jointly")
     fit.add_argument("--out", type=Path, required=True, help="directory for vector.safetensors and report.html")
     _add_model(fit)
     _add_fields(fit, FitConfig)
@@ -122,6 +122,16 @@ def _given(options: argparse.Namespace, config: Any) -> Any:
     return dataclasses.replace(config, **changes)
 
 
+def _layers(given: list[str]) -> Any:
+    """What `--layers` names."""
+    if given in (["best"], ["all"]):
+        return given[0]
+    try:
+        return [int(layer) for layer in given]
+    except ValueError as error:
+        raise ValueError(f"--layers {' '.join(given)}: allowed are best, all, or numbers of blocks.") from error
+
+
 def _load(options: argparse.Namespace) -> Any:
     from steerlens.models import load_model
 
@@ -152,7 +162,9 @@ def _fit(options: argparse.Namespace) -> int:
     from steerlens.experiments.fit_report import write_fit_report
     from steerlens.vectors.fitting import fit_prompt_vector
 
-    vector = fit_prompt_vector(_load(options), options.prompt, layer=options.layer, config=_given(options, FitConfig()))
+    vector = fit_prompt_vector(
+        _load(options), options.prompt, layers=_layers(options.layers), config=_given(options, FitConfig())
+    )
     vector.save(options.out / "vector.safetensors")
     write_fit_report(options.out / "report.html", vector)
     print(vector.summary())

@@ -58,6 +58,30 @@ def completion_logits(model: "TransformerBridge", batch: TokenBatch) -> Float[Te
     return forward(model, batch, logits_to_keep=n_kept).logits[mask[:, -n_kept:]].float()
 
 
+def completion_logits_after(
+    model: "TransformerBridge", prefix: list[int], batch: TokenBatch
+) -> Float[Tensor, "token d_vocab"]:
+    """`completion_logits` of rows that all continue `prefix`, which is run once for the whole batch.
+
+    Rows are padded on the right, so that no gap comes between the prefix and a row.
+    """
+    check_length(model, len(prefix) + batch.tokens.shape[1])
+    hf, n_rows = huggingface_model(model), len(batch)
+    cache = hf(input_ids=batch.tokens.new_tensor([prefix]), use_cache=True, logits_to_keep=1).past_key_values
+    cache.batch_repeat_interleave(n_rows)
+    mask = batch.prediction_mask
+    n_kept = mask.shape[1] - int(mask.any(0).nonzero()[0])
+    logits = hf(
+        input_ids=batch.tokens,
+        attention_mask=torch.nn.functional.pad(batch.attention_mask.long(), (len(prefix), 0), value=1),
+        position_ids=batch.position_ids + len(prefix),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=n_kept,
+    ).logits
+    return logits[mask[:, -n_kept:]].float()
+
+
 @torch.no_grad()
 def generate(
     model: "TransformerBridge",

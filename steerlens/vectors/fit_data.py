@@ -1,4 +1,4 @@
-"""What a fit is made of: rows whose targets are the prompted model's predictions, and forwards that begin at a layer."""
+"""What a fit is made of: completions of the prompted model, and its predictions at each of their tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.forward import completion_logits, generate
+from steerlens.forward import completion_logits, completion_logits_after, generate
 from steerlens.models import parameters_device
-from steerlens.prompts.chat import TokenBatch, as_chat, encode_prompt, pad_rows
-from steerlens.residuals.capture import read_residuals
-from steerlens.residuals.stream import resume_after
+from steerlens.prompts.chat import Chat, TokenBatch, as_chat, encode_prompt, pad_rows
+from steerlens.residuals.stream import is_watched
 from steerlens.vectors.config import FitConfig
+from steerlens.vectors.objectives import Targets, token_loss
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FitRows:
-    """Rows without the prompt, and the log-probabilities of the prompted model at each completion token.
+    """Rows without the prompt, and the prompted model's predictions at each completion token.
 
     `targets` has the order of `completion_logits`: row after row.
     """
 
     batch: TokenBatch
-    targets: Float[Tensor, "token d_vocab"]
+    targets: Targets
 
     @property
     def row_of_token(self) -> Tensor:
@@ -37,15 +37,22 @@ class FitRows:
 
 @dataclass(frozen=True)
 class FitData:
-    """Rows for the gradient, for choices and for the reported numbers, in batches; their questions are distinct."""
+    """Rows for the gradient, for choices and for the reported numbers, in batches; their questions are distinct.
+
+    `coarsening` is the share of KL(prompted || plain) that targets of the likeliest tokens hide, measured on the
+    first batch of held-out rows; 0 where targets are whole.
+    """
 
     train: tuple[FitRows, ...]
     validation: tuple[FitRows, ...]
     heldout: tuple[FitRows, ...]
-    train_questions: list[str]
+    train_questions: list[str | Chat]
+    coarsening: float
 
     @classmethod
-    def sample(cls, model: "TransformerBridge", prompt: str, questions: list[str], config: FitConfig) -> "FitData":
+    def sample(
+        cls, model: "TransformerBridge", prompt: str, questions: Sequence[str | Chat], config: FitConfig
+    ) -> "FitData":
         """Let the prompted model answer the questions, and prepare the rows.
 
         Raises:
@@ -63,75 +70,66 @@ class FitData:
             max_new_tokens=config.max_new_tokens,
             seed=config.seed,
         )
-        prompted = [encode_prompt(model.tokenizer, as_chat(question, prompt)) for question in questions]
-        plain = [encode_prompt(model.tokenizer, as_chat(question)) for question in questions]
+        rows = [
+            (encode_prompt(model.tokenizer, as_chat(q, prompt)), encode_prompt(model.tokenizer, as_chat(q)), completion)
+            for q, completion in zip(questions, completions, strict=True)
+        ]
         fitted, chosen = config.n_train, config.n_train + config.n_validation
+        parts = [_in_batches(part, config) for part in (rows[:fitted], rows[fitted:chosen], rows[chosen:])]
+        train, validation, heldout = (
+            tuple(prepare_rows(model, *b, top_k=config.top_k) for b in part) for part in parts
+        )
+        coarsening = 0.0 if heldout[0].targets.kept is None else _coarsening(model, parts[2][0], heldout[0])
+        return cls(train, validation, heldout, list(questions[:fitted]), coarsening)
 
-        def part(start: int, end: int) -> tuple[FitRows, ...]:
-            pieces = [
-                slice(first, min(first + config.batch_size, end)) for first in range(start, end, config.batch_size)
-            ]
-            return tuple(prepare_rows(model, prompted[s], plain[s], completions[s]) for s in pieces)
 
-        return cls(part(0, fitted), part(fitted, chosen), part(chosen, config.n_rows), questions[:fitted])
+Ids = list[list[int]]
+
+
+def _in_batches(
+    rows: Sequence[tuple[list[int], list[int], list[int]]], config: FitConfig
+) -> list[tuple[Ids, Ids, Ids]]:
+    """Prompted, plain and completion tokens of each batch, rows of like length together."""
+    by_length = sorted(rows, key=lambda row: len(row[1]) + len(row[2]))
+    starts = range(0, len(rows), config.batch_size)
+    return [
+        tuple(map(list, zip(*by_length[start : start + config.batch_size], strict=True)))  # pyright: ignore[reportReturnType]
+        for start in starts
+    ]
 
 
 @torch.no_grad()
 def prepare_rows(
-    model: "TransformerBridge", prompted: list[list[int]], plain: list[list[int]], completions: list[list[int]]
+    model: "TransformerBridge",
+    prompted: Ids,
+    plain: Ids,
+    completions: Ids,
+    *,
+    top_k: int,
 ) -> FitRows:
     """Rows without the prompt, with the prompted model's predictions at every completion token."""
-    device = parameters_device(model)
-    with_prompt = pad_rows(model.tokenizer, prompted, completions).to(device)
-    without = pad_rows(model.tokenizer, plain, completions).to(device)
-    return FitRows(without, completion_logits(model, with_prompt).log_softmax(-1))
+    batch = pad_rows(model.tokenizer, plain, completions).to(parameters_device(model))
+    sampled = batch.tokens[batch.completion_mask]
+    return FitRows(batch, Targets.of(_prompted_logits(model, prompted, completions), sampled, top_k=top_k))
 
 
-def _kl(target: Float[Tensor, "token d_vocab"], prediction: Float[Tensor, "token d_vocab"]) -> Float[Tensor, " token"]:
-    """KL(target || prediction) in nats, from log-probabilities."""
-    return (target.exp() * (target - prediction)).sum(-1)
+def _prompted_logits(model: "TransformerBridge", prompted: Ids, completions: Ids) -> Float[Tensor, "token d_vocab"]:
+    """Logits at completion tokens; what all rows begin with, the system prompt, is run once for all of them."""
+    shared = 0 if is_watched(model) else min(_shared_prefix(prompted), min(map(len, prompted)) - 1)
+    own = pad_rows(model.tokenizer, [row[shared:] for row in prompted], completions, side="right")
+    own = own.to(parameters_device(model))
+    return completion_logits_after(model, prompted[0][:shared], own) if shared > 0 else completion_logits(model, own)
 
 
-class ResumedRows:
-    """Rows whose residuals at one layer are known, so that a forward begins there."""
-
-    def __init__(self, model: "TransformerBridge", layer: int, rows: Sequence[FitRows]) -> None:
-        self._model, self._layer, self._rows = model, layer, rows
-        self._residuals = [_whole_residuals(model, one.batch, layer) for one in rows]
-        self.scale = float(torch.stack([r.float().square().mean().sqrt() for r in self._residuals]).mean())
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def predict(self, index: int, direction: Tensor) -> Float[Tensor, "token d_vocab"]:
-        """Log-probabilities of batch `index` with `direction` added at every token."""
-        resid = self._residuals[index]
-        with resume_after(self._model, self._layer, lambda: resid + direction.to(resid)):
-            return completion_logits(self._model, self._rows[index].batch).log_softmax(-1)
-
-    def kl(self, index: int, direction: Tensor) -> Float[Tensor, " token"]:
-        """KL from the prompted model at each completion token of batch `index`."""
-        return _kl(self._rows[index].targets, self.predict(index, direction))
-
-    @torch.no_grad()
-    def row_kl(self, direction: Tensor) -> Float[Tensor, "row two"]:
-        """For every row: the sum of KL over its completion tokens, and how many they are."""
-        sums = []
-        for index, rows in enumerate(self._rows):
-            kl, row = self.kl(index, direction).cpu(), rows.row_of_token
-            total = torch.zeros(len(rows.batch)).index_add(0, row, kl)
-            sums.append(torch.stack([total, torch.bincount(row, minlength=len(rows.batch)).float()], dim=-1))
-        return torch.cat(sums)
-
-    def mean_kl(self, direction: Tensor) -> float:
-        """Nats a completion token."""
-        total, count = self.row_kl(direction).sum(0)
-        return float(total / count)
+def _shared_prefix(rows: Ids) -> int:
+    """Number of tokens with which all rows begin."""
+    first, last = min(rows), max(rows)
+    return next((i for i, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
 
 
 @torch.no_grad()
-def _whole_residuals(model: "TransformerBridge", batch: TokenBatch, layer: int) -> Float[Tensor, "batch pos d_model"]:
-    flat = read_residuals(model, batch, [layer], "all")[layer]
-    resid = flat.new_zeros(*batch.tokens.shape, flat.shape[-1])
-    resid[batch.attention_mask] = flat
-    return resid
+def _coarsening(model: "TransformerBridge", ids: tuple[Ids, Ids, Ids], rows: FitRows) -> float:
+    logits = completion_logits(model, rows.batch)
+    whole = Targets(_prompted_logits(model, ids[0], ids[2]).log_softmax(-1), None, rows.targets.sampled)
+    full, coarse = (token_loss("forward_kl", targets, logits).sum() for targets in (whole, rows.targets))
+    return float(1 - coarse / full)

@@ -17,7 +17,7 @@ def diff_in_means(
     model: "TransformerBridge",
     prompt: str,
     *,
-    questions: Sequence[str] | None = None,
+    questions: Sequence[str | Chat] | None = None,
     layers: Sequence[int] | None = None,
     positions: Positions = "last_prompt",
 ) -> SteeringVector:

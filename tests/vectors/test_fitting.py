@@ -30,10 +30,10 @@ def plant(model, layer: int, monkeypatch) -> SteeringVector:
     vector = SteeringVector((layer,), scale * direction, VectorSource(model.cfg.model_name, "planted"))
     prepare, sample = fit_data.prepare_rows, generate
 
-    def prepare_planted(model, prompted, plain, completions):
+    def prepare_planted(model, prompted, plain, completions, *, top_k):
         without = pad_rows(model.tokenizer, plain, completions)
         with steer(model, vector):
-            rows = prepare(model, plain, plain, completions)
+            rows = prepare(model, plain, plain, completions, top_k=top_k)
         assert torch.equal(rows.batch.tokens, without.tokens)
         return rows
 
@@ -53,7 +53,7 @@ def visible(model, vector: torch.Tensor) -> torch.Tensor:
 
 def test_a_planted_vector_is_recovered(any_model, monkeypatch):
     planted = plant(any_model, 2, monkeypatch)
-    fitted = fit_prompt_vector(any_model, "you love owls .", layer=2, config=SMALL)
+    fitted = fit_prompt_vector(any_model, "you love owls .", layers=2, config=SMALL)
     one, two = visible(any_model, planted.directions[0]), visible(any_model, fitted.directions[0])
     assert torch.nn.functional.cosine_similarity(one, two, dim=0) > 0.99
     assert fitted.metrics["kl_explained"] > 0.98
@@ -71,7 +71,7 @@ def test_the_fit_is_never_worse_than_the_mean_difference_it_starts_from_nor_than
 
 def test_the_same_seed_gives_the_same_vector_and_the_model_is_left_as_it_was(tiny):
     before = [(p.requires_grad, p.detach().clone()) for p in huggingface_model(tiny).parameters()]
-    one, two = (fit_prompt_vector(tiny, "you love owls .", layer=1, config=TINY) for _ in range(2))
+    one, two = (fit_prompt_vector(tiny, "you love owls .", layers=1, config=TINY) for _ in range(2))
     assert torch.equal(one.directions, two.directions)
     assert one.metrics == two.metrics
     for (flag, value), parameter in zip(before, huggingface_model(tiny).parameters(), strict=True):
@@ -82,7 +82,7 @@ def test_the_same_seed_gives_the_same_vector_and_the_model_is_left_as_it_was(tin
 
 def test_a_prompt_without_effect_has_no_number(tiny):
     with pytest.raises(ValueError, match="nothing for a vector to explain and kl_explained is undefined"):
-        fit_prompt_vector(tiny, "you are a helpful assistant .", layer=1, config=TINY)
+        fit_prompt_vector(tiny, "you are a helpful assistant .", layers=1, config=TINY)
 
 
 def test_an_empty_prompt_is_refused(tiny):

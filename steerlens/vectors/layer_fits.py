@@ -1,0 +1,97 @@
+"""A direction at one layer, or one at each of several: from the mean difference down to the best fit."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from steerlens.models import huggingface_model
+from steerlens.vectors.config import FitConfig
+from steerlens.vectors.descent import descend
+from steerlens.vectors.fit_data import FitData
+from steerlens.vectors.means import diff_in_means
+from steerlens.vectors.resumed import Directions, ResumedRows
+from steerlens.vectors.vector import SteeringVector
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+STRENGTHS = (0.5, 1.0, 1.5, 2.0, 3.0)
+"""Strengths at which the mean difference is tried; it enters every comparison at its best one."""
+
+NO_EFFECT = 1e-3
+"""Below this KL (nats a token) a prompt does nothing that a vector could explain."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Directions fitted at some layers; `validation` values are kl_explained on validation rows.
+
+    `mean_difference` is that of the same layers, at its best strength.
+    """
+
+    layers: tuple[int, ...]
+    directions: Directions
+    validation: float
+    mean_difference: Directions
+    mean_difference_validation: float
+
+    def refined(self, model: "TransformerBridge", data: FitData, config: FitConfig) -> "Fit":
+        """The fit continued from where it ended."""
+        train, validation = _resumed(model, self.layers, data, config)
+        label = f"fit layer {self.layers[0]}, on"
+        directions, explained = descend(train, validation, self.directions, config, label=label)
+        return replace(self, directions=directions, validation=explained)
+
+
+def fit_each_layer(
+    model: "TransformerBridge", prompt: str, data: FitData, layers: Sequence[int], config: FitConfig
+) -> list[Fit]:
+    """One fit of a single direction at each layer."""
+    start = diff_in_means(model, prompt, questions=data.train_questions, layers=layers)
+    return [_fit(model, start.at(layer), data, config) for layer in layers]
+
+
+def fit_layers(model: "TransformerBridge", prompt: str, data: FitData, layers: Sequence[int], config: FitConfig) -> Fit:
+    """One fit of a direction at every layer, all of them jointly."""
+    start = diff_in_means(model, prompt, questions=data.train_questions, layers=layers)
+    return _fit(model, start, data, config)
+
+
+def _fit(model: "TransformerBridge", start: SteeringVector, data: FitData, config: FitConfig) -> Fit:
+    train, validation = _resumed(model, start.layers, data, config)
+    plain = validation.mean_kl(validation.nothing)
+    if plain < NO_EFFECT:
+        raise ValueError(
+            f"The prompt {start.source.prompt!r} changes the model's predictions by {plain:.1e} nats a token, so "
+            "there is nothing for a vector to explain and kl_explained is undefined. Give a prompt that has an effect "
+            "on these questions."
+        )
+    mean_difference = min((strength * start.directions for strength in STRENGTHS), key=validation.mean_kl)
+    begin = min((mean_difference, validation.nothing), key=validation.mean_kl)
+    names = ", ".join(map(str, start.layers))
+    directions, explained = descend(train, validation, begin, config, label=f"fit layer {names}")
+    return Fit(start.layers, directions, explained, mean_difference, 1 - validation.mean_kl(mean_difference) / plain)
+
+
+def _resumed(
+    model: "TransformerBridge", layers: Sequence[int], data: FitData, config: FitConfig
+) -> tuple[ResumedRows, ResumedRows]:
+    """Training and validation rows."""
+    return (
+        ResumedRows(model, layers, data.train, config.positions),
+        ResumedRows(model, layers, data.validation, config.positions),
+    )
+
+
+@contextlib.contextmanager
+def frozen(model: "TransformerBridge") -> Iterator[None]:
+    """No gradient reaches the weights inside the `with`."""
+    parameters = [p for p in huggingface_model(model).parameters() if p.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)

@@ -1,0 +1,79 @@
+"""What a fit minimises: the distance, at each completion token, of the steered model from the prompted one.
+
+p is the prompted model's next-token distribution, q the steered model's, y the token that was sampled. Where
+only the likeliest tokens of p are kept, both distributions are coarsened alike: the kept tokens, and one
+bucket for all others. A KL of coarsened distributions is never larger than the full one (data processing).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from steerlens.vectors.config import Objective
+
+WHOLE_VOCABULARY = 8192
+"""Vocabularies of up to so many tokens are never coarsened."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The prompted model's predictions at completion tokens.
+
+    `log_probs` [token bucket] are those of every token of the vocabulary where `kept` is None, otherwise those
+    of the tokens `kept` [token bucket-1] and of all others together. `sampled` [token] is the completion itself.
+    """
+
+    log_probs: Float[Tensor, "token bucket"]
+    kept: Int[Tensor, "token kept"] | None
+    sampled: Int[Tensor, " token"]
+
+    @classmethod
+    def of(cls, logits: Float[Tensor, "token d_vocab"], sampled: Int[Tensor, " token"], *, top_k: int) -> "Targets":
+        """Keep the whole distribution, or its `top_k` likeliest tokens where the vocabulary is large."""
+        d_vocab = logits.shape[-1]
+        if d_vocab <= max(WHOLE_VOCABULARY, top_k):
+            return cls(logits.log_softmax(-1), None, sampled)
+        kept = logits.topk(top_k, dim=-1).indices
+        return cls(_coarsened(logits, kept), kept, sampled)
+
+    def of_prediction(self, logits: Float[Tensor, "token d_vocab"]) -> Float[Tensor, "token bucket"]:
+        """Log-probabilities of a prediction over the same buckets."""
+        return logits.log_softmax(-1) if self.kept is None else _coarsened(logits, self.kept)
+
+    def take(self, tokens: Int[Tensor, " token"]) -> "Targets":
+        """The targets of other tokens, in the order given."""
+        kept = None if self.kept is None else self.kept[tokens]
+        return Targets(self.log_probs[tokens], kept, self.sampled[tokens])
+
+
+def _coarsened(
+    logits: Float[Tensor, "token d_vocab"], kept: Int[Tensor, "token kept"]
+) -> Float[Tensor, "token bucket"]:
+    chosen = logits.gather(-1, kept) - logits.logsumexp(-1, keepdim=True)
+    rest = torch.log(-torch.expm1(chosen.logsumexp(-1, keepdim=True).clamp(max=-1e-6)))
+    return torch.cat([chosen, rest], dim=-1)
+
+
+def token_loss(
+    objective: Objective, targets: Targets, logits: Float[Tensor, "token d_vocab"]
+) -> Float[Tensor, " token"]:
+    """The loss at each completion token.
+
+    forward_kl     sum_i p_i (log p_i - log q_i)                    nats; what `kl_explained` is made of
+    reverse_kl     sum_i q_i (log q_i - log p_i)                    nats; seeks a mode where one vector cannot do all
+    cross_entropy  -log q_y                                         nats; arXiv 2604.25783; noisier, same optimum as
+                                                                    forward_kl in expectation
+    centred_mse    mean_i (log p_i - <log p> - log q_i + <log q>)^2 squared logits, centred, so that a shift of all
+                                                                    logits alike costs nothing
+    """
+    if objective == "cross_entropy":
+        return logits.logsumexp(-1) - logits.gather(-1, targets.sampled[:, None])[:, 0]
+    target, prediction = targets.log_probs, targets.of_prediction(logits)
+    if objective == "forward_kl":
+        return (target.exp() * (target - prediction)).sum(-1)
+    if objective == "reverse_kl":
+        return (prediction.exp() * (prediction - target)).sum(-1)
+    difference = target - prediction
+    return (difference - difference.mean(-1, keepdim=True)).square().mean(-1)

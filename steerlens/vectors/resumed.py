@@ -1,0 +1,99 @@
+"""Forwards of fixed rows that begin at a layer: everything below the steered layer is run once and kept."""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlens.forward import completion_logits
+from steerlens.models import parameters_device
+from steerlens.prompts.chat import Positions
+from steerlens.residuals.capture import read_residuals
+from steerlens.residuals.stream import Residual, resume_after, watch_residuals
+from steerlens.vectors.config import Objective
+from steerlens.vectors.fit_data import FitRows
+from steerlens.vectors.objectives import token_loss
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+Directions = Float[Tensor, "layer d_model"]
+
+
+class ResumedRows:
+    """Rows whose residuals at the lowest steered layer are known, so that a forward begins there.
+
+    `scales` [layer] is the root mean square of the unsteered residual's entries at each steered layer.
+    """
+
+    def __init__(
+        self, model: "TransformerBridge", layers: Sequence[int], rows: Sequence[FitRows], positions: Positions
+    ) -> None:
+        self._model, self._layers, self._rows = model, tuple(layers), rows
+        self._lowest = min(layers)
+        self._residuals: list[Residual] = []
+        self._masks = [one.batch.position_mask(positions)[..., None] for one in rows]
+        squares = []
+        for one in rows:
+            residuals = _whole_residuals(model, one, self._layers)
+            self._residuals.append(residuals[self._lowest])
+            attended = one.batch.attention_mask
+            squares.append(torch.stack([residuals[layer][attended].float().square().mean() for layer in self._layers]))
+        self.scales: Float[Tensor, " layer"] = torch.stack(squares).mean(0).sqrt().cpu()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def nothing(self) -> Directions:
+        """No vector at all."""
+        return torch.zeros(len(self._layers), self._model.cfg.d_model)
+
+    def logits(self, index: int, directions: Directions) -> Float[Tensor, "token d_vocab"]:
+        """Logits at the completion tokens of batch `index`, with the directions added."""
+        device, mask = parameters_device(self._model), self._masks[index]
+        added = dict(zip(self._layers, directions.to(device), strict=True))
+
+        def add_to(layer: int) -> Callable[[Residual], Residual]:
+            return lambda resid: resid + mask * added[layer].to(resid.dtype)
+
+        edits = {layer: add_to(layer) for layer in self._layers}
+        begin = edits.pop(self._lowest)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(resume_after(self._model, self._lowest, lambda: begin(self._residuals[index])))
+            stack.enter_context(watch_residuals(self._model, edits))
+            return completion_logits(self._model, self._rows[index].batch)
+
+    def loss(self, index: int, directions: Directions, objective: Objective = "forward_kl") -> Float[Tensor, " token"]:
+        """Distance from the prompted model at each completion token of batch `index`."""
+        return token_loss(objective, self._rows[index].targets, self.logits(index, directions))
+
+    @torch.no_grad()
+    def row_kl(self, directions: Directions) -> Float[Tensor, "row two"]:
+        """For every row: the sum of KL over its completion tokens, and how many they are."""
+        sums = []
+        for index, rows in enumerate(self._rows):
+            kl, row = self.loss(index, directions).cpu(), rows.row_of_token
+            total = torch.zeros(len(rows.batch)).index_add(0, row, kl)
+            sums.append(torch.stack([total, torch.bincount(row, minlength=len(rows.batch)).float()], dim=-1))
+        return torch.cat(sums)
+
+    def mean_kl(self, directions: Directions) -> float:
+        """Nats a completion token."""
+        total, count = self.row_kl(directions).sum(0)
+        return float(total / count)
+
+
+@torch.no_grad()
+def _whole_residuals(
+    model: "TransformerBridge", rows: FitRows, layers: Sequence[int]
+) -> dict[int, Float[Tensor, "batch pos d_model"]]:
+    whole = {}
+    for layer, flat in read_residuals(model, rows.batch, layers, "all").items():
+        resid = flat.new_zeros(*rows.batch.tokens.shape, flat.shape[-1])
+        resid[rows.batch.attention_mask] = flat
+        whole[layer] = resid
+    return whole
