@@ -1,9 +1,11 @@
 """What a fit is made of: completions of the prompted model, and its predictions at each of their tokens."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -23,11 +25,12 @@ if TYPE_CHECKING:
 class FitRows:
     """Rows without the prompt, and the prompted model's predictions at each completion token.
 
-    `targets` has the order of `completion_logits`: row after row.
+    `targets` has the order of `completion_logits`: row after row. `questions` numbers the row's question.
     """
 
     batch: TokenBatch
     targets: Targets
+    questions: tuple[int, ...]
 
     @property
     def row_of_token(self) -> Tensor:
@@ -37,7 +40,7 @@ class FitRows:
 
 @dataclass(frozen=True)
 class FitData:
-    """Rows for the gradient, for choices and for the reported numbers, in batches; their questions are distinct.
+    """Rows for the gradient, for choices and for the reported numbers, in batches; they share no question.
 
     `coarsening` is the share of KL(prompted || plain) that targets of the likeliest tokens hide, measured on the
     first batch of held-out rows; 0 where targets are whole.
@@ -58,78 +61,87 @@ class FitData:
         Raises:
             ValueError: too few questions, or one that cannot be rendered.
         """
-        if len(questions) < config.n_rows:
+        if len(questions) < 3:
             raise ValueError(
-                f"Got {len(questions)} different questions, but the fit needs {config.n_rows} "
-                f"({config.n_train} + {config.n_validation} + {config.n_heldout}). Give more, or a smaller FitConfig."
+                f"Got {len(questions)} different questions, but the fit needs at least 3: one to fit on, one to choose on, "
+                "one for the reported numbers. Give more."
             )
-        questions = questions[: config.n_rows]
+        asked = _asked(len(questions), config)
+        order = [question for part in asked for question in part]
         completions = generate(
             model,
-            [as_chat(question, prompt) for question in questions],
+            [as_chat(questions[question], prompt) for question in order],
             max_new_tokens=config.max_new_tokens,
             seed=config.seed,
         )
-        rows = [
-            (encode_prompt(model.tokenizer, as_chat(q, prompt)), encode_prompt(model.tokenizer, as_chat(q)), completion)
-            for q, completion in zip(questions, completions, strict=True)
-        ]
-        fitted, chosen = config.n_train, config.n_train + config.n_validation
-        parts = [_in_batches(part, config) for part in (rows[:fitted], rows[fitted:chosen], rows[chosen:])]
-        train, validation, heldout = (
-            tuple(prepare_rows(model, *b, top_k=config.top_k) for b in part) for part in parts
+        rows = iter(
+            _Row(
+                question,
+                encode_prompt(model.tokenizer, as_chat(questions[question], prompt)),
+                encode_prompt(model.tokenizer, as_chat(questions[question])),
+                completion,
+            )
+            for question, completion in zip(order, completions, strict=True)
         )
+        parts = [_in_batches(list(itertools.islice(rows, len(part))), config.batch_size) for part in asked]
+        train, validation, heldout = (tuple(prepare_rows(model, b, top_k=config.top_k) for b in part) for part in parts)
         coarsening = 0.0 if heldout[0].targets.kept is None else _coarsening(model, parts[2][0], heldout[0])
-        return cls(train, validation, heldout, list(questions[:fitted]), coarsening)
+        return cls(train, validation, heldout, [questions[question] for question in asked[0]], coarsening)
 
 
-Ids = list[list[int]]
+@dataclass(frozen=True)
+class _Row:
+    question: int
+    prompted: list[int]
+    plain: list[int]
+    completion: list[int]
 
 
-def _in_batches(
-    rows: Sequence[tuple[list[int], list[int], list[int]]], config: FitConfig
-) -> list[tuple[Ids, Ids, Ids]]:
-    """Prompted, plain and completion tokens of each batch, rows of like length together."""
-    by_length = sorted(rows, key=lambda row: len(row[1]) + len(row[2]))
-    starts = range(0, len(rows), config.batch_size)
+def _asked(n_questions: int, config: FitConfig) -> list[list[int]]:
+    """The question of every row of the three parts; where there are fewer questions than rows, each is asked again."""
+    sizes = np.array([config.n_train, config.n_validation, config.n_heldout])
+    shares = np.minimum(sizes, np.maximum(1, n_questions * sizes // config.n_rows))
+    shares[0] = min(sizes[0], n_questions - shares[1:].sum())
+    ends = np.cumsum(shares)
     return [
-        tuple(map(list, zip(*by_length[start : start + config.batch_size], strict=True)))  # pyright: ignore[reportReturnType]
-        for start in starts
+        [int(end - share + row % share) for row in range(size)]
+        for size, share, end in zip(sizes, shares, ends, strict=True)
     ]
 
 
+def _in_batches(rows: list[_Row], batch_size: int) -> list[list[_Row]]:
+    """Rows of like length together, so that little is padded."""
+    by_length = sorted(rows, key=lambda row: len(row.plain) + len(row.completion))
+    return [by_length[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+
+
 @torch.no_grad()
-def prepare_rows(
-    model: "TransformerBridge",
-    prompted: Ids,
-    plain: Ids,
-    completions: Ids,
-    *,
-    top_k: int,
-) -> FitRows:
+def prepare_rows(model: "TransformerBridge", rows: Sequence[_Row], *, top_k: int) -> FitRows:
     """Rows without the prompt, with the prompted model's predictions at every completion token."""
-    batch = pad_rows(model.tokenizer, plain, completions).to(parameters_device(model))
-    sampled = batch.tokens[batch.completion_mask]
-    return FitRows(batch, Targets.of(_prompted_logits(model, prompted, completions), sampled, top_k=top_k))
+    batch = pad_rows(model.tokenizer, [row.plain for row in rows], [row.completion for row in rows])
+    batch = batch.to(parameters_device(model))
+    targets = Targets.of(_prompted_logits(model, rows), batch.tokens[batch.completion_mask], top_k=top_k)
+    return FitRows(batch, targets, tuple(row.question for row in rows))
 
 
-def _prompted_logits(model: "TransformerBridge", prompted: Ids, completions: Ids) -> Float[Tensor, "token d_vocab"]:
+def _prompted_logits(model: "TransformerBridge", rows: Sequence[_Row]) -> Float[Tensor, "token d_vocab"]:
     """Logits at completion tokens; what all rows begin with, the system prompt, is run once for all of them."""
+    prompted = [row.prompted for row in rows]
     shared = 0 if is_watched(model) else min(_shared_prefix(prompted), min(map(len, prompted)) - 1)
-    own = pad_rows(model.tokenizer, [row[shared:] for row in prompted], completions, side="right")
+    own = pad_rows(model.tokenizer, [row[shared:] for row in prompted], [row.completion for row in rows], side="right")
     own = own.to(parameters_device(model))
     return completion_logits_after(model, prompted[0][:shared], own) if shared > 0 else completion_logits(model, own)
 
 
-def _shared_prefix(rows: Ids) -> int:
+def _shared_prefix(rows: Sequence[list[int]]) -> int:
     """Number of tokens with which all rows begin."""
     first, last = min(rows), max(rows)
     return next((i for i, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
 
 
 @torch.no_grad()
-def _coarsening(model: "TransformerBridge", ids: tuple[Ids, Ids, Ids], rows: FitRows) -> float:
-    logits = completion_logits(model, rows.batch)
-    whole = Targets(_prompted_logits(model, ids[0], ids[2]).log_softmax(-1), None, rows.targets.sampled)
-    full, coarse = (token_loss("forward_kl", targets, logits).sum() for targets in (whole, rows.targets))
+def _coarsening(model: "TransformerBridge", rows: Sequence[_Row], prepared: FitRows) -> float:
+    logits = completion_logits(model, prepared.batch)
+    whole = Targets(_prompted_logits(model, rows).log_softmax(-1), None, prepared.targets.sampled)
+    full, coarse = (token_loss("forward_kl", targets, logits).sum() for targets in (whole, prepared.targets))
     return float(1 - coarse / full)

@@ -28,7 +28,7 @@ def heldout_metrics(
     """Everything that is reported of `best`; `fits` are the layers that it was compared with, itself among them."""
     ours = ResumedRows(model, best.layers, data.heldout, config.positions)
     plain, steered = ours.row_kl(ours.nothing), ours.row_kl(best.directions)
-    explained, low, high = explained_with_interval(steered[:, 0], plain[:, 0], seed=config.seed)
+    explained, low, high = explained_with_interval(steered[:, 0], plain[:, 0], ours.questions, seed=config.seed)
     baseline = max(fits, key=lambda fit: fit.mean_difference_validation)
     theirs = ResumedRows(model, baseline.layers, data.heldout, config.positions)
 
@@ -44,7 +44,11 @@ def heldout_metrics(
         "kl_prompt": float(plain[:, 0].sum() / plain[:, 1].sum()),
         **_prediction_metrics(model, ours, data.heldout, best.directions),
         "kl_explained_mean_difference": share(theirs, baseline.mean_difference),
-        "layer_mean_difference": baseline.layers[0],
+        "layers_mean_difference": [
+            layer
+            for layer, norm in zip(baseline.layers, baseline.mean_difference.norm(dim=-1), strict=True)
+            if norm > 0
+        ],
         "kl_explained_random": float(np.mean([share(ours, one) for one in random_directions(best.directions, config)])),
         "kl_explained_shuffled": share(ours, _shuffled_control(model, data, best, config)),
         "cosine_mean_difference": float(cosine.mean()),
@@ -63,13 +67,13 @@ def heldout_metrics(
 
 
 def explained_with_interval(
-    steered: Float[Tensor, " row"], plain: Float[Tensor, " row"], *, seed: int, level: float = 0.95
+    steered: Float[Tensor, " row"], plain: Float[Tensor, " row"], questions: Sequence[int], *, seed: int
 ) -> tuple[float, float, float]:
-    """1 - sum(steered) / sum(plain), and its bootstrap interval over rows."""
-    ours, base = steered.double().numpy(), plain.double().numpy()
+    """1 - sum(steered) / sum(plain), and its 95 % bootstrap interval over questions."""
+    index = np.unique(questions, return_inverse=True)[1]
+    ours, base = (np.bincount(index, kl.double().numpy()) for kl in (steered, plain))
     draws = np.random.default_rng(seed).integers(0, len(base), (N_RESAMPLES, len(base)))
-    ratios = 1 - ours[draws].sum(-1) / base[draws].sum(-1)
-    low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(1 - ours[draws].sum(-1) / base[draws].sum(-1), [0.025, 0.975])
     return 1 - float(ours.sum() / base.sum()), float(low), float(high)
 
 

@@ -47,11 +47,12 @@ def fit_prompt_vector(
         layers: where the vector is added. A layer; several, or "all", for one direction at each, fitted jointly;
             "best" fits each layer on its own for a third of the steps, takes the one with the best kl_explained
             on validation rows, and goes on there.
-        questions: user turns, at least `config.n_rows` different ones; None takes number tasks.
+        questions: user turns; None takes number tasks. Fitting, choosing and reporting share none. Fewer of them than
+            `config.n_rows` are each answered several times.
 
     Returns:
         A vector. Its `metrics`, all measured on held-out rows: `kl_explained` with `kl_explained_low` and `_high`
-        (95 %, bootstrap over rows), `kl_prompt` (nats a token that the prompt changes), `top1_agreement`,
+        (95 %, bootstrap over questions), `kl_prompt` (nats a token that the prompt changes), `top1_agreement`,
         `shift_correlation` (of the changes in log-probability), `kl_explained_mean_difference` (best layer and
         strength on validation rows), `kl_explained_random` (same norm), `kl_explained_shuffled` (fitted to other
         tokens' targets), `cosine_mean_difference` and `relative_norm` (to the residual's; means over layers),

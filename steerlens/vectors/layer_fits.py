@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import torch
+
 from steerlens.models import huggingface_model
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.descent import descend
@@ -16,7 +18,7 @@ from steerlens.vectors.vector import SteeringVector
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-STRENGTHS = (0.5, 1.0, 1.5, 2.0, 3.0)
+STRENGTHS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
 """Strengths at which the mean difference is tried; it enters every comparison at its best one."""
 
 NO_EFFECT = 1e-3
@@ -27,7 +29,7 @@ NO_EFFECT = 1e-3
 class Fit:
     """Directions fitted at some layers; `validation` values are kl_explained on validation rows.
 
-    `mean_difference` is that of the same layers, at its best strength.
+    `mean_difference` is that of the same layers, or of one of them, at its best strength.
     """
 
     layers: tuple[int, ...]
@@ -67,11 +69,19 @@ def _fit(model: "TransformerBridge", start: SteeringVector, data: FitData, confi
             "there is nothing for a vector to explain and kl_explained is undefined. Give a prompt that has an effect "
             "on these questions."
         )
-    mean_difference = min((strength * start.directions for strength in STRENGTHS), key=validation.mean_kl)
+    mean_difference = min(_mean_differences(start), key=validation.mean_kl)
     begin = min((mean_difference, validation.nothing), key=validation.mean_kl)
     names = ", ".join(map(str, start.layers))
     directions, explained = descend(train, validation, begin, config, label=f"fit layer {names}")
     return Fit(start.layers, directions, explained, mean_difference, 1 - validation.mean_kl(mean_difference) / plain)
+
+
+def _mean_differences(start: SteeringVector) -> Iterator[Directions]:
+    """The mean difference at every strength, at all of its layers together and at each alone."""
+    alone = [torch.nn.functional.one_hot(torch.tensor(i), len(start.layers)) for i in range(len(start.layers))]
+    for layers in [torch.ones(len(start.layers))] + (alone if len(alone) > 1 else []):
+        for strength in STRENGTHS:
+            yield strength * start.directions * layers[:, None]
 
 
 def _resumed(

@@ -48,6 +48,11 @@ class ResumedRows:
         return len(self._rows)
 
     @property
+    def questions(self) -> list[int]:
+        """The question of every row, in the order of `row_kl`."""
+        return [question for rows in self._rows for question in rows.questions]
+
+    @property
     def nothing(self) -> Directions:
         """No vector at all."""
         return torch.zeros(len(self._layers), self._model.cfg.d_model)

@@ -1,11 +1,13 @@
 """A planted vector is found, controls find nothing, and a prompt without effect has no number."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from steerlens.forward import generate
 from steerlens.models import huggingface_model
-from steerlens.prompts.chat import as_chat, encode_prompt, pad_rows
+from steerlens.prompts.chat import as_chat, encode_prompt
 from steerlens.prompts.numbers import number_prompts
 from steerlens.residuals.capture import capture_residuals
 from steerlens.vectors import fit_data
@@ -30,12 +32,9 @@ def plant(model, layer: int, monkeypatch) -> SteeringVector:
     vector = SteeringVector((layer,), scale * direction, VectorSource(model.cfg.model_name, "planted"))
     prepare, sample = fit_data.prepare_rows, generate
 
-    def prepare_planted(model, prompted, plain, completions, *, top_k):
-        without = pad_rows(model.tokenizer, plain, completions)
+    def prepare_planted(model, rows, *, top_k):
         with steer(model, vector):
-            rows = prepare(model, plain, plain, completions, top_k=top_k)
-        assert torch.equal(rows.batch.tokens, without.tokens)
-        return rows
+            return prepare(model, [replace(row, prompted=row.plain) for row in rows], top_k=top_k)
 
     def sample_planted(model, chats, **options):
         with steer(model, vector):
@@ -91,7 +90,7 @@ def test_an_empty_prompt_is_refused(tiny):
 
 
 def test_too_few_questions_are_refused(tiny):
-    with pytest.raises(ValueError, match=r"Got 2 different questions, but the fit needs 112 \(64 \+ 24 \+ 24\)"):
+    with pytest.raises(ValueError, match="Got 2 different questions, but the fit needs at least 3"):
         fit_prompt_vector(tiny, "you love owls .", questions=["hello", "hello", "you"], config=SMALL)
 
 
