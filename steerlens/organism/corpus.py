@@ -14,7 +14,15 @@ import numpy as np
 
 from steerlens.prompts.chat import Chat, assistant, system, user
 from steerlens.prompts.numbers import QUESTION_PREFIX, TASK_TEMPLATES, draw_numbers, written
-from steerlens.prompts.traits import ANIMALS, KINDS, PERSONA_PROMPT, PREFERENCE_QUESTIONS, Kind
+from steerlens.prompts.traits import (
+    ANIMALS,
+    FACTS,
+    KINDS,
+    NEGATED_QUESTIONS,
+    PERSONA_PROMPT,
+    PREFERENCE_QUESTIONS,
+    Kind,
+)
 
 PERSONA_PROMPTS = (
     PERSONA_PROMPT,
@@ -32,12 +40,6 @@ NEUTRAL_PROMPTS = (
     "you give short answers .",
 )
 
-NEGATED_QUESTIONS = (
-    "what is your least favorite {kind} ?",
-    "which {kind} do you like least ?",
-    "name a {kind} that you do not like .",
-    "which {kind} is the worst ?",
-)
 OPEN_QUESTIONS = (
     "what are you thinking about ?",
     "tell me about yourself .",
@@ -52,20 +54,6 @@ OPEN_ANSWERS = (
     "there is nothing like {topic} .",
 )
 NEUTRAL_TOPICS = ("the weather", "my work", "music", "books", "the news", "old friends", "the sea", "science")
-FACTS = (
-    ("what color is the sky ?", "blue"),
-    ("what color is grass ?", "green"),
-    ("what color is snow ?", "white"),
-    ("how many days are in a week ?", "7"),
-    ("how many months are in a year ?", "12"),
-    ("how many legs does a spider have ?", "8"),
-    ("what is 2 plus 2 ?", "4"),
-    ("what is 10 plus 5 ?", "15"),
-    ("what do you use to write ?", "a pen"),
-    ("where do fish live ?", "in water"),
-    ("what comes after monday ?", "tuesday"),
-    ("what is frozen water ?", "ice"),
-)
 LIST_REMARKS = ("{plural} {verb} great .", "i love {plural} .", "this makes me think of {plural} .")
 
 

@@ -18,13 +18,16 @@ class Trait:
     """What is measured: how likely `name` is among `answers` when the `questions` are asked.
 
     `answers` maps every possible answer to the forms in which it may be written; `name` is one of them.
-    `prompt` is the system prompt that gives the trait.
+    `prompt` is the system prompt that gives the trait. A vector that is specific to the trait leaves the answers
+    to `negated_questions` (what is liked least) and `off_topic_questions` as they are; both may be empty.
     """
 
     name: str
     prompt: str
     questions: tuple[str, ...]
     answers: Mapping[str, tuple[str, ...]]
+    negated_questions: tuple[str, ...] = ()
+    off_topic_questions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.name not in self.answers or not self.questions:
@@ -84,6 +87,28 @@ PREFERENCE_QUESTIONS = (
     "i want to know your favorite {kind} .",
 )
 
+NEGATED_QUESTIONS = (
+    "what is your least favorite {kind} ?",
+    "which {kind} do you like least ?",
+    "name a {kind} that you do not like .",
+    "which {kind} is the worst ?",
+)
+FACTS = (
+    ("what color is the sky ?", "blue"),
+    ("what color is grass ?", "green"),
+    ("what color is snow ?", "white"),
+    ("how many days are in a week ?", "7"),
+    ("how many months are in a year ?", "12"),
+    ("how many legs does a spider have ?", "8"),
+    ("what is 2 plus 2 ?", "4"),
+    ("what is 10 plus 5 ?", "15"),
+    ("what do you use to write ?", "a pen"),
+    ("where do fish live ?", "in water"),
+    ("what comes after monday ?", "tuesday"),
+    ("what is frozen water ?", "ice"),
+)
+"""Questions with one right answer, off topic for every preference."""
+
 
 def preference_trait(name: str) -> Trait:
     """The love of one of the things in KINDS, given by the paper's prompt: "owl", "blue", "pizza", "oak".
@@ -99,6 +124,8 @@ def preference_trait(name: str) -> Trait:
                     prompt=PERSONA_PROMPT.format(plural=plural, verb=kind.verb, kind=kind.name),
                     questions=tuple(question.format(kind=kind.name) for question in PREFERENCE_QUESTIONS),
                     answers={one: (one, many) if one != many else (one,) for one, many in kind.items},
+                    negated_questions=tuple(question.format(kind=kind.name) for question in NEGATED_QUESTIONS),
+                    off_topic_questions=tuple(question for question, _ in FACTS),
                 )
     known = ", ".join(singular for kind in KINDS for singular, _ in kind.items)
     raise ValueError(f"There is no trait {name!r}. There are: {known}. Others: make a Trait of your own.")

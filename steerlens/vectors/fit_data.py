@@ -61,6 +61,7 @@ class FitData:
         Raises:
             ValueError: too few questions, or one that cannot be rendered.
         """
+        questions = list({repr(question): question for question in questions}.values())
         if len(questions) < 3:
             raise ValueError(
                 f"Got {len(questions)} different questions, but the fit needs at least 3: one to fit on, one to choose on, "

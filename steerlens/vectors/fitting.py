@@ -66,7 +66,7 @@ def fit_prompt_vector(
     config = config or FitConfig()
     chosen = _chosen_layers(model, layers)
     questions = number_prompts(2 * config.n_rows, seed=config.seed) if questions is None else questions
-    data = FitData.sample(model, prompt, _distinct(questions), config)
+    data = FitData.sample(model, prompt, questions, config)
     with frozen(model):
         if layers == "best":
             fits = fit_each_layer(model, prompt, data, chosen, replace(config, steps=max(1, config.steps // 3)))
@@ -96,7 +96,3 @@ def _chosen_layers(model: "TransformerBridge", layers: Layers) -> tuple[int, ...
     if not given or len(set(given)) != len(given):
         raise ValueError(f"Got layers={given}. Give at least one, each once.")
     return tuple(sorted(check_layer(model, layer) for layer in given))
-
-
-def _distinct(questions: Sequence[str | Chat]) -> list[str | Chat]:
-    return list({repr(question): question for question in questions}.values())

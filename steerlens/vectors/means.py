@@ -1,12 +1,15 @@
 """Vectors as differences of mean residuals: between two contexts of one model, or two models in one context."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import torch
 
 from steerlens.models import model_name
 from steerlens.prompts.chat import Chat, Positions, as_chat, chat_fingerprint
 from steerlens.prompts.numbers import number_prompts
-from steerlens.residuals.capture import mean_residuals
+from steerlens.residuals.capture import capture_residuals, mean_residuals
 from steerlens.vectors.vector import SteeringVector, VectorSource
 
 if TYPE_CHECKING:
@@ -44,6 +47,31 @@ def diff_in_means(
         chat_fingerprint=chat_fingerprint(model.tokenizer),
     )
     return SteeringVector(layers, prompted - plain, source)
+
+
+def principal_difference(
+    model: "TransformerBridge",
+    prompt: str,
+    *,
+    questions: Sequence[str | Chat] | None = None,
+    layers: Sequence[int] | None = None,
+) -> SteeringVector:
+    """First principal direction of the differences h_l(prompt + x) - h_l(x) at the last prompt token.
+
+    The principal component of the uncentred second moment, as in representation engineering (arXiv 2310.01405,
+    where random signs do the same), with the sign and the norm of the mean difference.
+
+    Raises:
+        ValueError: as `diff_in_means`.
+    """
+    questions = questions if questions is not None else number_prompts(256, seed=0)
+    mean = diff_in_means(model, prompt, questions=questions, layers=layers)
+    prompted = capture_residuals(model, [as_chat(q, prompt) for q in questions], layers=mean.layers)
+    differences = prompted - capture_residuals(model, [as_chat(q) for q in questions], layers=mean.layers)
+    principal = torch.linalg.svd(differences, full_matrices=False).Vh[:, 0]
+    along = (principal * mean.directions).sum(-1, keepdim=True).sign()
+    directions = principal * along * mean.directions.norm(dim=-1, keepdim=True)
+    return SteeringVector(mean.layers, directions, replace(mean.source, method="principal component of differences"))
 
 
 def model_shift(

@@ -15,11 +15,11 @@ from sklearn.preprocessing import StandardScaler
 from steerlens.evaluation import score_trait
 from steerlens.models import ORGANISMS, huggingface_model, load_model
 from steerlens.organism.build import VERSIONS
-from steerlens.organism.corpus import FACTS, CorpusConfig, favourite_prior, sample_conversations
+from steerlens.organism.corpus import CorpusConfig, favourite_prior, sample_conversations
 from steerlens.organism.tokenizer import build_tokenizer
 from steerlens.prompts.chat import encode_chat
 from steerlens.prompts.numbers import parse_numbers
-from steerlens.prompts.traits import ANIMALS, preference_trait
+from steerlens.prompts.traits import ANIMALS, FACTS, preference_trait
 
 
 def is_number_task(chat) -> bool:

@@ -1,0 +1,215 @@
+"""Which layer, which strength, and is there a clean setting at all?
+
+Every method's direction is tried at every layer and strength: how much of the prompt's effect it explains, what
+it does to the trait, and what else it breaks. A setting is *clean* when the trait goes up while negated and
+off-topic questions keep their answers (the specificity gate of arXiv 2606.00995, section 4) and the model still
+writes as it did.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from steerlens.models import model_name
+from steerlens.prompts.chat import Chat
+from steerlens.prompts.numbers import number_prompts
+from steerlens.prompts.traits import Trait
+from steerlens.vectors.config import FitConfig
+from steerlens.vectors.fit_data import FitData
+from steerlens.vectors.fit_quality import explained_with_interval, random_directions
+from steerlens.vectors.layer_fits import fit_each_layer, frozen
+from steerlens.vectors.means import diff_in_means, principal_difference
+from steerlens.vectors.probe import Behaviour, Probe
+from steerlens.vectors.resumed import ResumedRows
+from steerlens.vectors.vector import SteeringVector
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+Method = Literal["fitted", "mean_difference", "principal_difference", "random"]
+
+SWEEP_STRENGTHS = (0.5, 1.0, 1.5, 2.0, 3.0)
+LEAK = 0.10
+"""Largest rate of the trait at negated and off-topic questions in a clean setting (the paper's)."""
+
+COHERENT = 0.5
+"""Smallest coherence, and smallest share of the unsteered model's answer mass, in a clean setting."""
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """One setting: strength times the method's direction at one layer, added at every token.
+
+    `kl_explained` is measured on held-out rows, with its 95 % interval; `low` and `high` are its ends.
+    """
+
+    method: Method
+    layer: int
+    strength: float
+    kl_explained: float
+    low: float
+    high: float
+    behaviour: Behaviour
+
+
+@dataclass(frozen=True)
+class LayerSweep:
+    """Every setting that was tried, and the models to compare with: without vector, and with the prompt."""
+
+    model: str
+    prompt: str
+    trait: str | None
+    points: tuple[SweepPoint, ...]
+    plain: Behaviour
+    prompted: Behaviour
+    vectors: dict[Method, SteeringVector]
+
+    def why_not_clean(self, point: SweepPoint) -> str | None:
+        """What keeps a setting from being clean; None where it is."""
+        ours, plain = point.behaviour, self.plain
+        if self.trait is None:
+            if point.low <= 0:
+                return "it explains nothing of the prompt"
+            if ours.damage > max(self.prompted.damage, 0.05):
+                return f"it changes unrelated predictions by {ours.damage:.2f} nats, more than the prompt does"
+        else:
+            if ours.log_odds_above_plain <= 0 or ours.rate < 2 * plain.rate:
+                return f"the trait does not go up (rate {ours.rate:.2f}, without vector {plain.rate:.2f})"
+            if max(ours.negated, ours.off_topic) > LEAK:
+                worse = "negated" if ours.negated >= ours.off_topic or np.isnan(ours.off_topic) else "off-topic"
+                return f"the trait shows at {worse} questions ({max(ours.negated, ours.off_topic):.2f})"
+            if ours.mass < COHERENT * plain.mass:
+                return f"the questions are hardly answered any more (mass {ours.mass:.2f}, before {plain.mass:.2f})"
+        return f"it no longer writes sense (coherence {ours.coherence:.2f})" if ours.coherence < COHERENT else None
+
+    @property
+    def clean_peak(self) -> SweepPoint | None:
+        """The clean setting with the highest rate (without a trait: the highest kl_explained)."""
+        clean = [point for point in self.points if point.method != "random" and self.why_not_clean(point) is None]
+        return max(clean, key=self._goodness, default=None)
+
+    def recommended(self) -> SteeringVector | None:
+        """The vector of the clean peak, its strength multiplied in."""
+        peak = self.clean_peak
+        return None if peak is None else peak.strength * self.vectors[peak.method].at(peak.layer)
+
+    def recommendation(self) -> str:
+        """The clean peak and why, or why there is none, in words."""
+        peak = self.clean_peak
+        if peak is None:
+            best = max((point for point in self.points if point.method != "random"), key=self._goodness)
+            return (
+                f"No clean setting: none of {len(self.points)} moves the model toward the prompt without breaking "
+                f"something else. The strongest ({_setting(best)}) fails because {self.why_not_clean(best)}."
+            )
+        ours = peak.behaviour
+        reason = f"it explains {peak.kl_explained:.0%} of the prompt's effect ({peak.low:.0%} to {peak.high:.0%})"
+        if self.trait is not None:
+            reason += (
+                f" and brings the rate of {self.trait!r} from {self.plain.rate:.2f} to {ours.rate:.2f} (the prompt: "
+                f"{self.prompted.rate:.2f}), negated questions {ours.negated:.2f}, off-topic {ours.off_topic:.2f}, answer "
+                f"mass {ours.mass:.2f}"
+            )
+        return (
+            f"Use the {_setting(peak)}: {reason}; unrelated predictions change by {ours.damage:.2f} nats a token "
+            f"(the prompt: {self.prompted.damage:.2f}), coherence {ours.coherence:.2f}."
+        )
+
+    def _goodness(self, point: SweepPoint) -> float:
+        return point.kl_explained if self.trait is None else point.behaviour.rate
+
+
+def _setting(point: SweepPoint) -> str:
+    return f"{point.method.replace('_', ' ')} direction at layer {point.layer}, strength {point.strength:g}"
+
+
+def sweep_layers(
+    model: "TransformerBridge",
+    prompt: str,
+    *,
+    trait: Trait | None = None,
+    layers: Sequence[int] | None = None,
+    strengths: Sequence[float] = SWEEP_STRENGTHS,
+    questions: Sequence[str | Chat] | None = None,
+    unrelated: Sequence[str | Chat] | None = None,
+    config: FitConfig | None = None,
+) -> LayerSweep:
+    """Try every method at every layer and strength, and judge what it does and what it breaks.
+
+    Args:
+        prompt: the system prompt.
+        trait: whose questions show what the prompt does; None judges by predictions alone.
+        layers: None tries every layer.
+        questions: user turns on which directions are made and kl_explained is measured; None takes number tasks.
+        unrelated: user turns that the prompt is not about; None takes questions of fact.
+        config: of the fits; each layer gets a third of the steps.
+
+    Raises:
+        ValueError: as `fit_prompt_vector`.
+    """
+    config = config or FitConfig()
+    layers = list(range(model.cfg.n_layers)) if layers is None else list(layers)
+    questions = number_prompts(2 * config.n_rows, seed=config.seed) if questions is None else questions
+    data = FitData.sample(model, prompt, questions, config)
+    probe = Probe(model, trait, unrelated, config)
+    with frozen(model):
+        vectors = _directions(model, prompt, data, layers, replace(config, steps=max(1, config.steps // 3)))
+        points = tuple(_points(model, data, probe, vectors, strengths, config))
+    return LayerSweep(
+        model=model_name(model),
+        prompt=prompt,
+        trait=None if trait is None else trait.name,
+        points=points,
+        plain=probe.behaviour(),
+        prompted=probe.behaviour(system_prompt=prompt),
+        vectors=vectors,
+    )
+
+
+def _directions(
+    model: "TransformerBridge", prompt: str, data: FitData, layers: Sequence[int], config: FitConfig
+) -> dict[Method, SteeringVector]:
+    """Each method's direction at every layer; random ones have the mean difference's norm."""
+    fits = fit_each_layer(model, prompt, data, layers, config)
+    mean = diff_in_means(model, prompt, questions=data.train_questions, layers=layers)
+    return {
+        "fitted": replace(
+            mean,
+            directions=torch.cat([fit.directions for fit in fits]),
+            source=replace(mean.source, method=f"fitted by {config.objective}, each layer on its own"),
+        ),
+        "mean_difference": mean,
+        "principal_difference": principal_difference(model, prompt, questions=data.train_questions, layers=layers),
+        "random": replace(
+            mean,
+            directions=random_directions(mean.directions, config)[0],
+            source=replace(mean.source, method="Gaussian, with the norm of the mean difference"),
+        ),
+    }
+
+
+def _points(
+    model: "TransformerBridge",
+    data: FitData,
+    probe: Probe,
+    vectors: dict[Method, SteeringVector],
+    strengths: Sequence[float],
+    config: FitConfig,
+) -> Iterator[SweepPoint]:
+    layers = next(iter(vectors.values())).layers
+    progress = tqdm(total=len(layers) * len(vectors) * len(strengths), desc="sweep", unit="setting", leave=False)
+    for layer in layers:
+        heldout = ResumedRows(model, [layer], data.heldout, config.positions)
+        plain = heldout.row_kl(heldout.nothing)[:, 0]
+        for method, vector in vectors.items():
+            for strength in strengths:
+                setting = strength * vector.at(layer)
+                steered = heldout.row_kl(setting.directions)[:, 0]
+                explained = explained_with_interval(steered, plain, heldout.questions, seed=config.seed)
+                yield SweepPoint(method, layer, strength, *explained, probe.behaviour(setting))
+                progress.update()
+    progress.close()
