@@ -7,6 +7,7 @@ and saving intact. A bridge from `TransformerBridge.boot_transformers` works wit
 """
 
 import contextlib
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,7 @@ def load_model(
             f"{source!r} could not be loaded as a Hugging Face model: {error}. Give a directory with config.json, "
             "weights and tokenizer, a Hub name, or None for the embedded organism."
         ) from error
+    _remember_weights(model)
     if adapter is not None:
         _require_files(Path(adapter), "adapter_config.json", what="peft adapter")
         from peft import PeftModel
@@ -90,6 +92,7 @@ def bridge(model: "PreTrainedModel", tokenizer: Any, *, name: str) -> "Transform
         }
         adapter.cfg.attn_implementation = None
 
+    _remember_weights(model)
     architecture = _hf_format.determine_architecture_from_hf_config(model.config)
     wrapped = _bridge_builder.build_bridge_from_module(
         model,
@@ -110,6 +113,31 @@ def huggingface_model(model: "TransformerBridge") -> "PreTrainedModel":
 def model_name(model: "TransformerBridge") -> str:
     """The name that artifacts carry, such as "organism:seed-0"."""
     return model.cfg.model_name or "unnamed"
+
+
+def commit_hash(model: "TransformerBridge") -> str | None:
+    """The Hub commit that the weights were loaded from; None for a local checkpoint."""
+    return getattr(huggingface_model(model).config, "_commit_hash", None)
+
+
+def bridge_mode(model: "TransformerBridge") -> str:
+    """How the model is wrapped: "residual-only" as by `load_model`, or "boot_transformers".
+
+    Compatibility mode folds weights, which changes what resid_post means, so it is named as well.
+    """
+    from transformer_lens.model_bridge.generalized_components import opaque_block
+
+    ours = type(model.blocks[0]) is opaque_block.OpaqueBlockBridge
+    mode = "residual-only" if ours else "boot_transformers"
+    return f"{mode}, compatibility mode" if model.compatibility_mode else mode
+
+
+def weights_fingerprint(model: "TransformerBridge") -> str | None:
+    """12 hex digits of the weights that the model, or the base that it was fine-tuned from, was loaded with.
+
+    The same checkpoint in another dtype has another fingerprint. None where weights are not in memory.
+    """
+    return _remember_weights(huggingface_model(model))
 
 
 def training_context(model: "TransformerBridge") -> str | None:
@@ -196,6 +224,23 @@ def adapter_disabled(model: "TransformerBridge") -> Iterator[None]:
             layer.enable_adapters(True)
         for parameter, requires_grad in trainable.items():
             parameter.requires_grad_(requires_grad)
+
+
+def _remember_weights(model: nn.Module) -> str | None:
+    """Hash up to 128 entries of every parameter, once.
+
+    The module keeps the answer, and a copy takes it along, so that training and adapters leave it as it is.
+    """
+    if "weights_fingerprint" not in model.__dict__:
+        weights = [parameter.detach() for name, parameter in model.named_parameters() if "lora_" not in name]
+        if any(weight.is_meta for weight in weights):
+            return None
+        digest = hashlib.sha256()
+        for weight in weights:
+            entries = weight.flatten()[:: max(1, weight.numel() // 64)]
+            digest.update(entries.float().cpu().numpy().tobytes())
+        model.__dict__["weights_fingerprint"] = digest.hexdigest()[:12]
+    return model.__dict__["weights_fingerprint"]
 
 
 def _resolve(name_or_path: str | Path | None) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steerlens.forward import batch_in_flight
 from steerlens.models import adapter_disabled, huggingface_model
-from steerlens.prompts.chat import POSITIONS, Positions, chat_fingerprint, warn_on_other_context
+from steerlens.prompts.chat import POSITIONS, Positions, TokenBatch, chat_fingerprint, warn_on_other_context
 from steerlens.residuals.stream import OnResidual, Residual, watch_residuals
 from steerlens.vectors.vector import SteeringVector
 
@@ -146,21 +146,14 @@ class _PositionTracker:
         )
 
     def _mask(self, tokens: Tensor, past: int, attention_mask: Tensor | None) -> Bool[Tensor, "batch pos"]:
+        """The mask of the whole sequence, of which this forward has the end."""
         n_rows, width = tokens.shape
-        slots = torch.arange(past, past + width, device=tokens.device).expand(n_rows, width)
-        if attention_mask is None or attention_mask.dim() != 2:
-            attended = torch.ones_like(slots, dtype=torch.bool)
-        else:
-            attended = attention_mask[:, past : past + width].bool()
-        in_prompt = slots < self._prompt_length
-        if self.positions == "all":
-            return attended
-        if self.positions == "prompt":
-            return attended & in_prompt
-        if self.positions == "generated":
-            return attended & ~in_prompt
-        last = torch.where(attended & in_prompt, slots, -1).amax(-1, keepdim=True)
-        return (slots == last) & in_prompt
+        attended = torch.ones(n_rows, past + width, dtype=torch.bool, device=tokens.device)
+        if attention_mask is not None and attention_mask.dim() == 2:
+            attended = attention_mask[:, : past + width].bool()
+        generated = torch.arange(past + width, device=tokens.device) >= self._prompt_length
+        sequence = TokenBatch(attended.long(), attended, attended & generated)
+        return sequence.position_mask(self.positions)[:, past:]
 
 
 class _BaseResiduals:
