@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 Mode = Literal["add", "project_out", "replace"]
 Direction = Float[Tensor, " d_model"]
+
+base_is_running: ContextVar[bool] = ContextVar("base_is_running", default=False)
+"""While a base runs in lockstep, every "replace" is the identity: there, the model is its base."""
 
 
 def add(resid: Float[Tensor, "*batch d_model"], direction: Direction) -> Float[Tensor, "*batch d_model"]:
@@ -104,7 +108,7 @@ def _edit(mode: Mode, strength: float, layer: int, base: "_BaseResiduals | None"
 
 def _masked(edit: Edit, direction: Direction, tracker: "_PositionTracker", base: "_BaseResiduals | None") -> OnResidual:
     def apply(resid: Residual) -> Residual | None:
-        if base is not None and base.recording:
+        if base is not None and base_is_running.get():
             return None
         edited = edit(resid, direction.to(resid))
         return torch.where(tracker.mask.to(resid.device)[..., None], edited, resid)
@@ -161,26 +165,25 @@ class _BaseResiduals:
 
     def __init__(self, model: "TransformerBridge", layers: tuple[int, ...]) -> None:
         self.residuals: dict[int, Residual] = {}
-        self.recording = False
         self._model, self._layers, self._cache = model, layers, None
         with adapter_disabled(model):
             pass
 
     @torch.no_grad()
     def before_forward(self, _module: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        if self.recording:
+        if base_is_running.get():
             return
         cache = kwargs.get("past_key_values")
         if cache is None or cache.get_seq_length() == 0:
             self._cache = None
-        self.recording = True
+        token = base_is_running.set(True)
         record = {layer: self._keep(layer) for layer in self._layers}
         try:
             with adapter_disabled(self._model), watch_residuals(self._model, record):
                 options = {**kwargs, "past_key_values": self._cache, "labels": None}
                 self._cache = huggingface_model(self._model)(*args, **options).past_key_values
         finally:
-            self.recording = False
+            base_is_running.reset(token)
 
     def _keep(self, layer: int) -> OnResidual:
         def keep(resid: Residual) -> None:
