@@ -31,6 +31,7 @@ def load_model(
     device: str | torch.device | None = None,
     dtype: torch.dtype = torch.float32,
     adapter: str | Path | None = None,
+    revision: str | None = None,
 ) -> "TransformerBridge":
     """Load a model for capture, steering and training.
 
@@ -39,7 +40,8 @@ def load_model(
             other versions; otherwise a local directory or a Hugging Face Hub name.
         device: None takes a GPU where there is one.
         dtype: of the weights, whatever the checkpoint's own.
-        adapter: a peft adapter's directory; it stays separate, so that `base_model_of` can switch it off.
+        adapter: a peft adapter's directory; it stays separate, so that `adapter_disabled` can switch it off.
+        revision: of a Hub name: branch, tag or commit. Vectors record the commit, and act on no other silently.
 
     Returns:
         A residual-only TransformerBridge in eval mode, with `model.tokenizer` as it was loaded.
@@ -53,13 +55,15 @@ def load_model(
     source = _resolve(name_or_path)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **_attention_option(source))
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        options = _attention_option(source, revision)
+        model: Any = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=dtype, **options)
     except OSError as error:
         raise FileNotFoundError(
             f"{source!r} could not be loaded as a Hugging Face model: {error}. Give a directory with config.json, "
             "weights and tokenizer, a Hub name, or None for the embedded organism."
         ) from error
+    model.config._commit_hash = _cached_commit(source, revision)
     _remember_weights(model)
     if adapter is not None:
         _require_files(Path(adapter), "adapter_config.json", what="peft adapter")
@@ -276,8 +280,19 @@ def _public_name(name_or_path: str | Path | None) -> str:
     return path.resolve().name if path.exists() else str(name_or_path)
 
 
-def _attention_option(source: str) -> dict[str, str]:
+def _cached_commit(source: str, revision: str | None) -> str | None:
+    """The commit that a Hub name was just loaded from; None for a directory. transformers 5 no longer says."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(source).is_dir():
+        return None
+    path = try_to_load_from_cache(source, "config.json", revision=revision)
+    return Path(path).parent.name if isinstance(path, str) else None
+
+
+def _attention_option(source: str, revision: str | None) -> dict[str, str]:
     """Gemma 2 has no sdpa kernel in transformers 5."""
     from transformers import AutoConfig
 
-    return {"attn_implementation": "eager"} if AutoConfig.from_pretrained(source).model_type == "gemma2" else {}
+    config = AutoConfig.from_pretrained(source, revision=revision)
+    return {"attn_implementation": "eager"} if config.model_type == "gemma2" else {}
