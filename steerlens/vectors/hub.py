@@ -36,7 +36,7 @@ CARD = """\
 ```python
 from steerlens import SteeringVector, generate, load_model, steer
 
-model = load_model({model!r})
+model = load_model({loaded})
 vector = SteeringVector.from_pretrained({repo_id!r})
 with steer(model, vector):
     generate(model, [[{{"role": "user", "content": "..."}}]], max_new_tokens=50)
@@ -161,6 +161,7 @@ class HubVector(ModelHubMixin, library_name="steerlens", tags=["steering-vector"
             CARD.format(
                 card_data=data.to_yaml(),
                 model=source.model,
+                loaded=repr(source.model) + (f", revision={source.revision!r}" if base else ""),
                 summary=_as_markdown(self.summary()),
                 repo_id=repo_id,
                 file=VECTOR_FILE,
