@@ -15,6 +15,7 @@ directions by the block's index as well (repeng/extract.py reads hidden_states[l
 
 import pickle
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,8 +59,7 @@ def export_gguf(vector: SteeringVector, path: str | Path, *, model_hint: str | N
             f"The family of {vector.source.model!r} is not known. Say it, such as model_hint='llama' or 'qwen2' "
             "(model_type in the model's config.json), or declare the model with vector.for_model(model)."
         )
-    with atomic_path(path) as temporary:
-        writer = gguf.GGUFWriter(temporary, ARCHITECTURE)
+    with atomic_path(path) as temporary, closing(gguf.GGUFWriter(temporary, ARCHITECTURE)) as writer:
         writer.add_description(f"{vector.source.words}, on {vector.source.model}")
         writer.add_string(f"{ARCHITECTURE}.model_hint", hint)
         writer.add_uint32(f"{ARCHITECTURE}.layer_count", len(vector.layers))
@@ -68,7 +68,6 @@ def export_gguf(vector: SteeringVector, path: str | Path, *, model_hint: str | N
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
-        writer.close()
 
 
 def import_gguf(path: str | Path, model: "TransformerBridge | str") -> SteeringVector:
@@ -83,11 +82,12 @@ def import_gguf(path: str | Path, model: "TransformerBridge | str") -> SteeringV
         ValueError: it is no control vector, it is damaged, or it does not fit the model.
     """
     gguf = _gguf()
+    _check_exists(path)
     try:
-        reader = gguf.GGUFReader(_existing(path))
+        reader = gguf.GGUFReader(path)
         field = reader.get_field("general.architecture")
         architecture = None if field is None else field.contents()
-    except Exception as error:  # the reader has no error of its own: it fails wherever the bytes lead it
+    except Exception as error:  # damaged bytes lead the reader anywhere
         raise ValueError(f"{path} is no gguf file, or a damaged one ({error}). Export it anew.") from error
     if architecture != ARCHITECTURE:
         raise ValueError(
@@ -127,15 +127,16 @@ def import_paper(path: str | Path, model: "TransformerBridge | str") -> Steering
         FileNotFoundError: there is no such file.
         ValueError: it is damaged, has another layout, needs code to be run to be read, or does not fit the model.
     """
+    _check_exists(path)
     try:
-        loaded: Any = torch.load(_existing(path), map_location="cpu", weights_only=True)
+        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} is no torch file, or it holds more than tensors, numbers and texts, which could run code when "
             "read, and is refused. If you trust it, load it yourself and pass its tensor: "
             "steerlens.import_tensor(raw[1:], model)."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # damaged bytes lead the unpickler anywhere
         raise ValueError(f"{path} is no torch file, or a damaged one ({error}). Get or make it anew.") from error
     raw = loaded.get("raw") if isinstance(loaded, dict) else None
     if not isinstance(raw, Tensor) or raw.ndim != 2 or len(raw) < 2:
@@ -193,10 +194,9 @@ def _imported(
     return vector
 
 
-def _existing(path: str | Path) -> str:
+def _check_exists(path: str | Path) -> None:
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no file {path}. Give a vector file's path.")
-    return str(path)
 
 
 def _name(path: str | Path) -> str:

@@ -4,12 +4,12 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
-import httpx2
 import pytest
 import torch
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import (
     HfHubHTTPError,
+    HTTPError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RemoteEntryNotFoundError,
@@ -78,7 +78,7 @@ def hub(tmp_path, monkeypatch):
 
 
 def refused(kind: type[HfHubHTTPError], status: int = 404) -> HfHubHTTPError:
-    return kind("refused", response=httpx2.Response(status, request=httpx2.Request("GET", "https://hub")))
+    return kind("refused", response=SimpleNamespace(status_code=status, headers={}, request=None))
 
 
 def same(one: SteeringVector, two: SteeringVector) -> bool:
@@ -133,7 +133,7 @@ def test_saving_again_renews_the_card(vector, tmp_path):
         (LocalEntryNotFoundError("offline"), FileNotFoundError, "cannot be reached.*HF_HUB_OFFLINE"),
         (OfflineModeIsEnabled("offline"), OSError, "HF_HUB_OFFLINE"),
         (refused(HfHubHTTPError, 500), OSError, "hf auth login"),
-        (httpx2.ConnectError("no route"), OSError, "no route.*connect to the internet"),
+        (HTTPError("no route"), OSError, "no route.*connect to the internet"),
     ],
 )
 def test_a_hub_that_fails_is_explained(vector, hub, error, kind, message):
