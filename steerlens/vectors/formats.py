@@ -10,7 +10,9 @@ Layers mean the following, and are never shifted on the way:
 
 llama.cpp adds `direction.l` to the output of the block that it counts as l from 0, and has none for block 0: it
 refuses a file with `direction.0` (src/llama-adapter.cpp, and the loader in common/common.cpp). repeng keys its
-directions by the block's index as well (repeng/extract.py reads hidden_states[l + 1]).
+directions by the block's index as well (repeng/extract.py reads hidden_states[l + 1]). What llama.cpp's own
+cvector-generator measures after block l it names direction.(l + 1), so llama.cpp adds it one block later; such a file
+is imported where llama.cpp adds it.
 """
 
 import pickle
