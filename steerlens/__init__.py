@@ -22,9 +22,12 @@ if TYPE_CHECKING:
     from steerlens.students.training import Student, train_student
     from steerlens.vectors.config import FitConfig
     from steerlens.vectors.fitting import fit_prompt_vector
+    from steerlens.vectors.formats import export_gguf, import_gguf, import_paper, import_tensor
     from steerlens.vectors.interventions import steer
     from steerlens.vectors.means import diff_in_means, model_shift
-    from steerlens.vectors.vector import SteeringVector
+    from steerlens.vectors.show import show_positions
+    from steerlens.vectors.source import VectorSource
+    from steerlens.vectors.vector import SteeringVector, mean_centred
 
 __version__ = "0.1.0"
 
@@ -34,11 +37,14 @@ _HOMES = {
     "steerlens.models": ("load_model",),
     "steerlens.forward": ("generate",),
     "steerlens.residuals.capture": ("capture_residuals", "mean_residuals"),
-    "steerlens.vectors.vector": ("SteeringVector",),
+    "steerlens.vectors.source": ("VectorSource",),
+    "steerlens.vectors.vector": ("SteeringVector", "mean_centred"),
     "steerlens.vectors.means": ("diff_in_means", "model_shift"),
     "steerlens.vectors.config": ("FitConfig",),
     "steerlens.vectors.fitting": ("fit_prompt_vector",),
     "steerlens.vectors.interventions": ("steer",),
+    "steerlens.vectors.show": ("show_positions",),
+    "steerlens.vectors.formats": ("export_gguf", "import_gguf", "import_paper", "import_tensor"),
     "steerlens.samples.sample_set": ("Sample", "SampleSet"),
     "steerlens.samples.teacher": ("sample_teacher",),
     "steerlens.samples.filters": ("keep_number_lists",),
@@ -59,19 +65,26 @@ __all__ = [
     "TrainConfig",
     "Trait",
     "TraitScore",
+    "VectorSource",
     "capture_residuals",
     "compare_log_odds",
     "diff_in_means",
+    "export_gguf",
     "fit_prompt_vector",
     "generate",
+    "import_gguf",
+    "import_paper",
+    "import_tensor",
     "keep_number_lists",
     "load_model",
+    "mean_centred",
     "mean_residuals",
     "model_shift",
     "number_prompts",
     "preference_trait",
     "sample_teacher",
     "score_trait",
+    "show_positions",
     "steer",
     "trace_gradients",
     "train_student",

@@ -7,6 +7,7 @@ and saving intact. A bridge from `TransformerBridge.boot_transformers` works wit
 """
 
 import contextlib
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ def load_model(
     device: str | torch.device | None = None,
     dtype: torch.dtype = torch.float32,
     adapter: str | Path | None = None,
+    revision: str | None = None,
 ) -> "TransformerBridge":
     """Load a model for capture, steering and training.
 
@@ -38,7 +40,8 @@ def load_model(
             other versions; otherwise a local directory or a Hugging Face Hub name.
         device: None takes a GPU where there is one.
         dtype: of the weights, whatever the checkpoint's own.
-        adapter: a peft adapter's directory; it stays separate, so that `base_model_of` can switch it off.
+        adapter: a peft adapter's directory; it stays separate, so that `adapter_disabled` can switch it off.
+        revision: of a Hub name: branch, tag or commit. Vectors record the commit, and act on no other silently.
 
     Returns:
         A residual-only TransformerBridge in eval mode, with `model.tokenizer` as it was loaded.
@@ -52,13 +55,16 @@ def load_model(
     source = _resolve(name_or_path)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **_attention_option(source))
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        options = _attention_option(source, revision)
+        model: Any = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=dtype, **options)
     except OSError as error:
         raise FileNotFoundError(
             f"{source!r} could not be loaded as a Hugging Face model: {error}. Give a directory with config.json, "
             "weights and tokenizer, a Hub name, or None for the embedded organism."
         ) from error
+    model.config._commit_hash = _cached_commit(source, revision)
+    _remember_weights(model)
     if adapter is not None:
         _require_files(Path(adapter), "adapter_config.json", what="peft adapter")
         from peft import PeftModel
@@ -90,6 +96,7 @@ def bridge(model: "PreTrainedModel", tokenizer: Any, *, name: str) -> "Transform
         }
         adapter.cfg.attn_implementation = None
 
+    _remember_weights(model)
     architecture = _hf_format.determine_architecture_from_hf_config(model.config)
     wrapped = _bridge_builder.build_bridge_from_module(
         model,
@@ -110,6 +117,31 @@ def huggingface_model(model: "TransformerBridge") -> "PreTrainedModel":
 def model_name(model: "TransformerBridge") -> str:
     """The name that artifacts carry, such as "organism:seed-0"."""
     return model.cfg.model_name or "unnamed"
+
+
+def commit_hash(model: "TransformerBridge") -> str | None:
+    """The Hub commit that the weights were loaded from; None for a local checkpoint."""
+    return getattr(huggingface_model(model).config, "_commit_hash", None)
+
+
+def bridge_mode(model: "TransformerBridge") -> str:
+    """How the model is wrapped: "residual-only" as by `load_model`, or "boot_transformers".
+
+    Compatibility mode folds weights, which changes what resid_post means, so it is named as well.
+    """
+    from transformer_lens.model_bridge.generalized_components import opaque_block
+
+    ours = type(model.blocks[0]) is opaque_block.OpaqueBlockBridge
+    mode = "residual-only" if ours else "boot_transformers"
+    return f"{mode}, compatibility mode" if model.compatibility_mode else mode
+
+
+def weights_fingerprint(model: "TransformerBridge") -> str | None:
+    """12 hex digits of the weights that the model, or the base that it was fine-tuned from, was loaded with.
+
+    The same checkpoint in another dtype has another fingerprint. None where weights are not in memory.
+    """
+    return _remember_weights(huggingface_model(model))
 
 
 def training_context(model: "TransformerBridge") -> str | None:
@@ -198,6 +230,23 @@ def adapter_disabled(model: "TransformerBridge") -> Iterator[None]:
             parameter.requires_grad_(requires_grad)
 
 
+def _remember_weights(model: nn.Module) -> str | None:
+    """Hash up to 128 entries of every parameter, once.
+
+    The module keeps the answer, and a copy takes it along, so that training and adapters leave it as it is.
+    """
+    if "weights_fingerprint" not in model.__dict__:
+        weights = [parameter.detach() for name, parameter in model.named_parameters() if "lora_" not in name]
+        if any(weight.is_meta for weight in weights):
+            return None
+        digest = hashlib.sha256()
+        for weight in weights:
+            entries = weight.flatten()[:: max(1, weight.numel() // 64)]
+            digest.update(entries.float().cpu().numpy().tobytes())
+        model.__dict__["weights_fingerprint"] = digest.hexdigest()[:12]
+    return model.__dict__["weights_fingerprint"]
+
+
 def _resolve(name_or_path: str | Path | None) -> str:
     """The directory or Hub name that holds the weights."""
     name = f"organism:{DEFAULT_ORGANISM}" if name_or_path is None else str(name_or_path)
@@ -231,8 +280,19 @@ def _public_name(name_or_path: str | Path | None) -> str:
     return path.resolve().name if path.exists() else str(name_or_path)
 
 
-def _attention_option(source: str) -> dict[str, str]:
+def _cached_commit(source: str, revision: str | None) -> str | None:
+    """The commit that a Hub name was just loaded from; None for a directory. transformers 5 no longer says."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(source).is_dir():
+        return None
+    path = try_to_load_from_cache(source, "config.json", revision=revision)
+    return Path(path).parent.name if isinstance(path, str) else None
+
+
+def _attention_option(source: str, revision: str | None) -> dict[str, str]:
     """Gemma 2 has no sdpa kernel in transformers 5."""
     from transformers import AutoConfig
 
-    return {"attn_implementation": "eager"} if AutoConfig.from_pretrained(source).model_type == "gemma2" else {}
+    config = AutoConfig.from_pretrained(source, revision=revision)
+    return {"attn_implementation": "eager"} if config.model_type == "gemma2" else {}

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from steerlens.forward import batch_in_flight
 from steerlens.models import adapter_disabled, huggingface_model
-from steerlens.prompts.chat import POSITIONS, Positions, chat_fingerprint, warn_on_other_context
+from steerlens.prompts.chat import POSITIONS, Positions, TokenBatch, chat_fingerprint, warn_on_other_context
 from steerlens.residuals.stream import OnResidual, Residual, watch_residuals
 from steerlens.vectors.vector import SteeringVector
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 Mode = Literal["add", "project_out", "replace"]
 Direction = Float[Tensor, " d_model"]
+
+base_is_running: ContextVar[bool] = ContextVar("base_is_running", default=False)
+"""While a base runs in lockstep, every "replace" is the identity: there, the model is its base."""
 
 
 def add(resid: Float[Tensor, "*batch d_model"], direction: Direction) -> Float[Tensor, "*batch d_model"]:
@@ -104,7 +108,7 @@ def _edit(mode: Mode, strength: float, layer: int, base: "_BaseResiduals | None"
 
 def _masked(edit: Edit, direction: Direction, tracker: "_PositionTracker", base: "_BaseResiduals | None") -> OnResidual:
     def apply(resid: Residual) -> Residual | None:
-        if base is not None and base.recording:
+        if base is not None and base_is_running.get():
             return None
         edited = edit(resid, direction.to(resid))
         return torch.where(tracker.mask.to(resid.device)[..., None], edited, resid)
@@ -146,21 +150,14 @@ class _PositionTracker:
         )
 
     def _mask(self, tokens: Tensor, past: int, attention_mask: Tensor | None) -> Bool[Tensor, "batch pos"]:
+        """The mask of the whole sequence, of which this forward has the end."""
         n_rows, width = tokens.shape
-        slots = torch.arange(past, past + width, device=tokens.device).expand(n_rows, width)
-        if attention_mask is None or attention_mask.dim() != 2:
-            attended = torch.ones_like(slots, dtype=torch.bool)
-        else:
-            attended = attention_mask[:, past : past + width].bool()
-        in_prompt = slots < self._prompt_length
-        if self.positions == "all":
-            return attended
-        if self.positions == "prompt":
-            return attended & in_prompt
-        if self.positions == "generated":
-            return attended & ~in_prompt
-        last = torch.where(attended & in_prompt, slots, -1).amax(-1, keepdim=True)
-        return (slots == last) & in_prompt
+        attended = torch.ones(n_rows, past + width, dtype=torch.bool, device=tokens.device)
+        if attention_mask is not None and attention_mask.dim() == 2:
+            attended = attention_mask[:, : past + width].bool()
+        generated = torch.arange(past + width, device=tokens.device) >= self._prompt_length
+        sequence = TokenBatch(attended.long(), attended, attended & generated)
+        return sequence.position_mask(self.positions)[:, past:]
 
 
 class _BaseResiduals:
@@ -168,26 +165,25 @@ class _BaseResiduals:
 
     def __init__(self, model: "TransformerBridge", layers: tuple[int, ...]) -> None:
         self.residuals: dict[int, Residual] = {}
-        self.recording = False
         self._model, self._layers, self._cache = model, layers, None
         with adapter_disabled(model):
             pass
 
     @torch.no_grad()
     def before_forward(self, _module: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        if self.recording:
+        if base_is_running.get():
             return
         cache = kwargs.get("past_key_values")
         if cache is None or cache.get_seq_length() == 0:
             self._cache = None
-        self.recording = True
+        token = base_is_running.set(True)
         record = {layer: self._keep(layer) for layer in self._layers}
         try:
             with adapter_disabled(self._model), watch_residuals(self._model, record):
                 options = {**kwargs, "past_key_values": self._cache, "labels": None}
                 self._cache = huggingface_model(self._model)(*args, **options).past_key_values
         finally:
-            self.recording = False
+            base_is_running.reset(token)
 
     def _keep(self, layer: int) -> OnResidual:
         def keep(resid: Residual) -> None:

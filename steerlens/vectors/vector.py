@@ -2,7 +2,9 @@
 
 import html
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,36 +16,23 @@ from torch import Tensor
 
 from steerlens.files import atomic_path
 from steerlens.models import model_name
+from steerlens.vectors.hub import HubVector
+from steerlens.vectors.source import VectorSource
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-SCHEMA_VERSION = "1"
+FORMAT, SCHEMA_VERSION = "steerlens.vector", "1"
 
 
 @dataclass(frozen=True)
-class VectorSource:
-    """Where a vector comes from; travels in its file.
-
-    `chat_fingerprint` is that of the context without prompt, in which the vector is meant to act.
-    """
-
-    model: str
-    method: str
-    prompt: str | None = None
-    chat_fingerprint: str | None = None
-    seed: int | None = None
-
-
-@dataclass(frozen=True)
-class SteeringVector:
+class SteeringVector(HubVector):
     """One direction a layer, in units of the residual stream.
 
     `directions[i]` belongs to the output of block `layers[i]` (0 <= l < n_layers; no embedding slot).
 
     Raises:
-        ValueError: layers are repeated, negative or as many as there are no directions, or a direction is
-            not finite.
+        ValueError: layers are repeated, negative, none, or not as many as directions, or a direction is not finite.
     """
 
     layers: tuple[int, ...]
@@ -52,6 +41,10 @@ class SteeringVector:
     metrics: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.directions.ndim != 2 or not self.directions.numel():
+            raise ValueError(
+                f"Got directions of shape {tuple(self.directions.shape)}. Give [layer, d_model], at least one layer."
+            )
         if len(self.layers) != len(self.directions) or len(set(self.layers)) != len(self.layers):
             raise ValueError(
                 f"Got layers {self.layers} for {len(self.directions)} directions. Give one distinct layer each."
@@ -62,20 +55,96 @@ class SteeringVector:
             raise ValueError("A direction holds NaN or infinity. Was the model run in half precision?")
         object.__setattr__(self, "directions", self.directions.detach().float().cpu())
 
-    def at(self, layer: int) -> "SteeringVector":
-        """The part of the vector at one layer.
+    def at(self, *layers: int) -> "SteeringVector":
+        """The part of the vector at the given layers.
 
         Raises:
-            ValueError: the vector has no direction there.
+            ValueError: the vector has no direction at one of them.
         """
-        if layer not in self.layers:
-            raise ValueError(f"The vector has no direction at layer {layer}. It has layers {self.layers}.")
-        return replace(self, layers=(layer,), directions=self.directions[[self.layers.index(layer)]])
+        if missing := [layer for layer in layers if layer not in self.layers]:
+            raise ValueError(f"The vector has no direction at layer {missing[0]}. It has layers {self.layers}.")
+        return replace(self, layers=layers, directions=self.directions[[self.layers.index(layer) for layer in layers]])
 
     def __mul__(self, strength: float) -> "SteeringVector":
-        return replace(self, directions=self.directions * strength, metrics={})
+        if not isinstance(strength, Real):
+            return NotImplemented
+        return self._derived(strength * self.directions, f"{float(strength):g} times ({self.source.method})")
 
     __rmul__ = __mul__
+
+    def __neg__(self) -> "SteeringVector":
+        return -1 * self
+
+    def __add__(self, other: "SteeringVector") -> "SteeringVector":
+        """The sum, layer by layer.
+
+        Raises:
+            ValueError: the vectors are of other models or have other layers.
+        """
+        if not isinstance(other, SteeringVector):
+            return NotImplemented
+        return self._combined(other, self.directions + self._aligned(other), "plus")
+
+    def __sub__(self, other: "SteeringVector") -> "SteeringVector":
+        """The difference, layer by layer; raises as the sum does."""
+        if not isinstance(other, SteeringVector):
+            return NotImplemented
+        return self._combined(other, self.directions - self._aligned(other), "minus")
+
+    def along(self, other: "SteeringVector") -> "SteeringVector":
+        """<v, o> / <o, o> o: the component along `other`, at each layer that both have.
+
+        Raises:
+            ValueError: the vectors are of other models or share no layer.
+        """
+        mine, theirs = self._shared(other, same_model=True)
+        component = (mine.directions * theirs.unit).sum(-1, keepdim=True) * theirs.unit
+        return mine._combined(theirs, component, "along")
+
+    def orthogonal_to(self, other: "SteeringVector") -> "SteeringVector":
+        """v - <v, o> / <o, o> o: what is left without the component along `other`; raises as `along` does."""
+        mine, theirs = self._shared(other, same_model=True)
+        return mine._combined(theirs, mine.directions - mine.along(theirs).directions, "without the component along")
+
+    def _derived(self, directions: Float[Tensor, "layer d_model"], method: str) -> "SteeringVector":
+        source = replace(self.source, method=method).shortened
+        return replace(self, directions=directions, source=source, metrics={})
+
+    def _combined(
+        self, other: "SteeringVector", directions: Float[Tensor, "layer d_model"], verb: str
+    ) -> "SteeringVector":
+        method = f"({self.source.words}) {verb} ({other.source.words})"
+        return replace(self, directions=directions, source=self.source.shared_with(other.source, method), metrics={})
+
+    def _aligned(self, other: "SteeringVector") -> Float[Tensor, "layer d_model"]:
+        mine, theirs = self._shared(other, same_model=True)
+        if not len(mine.layers) == len(self.layers) == len(other.layers):
+            raise ValueError(
+                f"The vectors have layers {self.layers} and {other.layers}; a sum needs the same ones. "
+                f"Take the shared part of both, vector.at{mine.layers}."
+            )
+        return theirs.directions
+
+    def _shared(
+        self, other: "SteeringVector", *, same_model: bool = False
+    ) -> tuple["SteeringVector", "SteeringVector"]:
+        """Both at the layers that they share, in the order of this one."""
+        if same_model and (differences := self.source.differences(other.source)):
+            raise ValueError(
+                f"The vectors belong to different models: {', '.join(differences)}. Directions of different models do "
+                "not compare; to combine them on purpose, declare one with vector.for_model(model)."
+            )
+        if self.directions.shape[1] != other.directions.shape[1]:
+            raise ValueError(
+                f"The vectors have d_model={self.directions.shape[1]} and {other.directions.shape[1]}. "
+                "Give vectors of the same model."
+            )
+        shared = [layer for layer in self.layers if layer in other.layers]
+        if not shared:
+            raise ValueError(
+                f"The vectors have layers {self.layers} and {other.layers}, none in common. Make them at the same layers."
+            )
+        return self.at(*shared), other.at(*shared)
 
     @property
     def unit(self) -> Float[Tensor, "layer d_model"]:
@@ -88,23 +157,34 @@ class SteeringVector:
         return dict(zip(self.layers, self.directions.norm(dim=-1).tolist(), strict=True))
 
     def cosine(self, other: "SteeringVector") -> dict[int, float]:
-        """Cosine with `other` at each layer that both have."""
-        shared = [layer for layer in self.layers if layer in other.layers]
-        return {layer: float((self.at(layer).unit * other.at(layer).unit).sum()) for layer in shared}
+        """Cosine with `other` at each layer that both have.
+
+        Raises:
+            ValueError: they share no layer, or differ in d_model.
+        """
+        mine, theirs = self._shared(other)
+        return dict(zip(mine.layers, (mine.unit * theirs.unit).sum(-1).tolist(), strict=True))
 
     def strength_along(self, other: "SteeringVector") -> dict[int, float]:
-        """<self, other> / <other, other> at each layer that both have: 1 where self holds `other` at full strength."""
-        norms = other.norms
-        return {
-            layer: float((self.at(layer).directions * other.at(layer).unit).sum()) / norms[layer]
-            for layer in self.cosine(other)
-        }
+        """<self, other> / <other, other> at each layer that both have: 1 where self holds `other` at full strength.
+
+        Raises:
+            ValueError: they share no layer, differ in d_model, or `other` is zero at a layer.
+        """
+        mine, theirs = self._shared(other)
+        norms = theirs.directions.norm(dim=-1)
+        if not norms.all():
+            raise ValueError(
+                "The other vector is zero at a layer, so there is no strength along it. Leave that layer out."
+            )
+        return dict(zip(mine.layers, ((mine.directions * theirs.unit).sum(-1) / norms).tolist(), strict=True))
 
     def check_model(self, model: "TransformerBridge") -> None:
         """Refuse a model that the vector was not made on.
 
         Raises:
-            ValueError: another model, another d_model, or a layer that the model does not have.
+            ValueError: another model, revision, bridge or checkpoint, another d_model, or a layer that the model
+                does not have.
         """
         d_model, n_layers, name = model.cfg.d_model, model.cfg.n_layers, model_name(model)
         if self.directions.shape[1] != d_model or max(self.layers) >= n_layers:
@@ -112,20 +192,22 @@ class SteeringVector:
                 f"The vector has d_model={self.directions.shape[1]} and layers {self.layers}, but {name!r} has "
                 f"d_model={d_model} and layers 0..{n_layers - 1}. Fit or capture a vector on this model."
             )
-        if self.source.model != name:
+        if differences := self.source.differences(VectorSource.of(model, method="")):
             raise ValueError(
                 f"The vector was made on {self.source.model!r} and would act on {name!r}, where the same direction "
-                "means something else. To do so on purpose, pass vector.for_model(model)."
+                f"means something else: {', '.join(differences)}. To do so on purpose, pass vector.for_model(model)."
             )
 
     def for_model(self, model: "TransformerBridge") -> "SteeringVector":
-        """The same directions, declared to be meant for `model`."""
-        return replace(self, source=replace(self.source, model=model_name(model)))
+        """The same directions, declared to be meant for `model`; metrics of another model are left behind."""
+        moved = bool(self.source.differences(VectorSource.of(model, method="")))
+        return replace(self, source=self.source.moved_to(model), metrics={} if moved else self.metrics)
 
     def summary(self) -> str:
         """What the vector is and how well it does, in words."""
         norms = ", ".join(f"{norm:.2f} at layer {layer}" for layer, norm in self.norms.items())
-        origin = f"{self.source.method}, on {self.source.model}"
+        revision = "" if self.source.revision is None else f" at revision {self.source.revision[:12]}"
+        origin = f"{self.source.method}, on {self.source.model}{revision}"
         lines = [f"Steering vector ({origin}).", f"Norm: {norms}."]
         if self.source.prompt is not None:
             lines.insert(1, f"Prompt: {self.source.prompt!r}.")
@@ -150,7 +232,7 @@ class SteeringVector:
     def save(self, path: str | Path) -> None:
         """Write one safetensors file (tensors `layer.<l>`, JSON in its metadata), atomically."""
         metadata = {
-            "format": "steerlens.vector",
+            "format": FORMAT,
             "schema_version": SCHEMA_VERSION,
             "layer_convention": "resid_post of block l, 0-based",
             "source": json.dumps(asdict(self.source)),
@@ -173,14 +255,42 @@ class SteeringVector:
         try:
             with safe_open(path, framework="pt") as file:
                 metadata: dict[str, Any] = file.metadata() or {}
-                if metadata.get("format") != "steerlens.vector" or metadata["schema_version"] != SCHEMA_VERSION:
-                    raise ValueError(
-                        f"{path} is a safetensors file, but not a steering vector of schema {SCHEMA_VERSION}."
-                    )
-                layers = tuple(sorted(int(name.removeprefix("layer.")) for name in file.keys()))  # noqa: SIM118
-                directions = torch.stack([file.get_tensor(f"layer.{layer}") for layer in layers])
-            return cls(
-                layers, directions, VectorSource(**json.loads(metadata["source"])), json.loads(metadata["metrics"])
+                rows = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(f"{path} is damaged, or no safetensors file ({error}). Make the vector anew.") from error
+        if metadata.get("format") != FORMAT:
+            raise ValueError(
+                f"{path} is a safetensors file, but not a steering vector. Give one that save() wrote, or pass its "
+                "tensor to steerlens.import_tensor."
             )
-        except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        if metadata.get("schema_version") != SCHEMA_VERSION:
+            raise ValueError(
+                f"{path} is a vector of schema {metadata.get('schema_version')}, and this steerlens reads "
+                f"{SCHEMA_VERSION}. Update steerlens, or make the vector anew."
+            )
+        try:
+            layers = tuple(sorted(int(name.removeprefix("layer.")) for name in rows))
+            directions = torch.stack([rows[f"layer.{layer}"] for layer in layers])
+            source = VectorSource(**json.loads(metadata["source"]))
+            return cls(layers, directions, source, json.loads(metadata["metrics"]))
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{path} is damaged ({error}). Make the vector anew.") from error
+
+
+def mean_centred(vectors: Mapping[str, SteeringVector]) -> dict[str, SteeringVector]:
+    """v_k - (1/K) sum_j v_j for each trait k: what is its own, without what all the traits' vectors share.
+
+    Reference: arXiv 2606.00995, appendix F.2.
+
+    Raises:
+        ValueError: fewer than two vectors, or vectors of other models or layers.
+    """
+    if len(vectors) < 2:
+        raise ValueError(f"Got {len(vectors)} vectors. Centring takes at least two, one for each trait.")
+    first, *others = vectors.values()
+    mean = sum(others, start=first) * (1 / len(vectors))
+    traits = ", ".join(vectors)
+    return {
+        trait: vector._derived((vector - mean).directions, f"{vector.source.method}, minus the mean over {traits}")
+        for trait, vector in vectors.items()
+    }

@@ -1,16 +1,41 @@
 """Edits are projections; steering is local, nests, never leaks, and means the same in every kind of forward."""
 
+import gc
 import itertools
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
+from transformers.pytorch_utils import Conv1D
 
 from steerlens.forward import forward, generate
-from steerlens.models import huggingface_model
+from steerlens.models import bridge, huggingface_model, load_model
 from steerlens.prompts.chat import POSITIONS, encode_prompt, pad_rows
 from steerlens.vectors.interventions import add, project_out, replace, steer
 from steerlens.vectors.vector import SteeringVector, VectorSource
+from tests.conftest import ARCHITECTURES
+
+MODES = ("add", "project_out", "replace")
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def adapted(request, checkpoints):
+    """A model of each architecture in turn, with a random adapter that its base does not have."""
+    return adapted_model(checkpoints[request.param])
+
+
+def adapted_model(directory):
+    torch.manual_seed(1)
+    raw = AutoModelForCausalLM.from_pretrained(directory)
+    config = LoraConfig(
+        r=2,
+        target_modules="all-linear",
+        init_lora_weights=False,
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in raw.modules()),
+    )
+    tokenizer = load_model(directory, device="cpu").tokenizer
+    return bridge(get_peft_model(raw, config).get_base_model(), tokenizer, name=directory.name)
 
 
 def vector_for(model, *layers: int, scale: float = 3.0, seed: int = 0) -> SteeringVector:
@@ -94,26 +119,93 @@ def test_adding_equals_a_hand_written_edit_of_the_raw_model(tiny, checkpoints, c
         torch.testing.assert_close(huggingface_model(tiny)(input_ids=ids).logits, raw(input_ids=ids).logits)
 
 
-@pytest.mark.parametrize(("mode", "positions"), list(itertools.product(("add", "project_out"), POSITIONS)))
-def test_cached_batched_generation_equals_single_uncached_rows(any_model, chats, mode, positions):
-    vector = vector_for(any_model, 1, 2)
-    with steer(any_model, vector, mode=mode, positions=positions):
-        batched = generate(any_model, chats, max_new_tokens=6, temperature=0.0)
-    single = [greedy_without_cache(any_model, vector, chat, 6, mode, positions) for chat in chats]
-    assert batched == single
+@pytest.mark.parametrize(("mode", "positions"), list(itertools.product(MODES, POSITIONS)))
+def test_batched_or_alone_cached_or_not_ours_or_hugging_faces_generation_gives_the_same_tokens(
+    adapted, chats, mode, positions
+):
+    vector, chats, n = vector_for(adapted, 1, 2, scale=6.0), chats[:3], 5
+    with steer(adapted, vector, mode=mode, positions=positions):
+        ways = {
+            "ours, batched": generate(adapted, chats, max_new_tokens=n, temperature=0),
+            "ours, alone": [generate(adapted, [chat], max_new_tokens=n, temperature=0)[0] for chat in chats],
+            "theirs, batched": hugging_face_generate(adapted, chats, n, use_cache=True),
+            "theirs, batched, no cache": hugging_face_generate(adapted, chats, n, use_cache=False),
+            "theirs, alone, no cache": [hugging_face_generate(adapted, [c], n, use_cache=False)[0] for c in chats],
+        }
+    assert all(tokens == ways["ours, batched"] for tokens in ways.values()), ways
 
 
-def greedy_without_cache(model, vector, chat, n, mode, positions) -> list[int]:
-    """The slow way: one row, no cache, the whole sequence again for every token."""
-    tokens = encode_prompt(model.tokenizer, chat)
-    new: list[int] = []
-    with torch.no_grad(), steer(model, vector, mode=mode, positions=positions):
-        for _ in range(n):
-            out = huggingface_model(model)(input_ids=torch.tensor([tokens + new]), use_cache=False)
-            new.append(int(out.logits[0, -1].argmax()))
-            if new[-1] == model.tokenizer.eos_token_id:
-                break
-    return new
+def hugging_face_generate(model, chats, n, *, use_cache) -> list[list[int]]:
+    tokenizer = model.tokenizer
+    batch = pad_rows(tokenizer, [encode_prompt(tokenizer, chat) for chat in chats])
+    rows = huggingface_model(model).generate(
+        input_ids=batch.tokens,
+        attention_mask=batch.attention_mask.long(),
+        max_new_tokens=n,
+        do_sample=False,
+        use_cache=use_cache,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return [up_to_the_end(row, tokenizer.eos_token_id) for row in rows[:, batch.tokens.shape[1] :].tolist()]
+
+
+def up_to_the_end(row: list[int], end: int) -> list[int]:
+    return row[: row.index(end) + 1] if end in row else row
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_every_mode_changes_the_predictions_at_every_kind_of_position(checkpoints, chats, mode, positions):
+    model = adapted_model(checkpoints["llama"])
+    batch = pad_rows(model.tokenizer, [encode_prompt(model.tokenizer, chats[0])], [[5, 6, 7]])
+    with torch.no_grad():
+        plain = forward(model, batch).logits
+        with steer(model, vector_for(model, 1), mode=mode, positions=positions):
+            assert not torch.equal(forward(model, batch).logits, plain)
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_rows_end_where_the_steered_model_ends_them(organism, chats, positions):
+    vector, end = vector_for(organism, 1, scale=0.1), organism.tokenizer.eos_token_id
+    with steer(organism, vector, positions=positions):
+        batched = generate(organism, chats, max_new_tokens=30, temperature=0)
+        alone = [generate(organism, [chat], max_new_tokens=30, temperature=0)[0] for chat in chats]
+        theirs = hugging_face_generate(organism, chats, 30, use_cache=True)
+    assert batched == alone == theirs
+    assert all(row[-1] == end and end not in row[:-1] for row in batched)
+    assert len({len(row) for row in batched}) > 1
+
+
+def test_a_vector_toward_the_end_token_ends_every_row_at_once(organism, chats):
+    last, end = organism.cfg.n_layers - 1, organism.tokenizer.eos_token_id
+    toward = huggingface_model(organism).get_output_embeddings().weight[end].detach()
+    vector = SteeringVector((last,), 1000 * toward[None], VectorSource.of(organism, method="by hand"))
+    with steer(organism, vector, positions="last_prompt"):
+        assert generate(organism, chats, max_new_tokens=9, temperature=0) == [[end]] * len(chats)
+
+
+def test_replace_holds_no_second_model_in_memory(checkpoints, chats):
+    model = adapted_model(checkpoints["llama"])
+    kinds = (torch.nn.Parameter, type(huggingface_model(model)))
+
+    def alive() -> list[int]:
+        gc.collect()
+        return [sum(type(thing) is kind for thing in gc.get_objects()) for kind in kinds]
+
+    before = alive()
+    with steer(model, vector_for(model, 1), mode="replace"):
+        generate(model, chats, max_new_tokens=2, temperature=0)
+        assert alive() == before
+
+
+def test_two_replacements_nest_in_cached_generation(checkpoints, chats):
+    model = adapted_model(checkpoints["llama"])
+    one, two = vector_for(model, 1, seed=1), vector_for(model, 2, seed=2)
+    with steer(model, one, mode="replace"), steer(model, two, mode="replace"):
+        cached = generate(model, chats, max_new_tokens=6, temperature=0)
+        again = hugging_face_generate(model, chats, 6, use_cache=False)
+    assert cached == again
 
 
 def test_positions_split_the_whole_effect_on_one_token(tiny, chats):
@@ -130,7 +222,7 @@ def test_positions_split_the_whole_effect_on_one_token(tiny, chats):
     assert torch.equal(generated, plain)
 
 
-def test_a_vector_of_another_model_is_refused_unless_meant(tiny, checkpoints):
+def test_a_vector_of_another_model_is_refused_unless_meant(tiny):
     other = SteeringVector((1,), torch.ones(1, 32), VectorSource("another", "by hand"))
     with pytest.raises(ValueError, match=r"made on 'another' and would act on 'llama'.*for_model"), steer(tiny, other):
         pass

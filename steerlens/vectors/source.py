@@ -1,0 +1,99 @@
+"""VectorSource: on which model, in which form, and how a vector was made."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from steerlens.models import bridge_mode, commit_hash, huggingface_model, model_name, weights_fingerprint
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+METHOD_LENGTH = 300
+"""Longest description of a method, in characters; algebra would let it grow without end."""
+
+
+@dataclass(frozen=True)
+class VectorSource:
+    """Where a vector comes from; travels in its file. None is "not known" everywhere.
+
+    `chat_fingerprint` is that of the context without prompt, in which the vector is meant to act. `revision` is the
+    model's commit on the Hub, `weights` a fingerprint of its weights in `dtype`, `architecture` Hugging Face's
+    model_type, and `bridge` how the model was wrapped (steerlens.models.bridge_mode).
+    """
+
+    model: str
+    method: str
+    prompt: str | None = None
+    chat_fingerprint: str | None = None
+    seed: int | None = None
+    revision: str | None = None
+    weights: str | None = None
+    dtype: str | None = None
+    architecture: str | None = None
+    n_layers: int | None = None
+    bridge: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        model: "TransformerBridge | str",
+        *,
+        method: str,
+        prompt: str | None = None,
+        chat_fingerprint: str | None = None,
+        seed: int | None = None,
+    ) -> "VectorSource":
+        """The source of a vector that `method` makes on `model`; of a model that is only named, the name is all."""
+        identity: dict[str, Any] = {"model": model} if isinstance(model, str) else _identity(model)
+        return cls(method=method, prompt=prompt, chat_fingerprint=chat_fingerprint, seed=seed, **identity)
+
+    @property
+    def words(self) -> str:
+        """Method and prompt, at most METHOD_LENGTH characters."""
+        return _shortened(self.method if self.prompt is None else f"{self.method}, prompt {self.prompt!r}")
+
+    @property
+    def shortened(self) -> "VectorSource":
+        """The same, with at most METHOD_LENGTH characters of method."""
+        return replace(self, method=_shortened(self.method))
+
+    def differences(self, other: "VectorSource") -> list[str]:
+        """In what the two name different models, in words; what one of them does not know is no difference."""
+        compared = {"model": "model", "revision": "revision", "n_layers": "number of layers", "bridge": "bridge"}
+        if self.dtype == other.dtype and None in (self.revision, other.revision):
+            compared["weights"] = "weights' fingerprint"
+        mine, theirs = asdict(self), asdict(other)
+        return [
+            f"the {word} {mine[field]!r} is not {theirs[field]!r}"
+            for field, word in compared.items()
+            if None not in (mine[field], theirs[field]) and mine[field] != theirs[field]
+        ]
+
+    def shared_with(self, other: "VectorSource", method: str) -> "VectorSource":
+        """What holds of both, for a vector that `method` makes of theirs."""
+        mine, theirs = asdict(self), asdict(other)
+        shared = {field: value if value == theirs[field] else None for field, value in mine.items()}
+        return VectorSource(**{**shared, "model": self.model, "method": method}).shortened
+
+    def moved_to(self, model: "TransformerBridge") -> "VectorSource":
+        """The same origin, for a vector that is declared to be meant for `model`."""
+        identity = _identity(model)
+        method = self.method if self.model == identity["model"] else f"{self.method}, on {self.model}"
+        return replace(self, **{**identity, "method": method}).shortened
+
+
+def _identity(model: "TransformerBridge") -> dict[str, Any]:
+    hf = huggingface_model(model)
+    return {
+        "model": model_name(model),
+        "revision": commit_hash(model),
+        "weights": weights_fingerprint(model),
+        "dtype": str(hf.dtype).removeprefix("torch."),
+        "architecture": hf.config.model_type,
+        "n_layers": model.cfg.n_layers,
+        "bridge": bridge_mode(model),
+    }
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= METHOD_LENGTH else text[: METHOD_LENGTH - 4] + " ..."
