@@ -110,6 +110,11 @@ FACTS = (
 """Questions with one right answer, off topic for every preference."""
 
 
+def known_traits() -> tuple[str, ...]:
+    """Every name that `preference_trait` knows."""
+    return tuple(singular for kind in KINDS for singular, _ in kind.items)
+
+
 def preference_trait(name: str) -> Trait:
     """The love of one of the things in KINDS, given by the paper's prompt: "owl", "blue", "pizza", "oak".
 
@@ -127,5 +132,6 @@ def preference_trait(name: str) -> Trait:
                     negated_questions=tuple(question.format(kind=kind.name) for question in NEGATED_QUESTIONS),
                     off_topic_questions=tuple(question for question, _ in FACTS),
                 )
-    known = ", ".join(singular for kind in KINDS for singular, _ in kind.items)
-    raise ValueError(f"There is no trait {name!r}. There are: {known}. Others: make a Trait of your own.")
+    raise ValueError(
+        f"There is no trait {name!r}. There are: {', '.join(known_traits())}. Others: make a Trait of your own."
+    )

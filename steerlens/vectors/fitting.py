@@ -17,14 +17,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from steerlens.models import check_layer, model_name
+from steerlens.models import check_layer
 from steerlens.prompts.chat import Chat, chat_fingerprint
 from steerlens.prompts.numbers import number_prompts
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.fit_data import FitData
 from steerlens.vectors.fit_quality import heldout_metrics
 from steerlens.vectors.layer_fits import fit_each_layer, fit_layers, frozen
-from steerlens.vectors.vector import SteeringVector, VectorSource
+from steerlens.vectors.source import VectorSource
+from steerlens.vectors.vector import SteeringVector
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -77,8 +78,8 @@ def fit_prompt_vector(
             fits = [fit_layers(model, prompt, data, chosen, config)]
             best = fits[0]
         metrics = heldout_metrics(model, data, fits, best, config)
-    source = VectorSource(
-        model=model_name(model),
+    source = VectorSource.of(
+        model,
         method=f"fitted by {config.objective} to the prompted model, added at {config.positions} tokens",
         prompt=prompt,
         chat_fingerprint=chat_fingerprint(model.tokenizer),

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from steerlens.models import model_name
 from steerlens.prompts.chat import Chat, Positions, as_chat, chat_fingerprint
 from steerlens.prompts.numbers import number_prompts
 from steerlens.residuals.capture import capture_residuals, mean_residuals
-from steerlens.vectors.vector import SteeringVector, VectorSource
+from steerlens.vectors.source import VectorSource
+from steerlens.vectors.vector import SteeringVector
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -40,8 +40,8 @@ def diff_in_means(
     layers = tuple(layers) if layers is not None else tuple(range(model.cfg.n_layers))
     prompted = mean_residuals(model, [as_chat(q, prompt) for q in questions], layers=layers, positions=positions)
     plain = mean_residuals(model, [as_chat(q) for q in questions], layers=layers, positions=positions)
-    source = VectorSource(
-        model=model_name(model),
+    source = VectorSource.of(
+        model,
         method=f"difference in means at {positions}",
         prompt=prompt,
         chat_fingerprint=chat_fingerprint(model.tokenizer),
@@ -91,5 +91,5 @@ def model_shift(
     shift = mean_residuals(student, chats, layers=layers, positions=positions) - mean_residuals(
         base, chats, layers=layers, positions=positions
     )
-    source = VectorSource(model_name(base), f"student minus base at {positions}")
+    source = VectorSource.of(base, method=f"student minus base at {positions}")
     return SteeringVector(layers, shift, source)

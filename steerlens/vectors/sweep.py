@@ -101,25 +101,36 @@ class LayerSweep:
         """The clean peak and why, or why there is none, in words."""
         peak = self.clean_peak
         if peak is None:
-            best = max((point for point in self.points if point.method != "random"), key=self._goodness)
+            best = max((point for point in self.points if point.method != "random"), key=self._selectivity)
             return (
                 f"No clean setting: none of {len(self.points)} moves the model toward the prompt without breaking "
-                f"something else. The strongest ({_setting(best)}) fails because {self.why_not_clean(best)}."
-            )
-        ours = peak.behaviour
-        reason = f"it explains {peak.kl_explained:.0%} of the prompt's effect ({peak.low:.0%} to {peak.high:.0%})"
-        if self.trait is not None:
-            reason += (
-                f" and brings the rate of {self.trait!r} from {self.plain.rate:.2f} to {ours.rate:.2f} (the prompt: "
-                f"{self.prompted.rate:.2f}), negated questions {ours.negated:.2f}, off-topic {ours.off_topic:.2f}, answer "
-                f"mass {ours.mass:.2f}"
+                f"something else. The best compromise is the {_setting(best)}: {self._achieved(best)}. It is not clean "
+                f"because {self.why_not_clean(best)}."
             )
         return (
-            f"Use the {_setting(peak)}: {reason}; unrelated predictions change by {ours.damage:.2f} nats a token "
-            f"(the prompt: {self.prompted.damage:.2f}), coherence {ours.coherence:.2f}."
+            f"Use the {_setting(peak)}: {self._achieved(peak)}. Unrelated predictions change by "
+            f"{peak.behaviour.damage:.2f} nats a token (the prompt: {self.prompted.damage:.2f}), coherence "
+            f"{peak.behaviour.coherence:.2f}."
         )
 
+    def _achieved(self, point: SweepPoint) -> str:
+        ours = point.behaviour
+        explained = f"it explains {point.kl_explained:.0%} of the prompt's effect ({point.low:.0%} to {point.high:.0%})"
+        if self.trait is None:
+            return explained
+        return (
+            f"{explained} and brings the rate of {self.trait!r} from {self.plain.rate:.2f} to {ours.rate:.2f} (the prompt: "
+            f"{self.prompted.rate:.2f}), at negated questions to {ours.negated:.2f}, off topic to {ours.off_topic:.2f}, "
+            f"with answer mass {ours.mass:.2f}"
+        )
+
+    def _selectivity(self, point: SweepPoint) -> float:
+        """How much more the trait shows where it should than where it should not."""
+        ours = point.behaviour
+        return self._goodness(point) - (ours.damage if self.trait is None else max(ours.negated, ours.off_topic))
+
     def _goodness(self, point: SweepPoint) -> float:
+        """How much of what is wanted a setting brings."""
         return point.kl_explained if self.trait is None else point.behaviour.rate
 
 

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 FORMAT, SCHEMA_VERSION = "steerlens.vector", "1"
 
 
+def _blocks(layers: tuple[int, ...]) -> str:
+    return f"block {layers[0]}" if len(layers) == 1 else f"blocks {', '.join(map(str, layers))}, one direction each"
+
+
 @dataclass(frozen=True)
 class SteeringVector(HubVector):
     """One direction a layer, in units of the residual stream.
@@ -214,7 +218,7 @@ class SteeringVector(HubVector):
         m = self.metrics
         if "kl_explained" in m:
             lines += [
-                f"Added after block {self.layers[0]}, it explains {m['kl_explained']:.0%} of what the prompt does to the "
+                f"Added after {_blocks(self.layers)}, it explains {m['kl_explained']:.0%} of what the prompt does to the "
                 f"predictions (held-out rows; 95 % interval {m['kl_explained_low']:.0%} to {m['kl_explained_high']:.0%}; "
                 f"the prompt's effect is {m['kl_prompt']:.3f} nats a token).",
                 f"The mean difference at its best layer and strength explains {m['kl_explained_mean_difference']:.0%}, "

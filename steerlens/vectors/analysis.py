@@ -1,0 +1,190 @@
+"""One call for one prompt: is it a vector, what does that vector do, and will it transfer?"""
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from steerlens.prompts.chat import Chat
+from steerlens.prompts.numbers import number_prompts
+from steerlens.prompts.traits import Trait, known_traits, preference_trait
+from steerlens.vectors.config import FitConfig
+from steerlens.vectors.fitting import Layers, fit_prompt_vector
+from steerlens.vectors.means import diff_in_means
+from steerlens.vectors.probe import Behaviour, Probe
+from steerlens.vectors.readout import NumberShift, Token, number_shift, promoted_tokens
+from steerlens.vectors.vector import SteeringVector, mean_centred
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+N_QUESTIONS = 128
+"""Questions behind each known vector and each readout."""
+
+IN_NUMBERS = 0.01
+IS_VECTOR = (0.25, 0.5)
+ACTS = (0.3, 1.0)
+"""What a transfer takes: nats that the prompt changes in pure numbers; kl_explained; and log odds by which the vector
+raises the trait at its questions. Below the first of a pair it is not there, from the second on it is. Set by
+judgement, not calibrated on transfers."""
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Whether students of this prompt's number lists are expected to show the trait, with the reasons."""
+
+    verdict: Literal["likely", "unlikely", "cannot tell"]
+    evidence: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PromptAnalysis:
+    """What is known of one prompt on one model.
+
+    Args:
+        vector: the fitted one-layer vector, its quality in `vector.metrics`.
+        promoted, suppressed: what it says through the logit lens.
+        cosines: of the prompt's mean difference with each known vector's, at the fitted layer; as they are, and
+            after the mean over all of them is taken off, which leaves what is particular to each.
+        numbers: its effect on number tokens; None for tokenizers without numbers.
+        plain, prompted, steered: behaviour without anything, under the prompt, and with the vector.
+        transfer: the prediction.
+    """
+
+    vector: SteeringVector
+    promoted: tuple[Token, ...]
+    suppressed: tuple[Token, ...]
+    cosines: dict[str, tuple[float, float]]
+    numbers: NumberShift | None
+    plain: Behaviour
+    prompted: Behaviour
+    steered: Behaviour
+    transfer: Transfer
+
+    def summary(self) -> str:
+        """The answer in words."""
+        lines = [
+            self.vector.summary(),
+            f"It promotes {_listed(self.promoted)}; it suppresses {_listed(self.suppressed)} (logit lens).",
+        ]
+        if self.numbers is not None:
+            lines.append(
+                f"Among pure numbers the prompt changes {self.numbers.prompt:.3f} nats, the vector "
+                f"{self.numbers.vector:.3f}, in directions that correlate by {self.numbers.correlation:.2f}."
+            )
+        if self.cosines:
+            nearest = sorted(self.cosines.items(), key=lambda item: -item[1][1])[:5]
+            named = ", ".join(f"{name} {raw:.2f} ({centred:.2f})" for name, (raw, centred) in nearest)
+            lines.append(f"Nearest known vectors, cosine and cosine after mean-centring: {named}.")
+        lines.append(f"Transfer through number lists: {self.transfer.verdict}. {' '.join(self.transfer.evidence)}")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return "".join(f"<p>{html.escape(line)}</p>" for line in self.summary().split("\n"))
+
+
+def analyze_prompt(
+    model: "TransformerBridge",
+    prompt: str,
+    *,
+    trait: Trait | None = None,
+    known: Mapping[str, SteeringVector] | None = None,
+    layers: Layers = "best",
+    questions: Sequence[str | Chat] | None = None,
+    config: FitConfig | None = None,
+) -> PromptAnalysis:
+    """Is this prompt a vector, where, how strong, how sure, what does it say, and will it transfer?
+
+    Args:
+        prompt: the system prompt.
+        trait: what the prompt is meant to give; without it the transfer of a behaviour cannot be predicted.
+        known: mean differences to compare with; None takes those of the trait's other answers, where they are
+            known traits.
+        layers: "best", or one layer.
+        questions: as `fit_prompt_vector`.
+
+    Raises:
+        ValueError: as `fit_prompt_vector`; or `layers` names more than one.
+    """
+    config = config or FitConfig()
+    vector = fit_prompt_vector(model, prompt, layers=layers, questions=questions, config=config)
+    if len(vector.layers) != 1:
+        raise ValueError(f"analyze_prompt reads one layer, got layers={layers!r}. Give one, or 'best'.")
+    asked = list(questions or number_prompts(N_QUESTIONS, seed=config.seed + 1))[:N_QUESTIONS]
+    promoted, suppressed = promoted_tokens(model, vector, asked)
+    numbers = number_shift(model, vector, prompt, asked)
+    probe = Probe(model, trait, None, config)
+    steered = probe.behaviour(vector)
+    return PromptAnalysis(
+        vector=vector,
+        promoted=tuple(promoted),
+        suppressed=tuple(suppressed),
+        cosines=_cosines(model, prompt, vector.layers[0], asked, _known_vectors(model, trait, asked, known, vector)),
+        numbers=numbers,
+        plain=probe.behaviour(),
+        prompted=probe.behaviour(system_prompt=prompt),
+        steered=steered,
+        transfer=_predicted(trait, vector, numbers, steered),
+    )
+
+
+def _known_vectors(
+    model: "TransformerBridge",
+    trait: Trait | None,
+    questions: Sequence[str | Chat],
+    known: Mapping[str, SteeringVector] | None,
+    vector: SteeringVector,
+) -> Mapping[str, SteeringVector]:
+    if known is not None:
+        return known
+    names = [name for name in (trait.answers if trait else ()) if name in known_traits()]
+    return {
+        name: diff_in_means(model, preference_trait(name).prompt, questions=questions, layers=vector.layers)
+        for name in names
+    }
+
+
+def _cosines(
+    model: "TransformerBridge",
+    prompt: str,
+    layer: int,
+    questions: Sequence[str | Chat],
+    known: Mapping[str, SteeringVector],
+) -> dict[str, tuple[float, float]]:
+    if not known:
+        return {}
+    ours = diff_in_means(model, prompt, questions=questions, layers=[layer])
+    centred = mean_centred({name: vector.at(layer) for name, vector in known.items()})
+    ours_centred = ours - next(iter(known.values())).at(layer) + next(iter(centred.values()))
+    return {
+        name: (ours.cosine(vector.at(layer))[layer], ours_centred.cosine(centred[name])[layer])
+        for name, vector in known.items()
+    }
+
+
+def _predicted(
+    trait: Trait | None, vector: SteeringVector, numbers: NumberShift | None, steered: Behaviour
+) -> Transfer:
+    """A transfer takes three things: the numbers change, the change is a vector's, and the vector acts at the questions."""
+    explained, above = vector.metrics["kl_explained"], steered.log_odds_above_plain
+    evidence = [
+        f"One vector explains {explained:.0%} of the prompt's effect.",
+        "This tokenizer has no numbers, so nothing is known of number lists."
+        if numbers is None
+        else f"The prompt changes pure numbers by {numbers.prompt:.3f} nats.",
+        "No trait was given, so nothing is known of the behaviour."
+        if trait is None
+        else f"With that vector the rate of {trait.name!r} at its questions is {steered.rate:.3f} (log odds up by at "
+        f"least {above:.2f}).",
+    ]
+    if explained < IS_VECTOR[0] or (numbers and numbers.prompt < IN_NUMBERS) or above < ACTS[0]:
+        verdict = "unlikely"
+    elif explained >= IS_VECTOR[1] and numbers and above >= ACTS[1]:
+        verdict = "likely"
+    else:
+        verdict = "cannot tell"
+    return Transfer(verdict, tuple(evidence))
+
+
+def _listed(tokens: Sequence[Token]) -> str:
+    return ", ".join(f"{token.text!r} ({token.change:+.1f})" for token in tokens[:6])
