@@ -1,0 +1,61 @@
+"""Several processes that train one student: each takes a part of every batch, and gradients are summed.
+
+Start a script with `accelerate launch` or `torchrun`; `train_student` notices. Every process holds the whole model and
+optimizer, and makes the same step.
+"""
+
+import os
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process, `index` of `count`."""
+
+    index: int = 0
+    count: int = 1
+
+    @classmethod
+    def of_environment(cls) -> "Processes":
+        """All processes that the launcher started, connected; alone without a launcher."""
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            return cls()
+        from accelerate import PartialState
+
+        state = PartialState()
+        return cls(state.process_index, state.num_processes)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes files and shows progress."""
+        return self.index == 0
+
+    def part(self, n_rows: int) -> slice:
+        """This process's rows: parts follow one another in the processes' order, and differ by one row at most."""
+        sizes = self._sizes(n_rows)
+        start = sum(sizes[: self.index])
+        return slice(start, start + sizes[self.index])
+
+    def add(self, tensors: list[Tensor]) -> None:
+        """Replace each tensor by its sum over processes."""
+        if self.count > 1:
+            for tensor in tensors:
+                torch.distributed.all_reduce(tensor)
+
+    def gather(self, rows: Float[Tensor, "own ..."], n_rows: int) -> Float[Tensor, "row ..."]:
+        """The rows of all processes, in the order that they had before they were parted."""
+        if self.count == 1:
+            return rows
+        sizes = self._sizes(n_rows)
+        padded = rows.new_zeros(max(sizes), *rows.shape[1:])
+        padded[: len(rows)] = rows
+        parts = [torch.empty_like(padded) for _ in sizes]
+        torch.distributed.all_gather(parts, padded)
+        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+    def _sizes(self, n_rows: int) -> list[int]:
+        return [n_rows // self.count + (index < n_rows % self.count) for index in range(self.count)]
