@@ -1,6 +1,6 @@
 """Several processes that train one student: each takes a part of every batch, and gradients are summed.
 
-Start a script with `accelerate launch` or `torchrun`; `train_student` notices. Every process holds the whole model and
+Start a script with `torchrun` or `accelerate launch`; `train_student` notices. Every process holds the whole model and
 optimizer, and makes the same step.
 """
 
@@ -20,13 +20,24 @@ class Processes:
     count: int = 1
 
     @classmethod
-    def of_environment(cls) -> "Processes":
-        """All processes that the launcher started, connected; alone without a launcher."""
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    def of_environment(cls, device: torch.device) -> "Processes":
+        """All processes that the launcher started, connected (gloo on CPUs); alone without a launcher.
+
+        Raises:
+            RuntimeError: the launcher started several processes that cannot be connected for `device`.
+        """
+        wanted = int(os.environ.get("WORLD_SIZE", "1"))
+        if wanted == 1:
             return cls()
         from accelerate import PartialState
 
-        state = PartialState()
+        state = PartialState(cpu=device.type == "cpu")
+        if state.num_processes != wanted:
+            raise RuntimeError(
+                f"The launcher started {wanted} processes, but for the student on {device} accelerate connects "
+                f"{state.num_processes}. Load the model on each process's own device, and create PartialState, if at "
+                "all, with cpu=True for students on CPUs."
+            )
         return cls(state.process_index, state.num_processes)
 
     @property

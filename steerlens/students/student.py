@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steerlens.files import atomic_directory, write_json
-from steerlens.models import bridge, huggingface_model, model_name, unwrapped
+from steerlens.models import bridge, huggingface_model, model_name, parameters_device, unwrapped
 from steerlens.students.config import TrainConfig
+from steerlens.students.processes import Processes
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -38,8 +39,11 @@ class Student:
     def save(self, directory: str | Path) -> None:
         """Write a peft adapter, or for full fine-tuning a Hugging Face model, with tokenizer and student.json.
 
-        Plain transformers and peft load it; so does `load_model(base, adapter=directory)`.
+        Plain transformers and peft load it; so does `load_model(base, adapter=directory)`. Of several processes, the
+        main one writes.
         """
+        if not Processes.of_environment(parameters_device(self.model)).is_main:
+            return
         with atomic_directory(directory) as temporary, unwrapped(huggingface_model(self.model)):
             self._saveable.save_pretrained(temporary)
             self.model.tokenizer.save_pretrained(temporary)

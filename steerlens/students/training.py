@@ -74,7 +74,7 @@ def train_student(
     The student sees each sample's prompt without any system prompt, and the loss covers the completion alone.
 
     With `config.state_every`, a training that was killed at any moment goes on when it is called again with the same
-    arguments, and ends as it would have, bit for bit on one machine. Started by `accelerate launch` or `torchrun`,
+    arguments, and ends as it would have, bit for bit on one machine. Started by `torchrun` or `accelerate launch`,
     the processes share each batch.
 
     Args:
@@ -91,7 +91,7 @@ def train_student(
         FloatingPointError: the loss became NaN or infinite; says at which step.
     """
     config = config or TrainConfig()
-    rows, processes = encode_samples(model, samples), Processes.of_environment()
+    rows, processes = encode_samples(model, samples), Processes.of_environment(parameters_device(model))
     n_steps = config.epochs * math.ceil(len(rows) / config.batch_size)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_seeded(model, config.seed))
