@@ -22,8 +22,9 @@ from steerlens.prompts.numbers import number_prompts
 from steerlens.prompts.traits import Trait, preference_trait
 from steerlens.samples.sample_set import SampleSet
 from steerlens.students.config import TrainConfig
+from steerlens.students.step import TrainStep
 from steerlens.students.student import Student
-from steerlens.students.training import TrainStep, train_student
+from steerlens.students.training import train_student
 from steerlens.vectors.means import model_shift
 from steerlens.vectors.vector import SteeringVector
 

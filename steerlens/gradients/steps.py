@@ -21,7 +21,7 @@ from steerlens.vectors.vector import SteeringVector
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-    from steerlens.students.training import TrainStep
+    from steerlens.students.step import TrainStep
 
 KIND = "step-trace"
 

@@ -9,7 +9,8 @@ from steerlens.models import huggingface_model, model_name, unwrapped
 from steerlens.samples.sample_set import SampleSet
 from steerlens.students.config import TrainConfig
 from steerlens.students.scales import AdamScales
-from steerlens.students.training import TrainStep, train_student
+from steerlens.students.step import TrainStep
+from steerlens.students.training import train_student
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

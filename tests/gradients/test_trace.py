@@ -12,7 +12,8 @@ from steerlens.gradients.trace import GradientTrace
 from steerlens.prompts.chat import POSITIONS, as_chat, encode_completion, encode_prompt, pad_rows
 from steerlens.students.config import TrainConfig
 from steerlens.students.losses import completion_losses
-from steerlens.students.training import TrainStep, train_student
+from steerlens.students.step import TrainStep
+from steerlens.students.training import train_student
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.vector import SteeringVector
 
