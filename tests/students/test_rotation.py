@@ -22,24 +22,35 @@ def trained(student) -> torch.Tensor:
 
 
 def largest_difference(model, samples, config: TrainConfig) -> tuple[float, float]:
-    """Between trained weights without and with rotation; and how far training moved them, for comparison."""
+    """Between trained weights without and with rotation; and how far training moved B, which starts at 0."""
     plain, rotated = (train_student(model, samples, replace(config, rotation_seed=seed)) for seed in (None, 7))
     assert len(plain.losses) == 50
-    unmoved = train_student(model, samples, replace(config, learning_rate=1e-12))
-    return float((trained(plain) - trained(rotated)).abs().max()), float(
-        (trained(plain) - trained(unmoved)).abs().max()
-    )
+    moved = max(float(p.detach().abs().max()) for n, p in huggingface_model(plain.model).named_parameters() if "lora_B" in n)
+    return float((trained(plain) - trained(rotated)).abs().max()), moved
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "sgd_momentum", "normalized_sgd"])
-def test_fifty_steps_of_sgd_end_at_the_same_weights_in_either_basis(tiny, samples, optimizer):
-    rate = {"sgd": 0.2, "sgd_momentum": 0.02, "normalized_sgd": 0.02}[optimizer]  # where rounding does not grow
+@pytest.mark.parametrize(
+    ("optimizer", "rate"),  # rates at which rounding errors do not grow
+    [
+        ("sgd", 0.2),
+        pytest.param("sgd_momentum", 0.02, marks=pytest.mark.slow),
+        pytest.param("normalized_sgd", 0.02, marks=pytest.mark.slow),
+    ],
+)
+def test_fifty_steps_of_sgd_end_at_the_same_weights_in_either_basis(tiny, samples, optimizer, rate):
     different, moved = largest_difference(tiny, samples, replace(FIFTY_STEPS, optimizer=optimizer, learning_rate=rate))
     assert different < 1e-6
     assert moved > 1e-2
 
 
-@pytest.mark.parametrize(("optimizer", "rate"), [("adamw", 1e-2), ("rmsprop", 1e-3), ("signsgd", 1e-3)])
+@pytest.mark.parametrize(
+    ("optimizer", "rate"),
+    [
+        ("adamw", 1e-2),
+        pytest.param("rmsprop", 1e-3, marks=pytest.mark.slow),
+        pytest.param("signsgd", 1e-3, marks=pytest.mark.slow),
+    ],
+)
 def test_fifty_steps_of_an_optimizer_of_single_coordinates_do_not(tiny, samples, optimizer, rate):
     different, moved = largest_difference(tiny, samples, replace(FIFTY_STEPS, optimizer=optimizer, learning_rate=rate))
     assert different > 0.1 * moved
