@@ -45,21 +45,6 @@ def test_watching_steps_does_not_change_the_training_and_can_be_rare(tiny, vecto
     assert recorder.trace.steps == (0, 3)
 
 
-def test_a_small_step_of_plain_descent_moves_along_the_gradients_pull(tiny, samples, vector, probes):
-    """First order: for full-batch SGD the loss itself falls, so on its own rows the step goes where the pull says."""
-    gradient = {}
-
-    def keep(step) -> None:
-        gradient.update(norm=step.gradient_norm, loss=float(step.row_losses.mean()))
-
-    config = replace(
-        CONFIG, method="full", optimizer="sgd", learning_rate=1e-4, epochs=1, batch_size=10, clip_norm=None
-    )
-    student = train_student(tiny, samples, config, heldout=samples, on_step=keep)
-    start = train_student(tiny, samples, replace(config, learning_rate=1e-12), heldout=samples)
-    assert student.heldout_loss - start.heldout_loss == pytest.approx(-1e-4 * gradient["norm"] ** 2, rel=0.05)
-
-
 def test_a_step_trace_survives_its_file(tiny, vector, samples, probes, tmp_path):
     recorder = trace_steps(tiny, vector, probes, every=2)
     train_student(tiny, samples, CONFIG, on_step=recorder.before, on_update=recorder.after)

@@ -25,7 +25,9 @@ def largest_difference(model, samples, config: TrainConfig) -> tuple[float, floa
     """Between trained weights without and with rotation; and how far training moved B, which starts at 0."""
     plain, rotated = (train_student(model, samples, replace(config, rotation_seed=seed)) for seed in (None, 7))
     assert len(plain.losses) == 50
-    moved = max(float(p.detach().abs().max()) for n, p in huggingface_model(plain.model).named_parameters() if "lora_B" in n)
+    moved = max(
+        float(p.detach().abs().max()) for n, p in huggingface_model(plain.model).named_parameters() if "lora_B" in n
+    )
     return float((trained(plain) - trained(rotated)).abs().max()), moved
 
 
