@@ -3,18 +3,19 @@
 Both fit one vector to the same rows with the same optimizer, learning rates, batch size and number of steps, from
 the same start. The plain loop is what one writes first: each step runs the prompted model, then the whole model with
 the vector added by a hook, takes every position's logits, and descends on the KL at completion tokens. A second
-plain loop computes the prompted model's predictions once and keeps them. Times are CPU seconds of one thread, interleaved; the engine's include
-everything: targets, residuals, validation. Memory is the peak above the loaded model, each in a process of its own.
+plain loop computes the prompted model's predictions once and keeps them. Times are CPU seconds of one thread,
+interleaved; the engine's include everything: targets, residuals, validation. Memory is the peak above the loaded
+model and the rows, each loop in a process of its own (Linux).
 """
 
 import argparse
 import functools
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 os.environ["TQDM_DISABLE"] = "1"
@@ -54,6 +55,7 @@ def main() -> None:
     model, questions = _model(), number_prompts(2 * CONFIG.n_rows, seed=0)
     rows = answered(model, PROMPT, questions, CONFIG)
     if alone:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
         before = _peak_memory()
         LOOPS[alone[0]](model, questions, rows, int(alone[1]))
         print(_peak_memory() - before)
@@ -104,7 +106,9 @@ def _kl_explained(model: Any, data: FitData, vector: Tensor, layer: int) -> floa
 
 
 def _peak_memory() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Megabytes that were resident at most (Linux)."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 Rows = list[list[FitRow]]
