@@ -86,9 +86,13 @@ def _residual_batches(
 
 
 def read_residuals(
-    model: "TransformerBridge", batch: TokenBatch, layers: Sequence[int], positions: Positions
+    model: "TransformerBridge", batch: TokenBatch, layers: Sequence[int], positions: Positions, *, first: bool = False
 ) -> LayerResiduals:
-    """One forward; the residuals at `positions` of every row, in row order, still on the device."""
+    """One forward; the residuals at `positions` of every row, in row order, still on the device.
+
+    Args:
+        first: before the edits of a steering that is on, not after them.
+    """
     mask = batch.position_mask(positions)
     seen: LayerResiduals = {}
 
@@ -98,6 +102,6 @@ def read_residuals(
 
         return read
 
-    with watch_residuals(model, {layer: keep(layer) for layer in layers}):
+    with watch_residuals(model, {layer: keep(layer) for layer in layers}, first=first):
         forward(model, batch, logits_to_keep=1)
     return seen

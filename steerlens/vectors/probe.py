@@ -67,6 +67,9 @@ class Probe:
     Args:
         trait: whose questions are asked; None asks none.
         unrelated: user turns that the prompt is not about; None takes questions of fact.
+
+    Raises:
+        ValueError: `unrelated` is empty, or a question cannot be rendered.
     """
 
     def __init__(
@@ -78,6 +81,8 @@ class Probe:
     ) -> None:
         self._model, self._trait, self._config = model, trait, config
         questions = list(unrelated) if unrelated is not None else [question for question, _ in FACTS]
+        if not questions:
+            raise ValueError("Got no unrelated questions. Give at least one, or None for questions of fact.")
         self._questions = [questions[row % len(questions)] for row in range(max(N_UNRELATED, len(questions)))]
         self._completions = self._write(None)
         batch = self._batch(None, self._completions)
