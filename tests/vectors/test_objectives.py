@@ -48,9 +48,7 @@ def test_every_objective_is_its_formula(objective, sampled):
 
 
 @pytest.mark.parametrize("objective", FORMULAS)
-def test_every_objective_is_its_formula_on_the_kept_tokens_and_the_rest(
-    objective, sampled, many_tokens_count_as_large
-):
+def test_every_objective_is_its_formula_on_the_kept_tokens_and_the_rest(objective, sampled, many_tokens_count_as_large):
     target, prediction = drawn(0), drawn(1)
     ours = token_loss(objective, Targets.of(target, sampled, top_k=5), prediction)
 
@@ -147,7 +145,10 @@ def test_small_vocabularies_are_whole_and_so_is_one_that_top_k_covers(sampled, m
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"objective": "kl"}, "objective='kl' is not known. Allowed: forward_kl, reverse_kl, cross_entropy, centred_mse"),
+        (
+            {"objective": "kl"},
+            "objective='kl' is not known. Allowed: forward_kl, reverse_kl, cross_entropy, centred_mse",
+        ),
         ({"positions": "last"}, "positions='last' is not known. Allowed: all, prompt, last_prompt, generated"),
         ({"parametrization": "polar"}, "parametrization='polar' is not known. Allowed: free, direction_and_strength"),
         ({"steps": 0}, "steps=0 has to be a whole number, 1 or more"),
