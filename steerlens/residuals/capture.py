@@ -66,7 +66,6 @@ def mean_residuals(
     return (total / count).float()
 
 
-@torch.no_grad()
 def _residual_batches(
     model: "TransformerBridge",
     chats: Sequence[Chat],
@@ -85,6 +84,7 @@ def _residual_batches(
         yield read_residuals(model, batch.to(parameters_device(model)), layers, positions)
 
 
+@torch.no_grad()
 def read_residuals(
     model: "TransformerBridge", batch: TokenBatch, layers: Sequence[int], positions: Positions, *, first: bool = False
 ) -> LayerResiduals:

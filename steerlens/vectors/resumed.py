@@ -92,7 +92,6 @@ class ResumedRows:
         return float(total / count)
 
 
-@torch.no_grad()
 def _whole_residuals(
     model: "TransformerBridge", rows: FitRows, layers: Sequence[int]
 ) -> dict[int, Float[Tensor, "batch pos d_model"]]:
