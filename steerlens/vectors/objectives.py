@@ -60,6 +60,13 @@ def _coarsened(
     return torch.cat([logits.gather(-1, kept), rest], dim=-1) - logits.logsumexp(-1, keepdim=True)
 
 
+def token_log_probs(
+    logits: Float[Tensor, "token d_vocab"], tokens: Int[Tensor, " token"]
+) -> Float[Tensor, " token"]:
+    """Log-probability of the token that follows."""
+    return logits.gather(-1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+
+
 def token_loss(
     objective: Objective, targets: Targets, logits: Float[Tensor, "token d_vocab"]
 ) -> Float[Tensor, " token"]:
@@ -73,7 +80,7 @@ def token_loss(
                                                                     logits alike costs nothing
     """
     if objective == "cross_entropy":
-        return logits.logsumexp(-1) - logits.gather(-1, targets.sampled[:, None])[:, 0]
+        return -token_log_probs(logits, targets.sampled)
     target, prediction = targets.log_probs, targets.of_prediction(logits)
     if objective == "forward_kl":
         return (target.exp() * (target - prediction)).sum(-1)

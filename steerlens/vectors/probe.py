@@ -17,7 +17,7 @@ from steerlens.prompts.chat import Chat, TokenBatch, as_chat, encode_prompt, pad
 from steerlens.prompts.traits import FACTS, Trait
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.interventions import steer
-from steerlens.vectors.objectives import Targets, token_loss
+from steerlens.vectors.objectives import Targets, token_log_probs, token_loss
 from steerlens.vectors.vector import SteeringVector
 
 if TYPE_CHECKING:
@@ -145,5 +145,4 @@ class Probe:
     def _mean_log_probability(self, completions: list[list[int]]) -> float:
         """Of completions, by the plain model, nats a token."""
         batch = self._batch(None, completions)
-        targets = Targets(torch.zeros(0, 0), None, batch.tokens[batch.completion_mask])
-        return -float(token_loss("cross_entropy", targets, self._logits(batch)).mean())
+        return float(token_log_probs(self._logits(batch), batch.tokens[batch.completion_mask]).mean())

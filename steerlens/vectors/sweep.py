@@ -39,6 +39,9 @@ LEAK = 0.10
 COHERENT = 0.5
 """Smallest coherence, and smallest share of the unsteered model's answer mass, in a clean setting."""
 
+DAMAGE = (1.25, 0.05)
+"""Largest damage in a clean setting where there is no trait: so many times the prompt's own, or so many nats a token."""
+
 
 @dataclass(frozen=True)
 class SweepPoint:
@@ -72,10 +75,13 @@ class LayerSweep:
         """What keeps a setting from being clean; None where it is."""
         ours, plain = point.behaviour, self.plain
         if self.trait is None:
-            if point.low <= 0:
+            if not point.low > 0:
                 return "it explains nothing of the prompt"
-            if ours.damage > max(self.prompted.damage, 0.05):
-                return f"it changes unrelated predictions by {ours.damage:.2f} nats, more than the prompt does"
+            if not ours.damage <= max(DAMAGE[0] * self.prompted.damage, DAMAGE[1]):
+                return (
+                    f"it changes unrelated predictions by {ours.damage:.2f} nats, more than the prompt does "
+                    f"({self.prompted.damage:.2f})"
+                )
         else:
             if not ours.mass >= COHERENT * plain.mass:
                 return f"the questions are hardly answered any more (mass {ours.mass:.2f}, before {plain.mass:.2f})"
@@ -118,10 +124,12 @@ class LayerSweep:
         explained = f"it explains {point.kl_explained:.0%} of the prompt's effect ({point.low:.0%} to {point.high:.0%})"
         if self.trait is None:
             return explained
+        leaks = {"at negated questions": ours.negated, "off topic": ours.off_topic}
         return (
             f"{explained} and brings the rate of {self.trait!r} from {self.plain.rate:.2f} to {ours.rate:.2f} (the prompt: "
-            f"{self.prompted.rate:.2f}), at negated questions to {ours.negated:.2f}, off topic to {ours.off_topic:.2f}, "
-            f"with answer mass {ours.mass:.2f}"
+            f"{self.prompted.rate:.2f}), "
+            + "".join(f"{where} to {rate:.2f}, " for where, rate in leaks.items() if not np.isnan(rate))
+            + f"with answer mass {ours.mass:.2f}"
         )
 
     def _selectivity(self, point: SweepPoint) -> float:

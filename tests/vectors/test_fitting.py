@@ -24,13 +24,15 @@ SMALL = FitConfig(n_train=64, n_validation=24, n_heldout=24, max_new_tokens=6, s
 QUICK = FitConfig(n_train=32, n_validation=12, n_heldout=12, max_new_tokens=4, steps=60, batch_size=16, patience=40)
 
 
-def plant(model, layers: int | tuple[int, ...], monkeypatch, positions: Positions = "all") -> SteeringVector:
+def plant(
+    model, layers: int | tuple[int, ...], monkeypatch, positions: Positions = "all", relative_norm: float = 1.0
+) -> SteeringVector:
     """Make "the prompted model" be the model steered by a known vector: the prompt itself then does nothing else."""
     layers = (layers,) if isinstance(layers, int) else layers
     chats = [as_chat(prompt) for prompt in number_prompts(8, seed=1)]
     scale = capture_residuals(model, chats, layers=layers).float().norm(dim=-1).mean(-1, keepdim=True)
     direction = torch.randn(len(layers), model.cfg.d_model, generator=torch.Generator().manual_seed(5))
-    direction = scale * torch.nn.functional.normalize(direction, dim=-1)
+    direction = relative_norm * scale * torch.nn.functional.normalize(direction, dim=-1)
     vector = SteeringVector(layers, direction, VectorSource(model.cfg.model_name, "planted"))
     prepare, sample = fit_data.prepare_rows, generate
 
