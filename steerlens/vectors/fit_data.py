@@ -127,7 +127,8 @@ class FitRow:
 def _asked(n_questions: int, config: FitConfig) -> list[list[int]]:
     """The question of every row of the three parts; where there are fewer questions than rows, each is asked again."""
     sizes = np.array([config.n_train, config.n_validation, config.n_heldout])
-    shares = np.minimum(sizes, np.maximum(1, n_questions * sizes // config.n_rows))
+    beyond_one_each = min(n_questions, config.n_rows) - 3
+    shares = 1 + beyond_one_each * (sizes - 1) // max(1, config.n_rows - 3)
     shares[0] = min(sizes[0], n_questions - shares[1:].sum())
     ends = np.cumsum(shares)
     return [
