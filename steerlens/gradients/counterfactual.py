@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from steerlens.forward import batch_in_flight
-from steerlens.prompts.chat import Positions
+from steerlens.prompts.positions import Positions
 from steerlens.residuals.stream import Residual, watch_residuals
 from steerlens.vectors.vector import SteeringVector
 

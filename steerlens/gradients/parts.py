@@ -12,7 +12,7 @@ from torch import Tensor
 
 from steerlens.files import read_json, remove_partial, write_json
 from steerlens.gradients.trace import GradientTrace
-from steerlens.prompts.chat import Positions
+from steerlens.prompts.positions import Positions
 from steerlens.vectors.vector import SteeringVector
 
 DESCRIPTION = "trace.json"

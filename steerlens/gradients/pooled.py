@@ -13,7 +13,8 @@ from tqdm.auto import tqdm
 
 from steerlens.forward import completion_logits
 from steerlens.models import parameters_device
-from steerlens.prompts.chat import Positions, TokenBatch, as_chat, encode_completion, encode_prompt, pad_rows
+from steerlens.prompts.chat import TokenBatch, as_chat, encode_completion, encode_prompt, pad_rows
+from steerlens.prompts.positions import Positions
 from steerlens.residuals.stream import Residual, watch_residuals
 from steerlens.samples.sample_set import SampleSet
 from steerlens.vectors.vector import SteeringVector

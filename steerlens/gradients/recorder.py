@@ -12,7 +12,8 @@ from steerlens.forward import batch_in_flight
 from steerlens.gradients.parts import TraceParts
 from steerlens.gradients.projection import project_gradients
 from steerlens.gradients.trace import GradientTrace
-from steerlens.prompts.chat import Positions, TokenBatch
+from steerlens.prompts.chat import TokenBatch
+from steerlens.prompts.positions import Positions
 from steerlens.residuals.stream import Residual, watch_residuals
 from steerlens.vectors.vector import SteeringVector
 

@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.files import load_tensors, save_tensors
-from steerlens.prompts.chat import Chat, Positions
+from steerlens.prompts.chat import Chat
+from steerlens.prompts.positions import Positions
 from steerlens.residuals.capture import mean_residuals
 from steerlens.vectors.vector import SteeringVector
 

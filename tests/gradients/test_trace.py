@@ -9,7 +9,8 @@ from steerlens.forward import completion_logits, forward
 from steerlens.gradients.projection import project_gradients
 from steerlens.gradients.recorder import trace_gradients
 from steerlens.gradients.trace import GradientTrace
-from steerlens.prompts.chat import POSITIONS, as_chat, encode_completion, encode_prompt, pad_rows
+from steerlens.prompts.chat import as_chat, encode_completion, encode_prompt, pad_rows
+from steerlens.prompts.positions import POSITIONS
 from steerlens.students.config import TrainConfig
 from steerlens.students.losses import completion_losses
 from steerlens.students.step import TrainStep
