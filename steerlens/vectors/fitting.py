@@ -70,12 +70,12 @@ def fit_prompt_vector(
     data = FitData.sample(model, prompt, questions, config)
     with frozen(model):
         if layers == "best":
-            fits = fit_each_layer(model, prompt, data, chosen, replace(config, steps=max(1, config.steps // 3)))
+            fits = fit_each_layer(model, data, chosen, replace(config, steps=max(1, config.steps // 3)))
             best = max(fits, key=lambda fit: fit.validation)
             best = best.refined(model, data, config) if len(fits) > 1 else best
             fits = [best if fit.layers == best.layers else fit for fit in fits]
         else:
-            fits = [fit_layers(model, prompt, data, chosen, config)]
+            fits = [fit_layers(model, data, chosen, config)]
             best = fits[0]
         metrics = heldout_metrics(model, data, fits, best, config)
     source = VectorSource.of(
