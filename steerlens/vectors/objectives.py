@@ -60,9 +60,7 @@ def _coarsened(
     return torch.cat([logits.gather(-1, kept), rest], dim=-1) - logits.logsumexp(-1, keepdim=True)
 
 
-def token_log_probs(
-    logits: Float[Tensor, "token d_vocab"], tokens: Int[Tensor, " token"]
-) -> Float[Tensor, " token"]:
+def token_log_probs(logits: Float[Tensor, "token d_vocab"], tokens: Int[Tensor, " token"]) -> Float[Tensor, " token"]:
     """Log-probability of the token that follows."""
     return logits.gather(-1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
 
