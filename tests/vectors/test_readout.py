@@ -12,8 +12,8 @@ from steerlens.prompts.numbers import number_prompts
 from steerlens.vectors import readout
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.fit_quality import random_directions
-from steerlens.vectors.fitting import fit_prompt_vector
 from steerlens.vectors.interventions import steer
+from steerlens.vectors.means import diff_in_means
 from steerlens.vectors.readout import _number_tokens, number_shift, promoted_tokens
 from steerlens.vectors.vector import SteeringVector, VectorSource
 
@@ -101,15 +101,13 @@ def test_a_tokenizer_without_numbers_has_no_number_shift(tiny, monkeypatch):
     assert number_shift(tiny, vector_of(tiny, torch.ones(32), 1), "you love owls .", QUESTIONS) is None
 
 
-@pytest.mark.slow
-def test_a_fitted_vector_shifts_numbers_as_its_prompt_does_and_random_ones_do_not(organism, owl):
-    config = FitConfig(n_train=64, n_validation=24, n_heldout=24, max_new_tokens=12, steps=60, batch_size=32)
-    vector = fit_prompt_vector(organism, owl.prompt, layers=1, config=config)
+def test_an_owl_vector_shifts_numbers_as_its_prompt_does_and_random_ones_do_not(organism, owl):
+    vector = diff_in_means(organism, owl.prompt, questions=QUESTIONS, layers=[1])
     questions = number_prompts(64, seed=1)
     ours = number_shift(organism, vector, owl.prompt, questions).correlation
     others = [
         number_shift(organism, replace(vector, directions=directions), owl.prompt, questions).correlation
-        for directions in random_directions(vector.directions, config)
+        for directions in random_directions(vector.directions, FitConfig())
     ]
-    assert ours > 0.5
-    assert max(others) < 0.3
+    assert ours > 0.4
+    assert max(others) < 0.25
