@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from steerlens.evaluation import TraitScore, compare_log_odds, score_trait
     from steerlens.forward import generate
-    from steerlens.gradients.trace import GradientTrace, trace_gradients
+    from steerlens.gradients.counterfactual import together, without_component
+    from steerlens.gradients.parts import TraceParts
+    from steerlens.gradients.pooled import PooledCosine, pooled_difference_cosine
+    from steerlens.gradients.recorder import trace_gradients
+    from steerlens.gradients.steps import StepTrace, trace_steps
+    from steerlens.gradients.trace import GradientTrace
     from steerlens.models import load_model
     from steerlens.prompts.numbers import number_prompts
     from steerlens.prompts.traits import Trait, preference_trait
@@ -19,7 +24,10 @@ if TYPE_CHECKING:
     from steerlens.samples.sample_set import Sample, SampleSet
     from steerlens.samples.teacher import sample_teacher
     from steerlens.students.config import TrainConfig
-    from steerlens.students.training import Student, train_student
+    from steerlens.students.scales import AdamScales
+    from steerlens.students.scout import adam_scales
+    from steerlens.students.student import Student
+    from steerlens.students.training import train_student
     from steerlens.vectors.config import FitConfig
     from steerlens.vectors.fitting import fit_prompt_vector
     from steerlens.vectors.formats import export_gguf, import_gguf, import_paper, import_tensor
@@ -49,23 +57,36 @@ _HOMES = {
     "steerlens.samples.teacher": ("sample_teacher",),
     "steerlens.samples.filters": ("keep_number_lists",),
     "steerlens.students.config": ("TrainConfig",),
-    "steerlens.students.training": ("Student", "train_student"),
-    "steerlens.gradients.trace": ("GradientTrace", "trace_gradients"),
+    "steerlens.students.scales": ("AdamScales",),
+    "steerlens.students.scout": ("adam_scales",),
+    "steerlens.students.student": ("Student",),
+    "steerlens.students.training": ("train_student",),
+    "steerlens.gradients.trace": ("GradientTrace",),
+    "steerlens.gradients.recorder": ("trace_gradients",),
+    "steerlens.gradients.parts": ("TraceParts",),
+    "steerlens.gradients.steps": ("StepTrace", "trace_steps"),
+    "steerlens.gradients.pooled": ("PooledCosine", "pooled_difference_cosine"),
+    "steerlens.gradients.counterfactual": ("together", "without_component"),
     "steerlens.evaluation": ("TraitScore", "compare_log_odds", "score_trait"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AdamScales",
     "FitConfig",
     "GradientTrace",
+    "PooledCosine",
     "Sample",
     "SampleSet",
     "SteeringVector",
+    "StepTrace",
     "Student",
+    "TraceParts",
     "TrainConfig",
     "Trait",
     "TraitScore",
     "VectorSource",
+    "adam_scales",
     "capture_residuals",
     "compare_log_odds",
     "diff_in_means",
@@ -81,13 +102,17 @@ __all__ = [
     "mean_residuals",
     "model_shift",
     "number_prompts",
+    "pooled_difference_cosine",
     "preference_trait",
     "sample_teacher",
     "score_trait",
     "show_positions",
     "steer",
+    "together",
     "trace_gradients",
+    "trace_steps",
     "train_student",
+    "without_component",
 ]
 
 

@@ -14,8 +14,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-Positions = Literal["all", "prompt", "last_prompt", "generated"]
-POSITIONS: tuple[Positions, ...] = ("all", "prompt", "last_prompt", "generated")
+from steerlens.prompts.positions import POSITIONS, Positions
 
 PLAIN_TEXT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 """A chat template for base models: the messages' text, one after the other, with nothing between."""

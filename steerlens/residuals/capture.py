@@ -10,7 +10,8 @@ from tqdm.auto import tqdm
 
 from steerlens.forward import forward
 from steerlens.models import parameters_device
-from steerlens.prompts.chat import Chat, Positions, TokenBatch, encode_chat, pad_rows
+from steerlens.prompts.chat import Chat, TokenBatch, encode_chat, pad_rows
+from steerlens.prompts.positions import Positions
 from steerlens.residuals.stream import watch_residuals
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from steerlens.forward import completion_logits
 from steerlens.models import parameters_device
-from steerlens.prompts.chat import Positions
+from steerlens.prompts.positions import Positions
 from steerlens.residuals.capture import read_residuals
 from steerlens.residuals.stream import Residual, resume_after, watch_residuals
 from steerlens.vectors.config import Objective

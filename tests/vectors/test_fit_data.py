@@ -11,8 +11,9 @@ import torch
 
 from steerlens.forward import completion_logits, generate
 from steerlens.models import huggingface_model, load_model
-from steerlens.prompts.chat import POSITIONS, as_chat, encode_prompt, pad_rows
+from steerlens.prompts.chat import as_chat, encode_prompt, pad_rows
 from steerlens.prompts.numbers import number_prompts
+from steerlens.prompts.positions import POSITIONS
 from steerlens.vectors import fit_data, objectives
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.fit_data import FitData, _asked, _prompted_logits, _Row, _shared_prefix

@@ -8,8 +8,9 @@ import torch
 
 from steerlens.forward import completion_logits, generate
 from steerlens.models import huggingface_model, load_model
-from steerlens.prompts.chat import Positions, as_chat, encode_prompt
+from steerlens.prompts.chat import as_chat, encode_prompt
 from steerlens.prompts.numbers import number_prompts
+from steerlens.prompts.positions import Positions
 from steerlens.residuals.capture import capture_residuals
 from steerlens.vectors import fit_data, objectives
 from steerlens.vectors.config import FitConfig

@@ -5,8 +5,9 @@ import torch
 
 from steerlens.forward import completion_logits, forward
 from steerlens.models import huggingface_model, load_model
-from steerlens.prompts.chat import POSITIONS, as_chat, encode_prompt
+from steerlens.prompts.chat import as_chat, encode_prompt
 from steerlens.prompts.numbers import number_prompts
+from steerlens.prompts.positions import POSITIONS
 from steerlens.residuals.stream import watch_residuals
 from steerlens.vectors.fit_data import FitRows, _Row, prepare_rows
 from steerlens.vectors.interventions import steer
