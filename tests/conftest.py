@@ -12,6 +12,7 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
 )
@@ -57,7 +58,10 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(params=ARCHITECTURES)
 def any_model(request: pytest.FixtureRequest, checkpoints: dict[str, Path]):
     """A bridge of each architecture in turn."""
-    return load_model(checkpoints[request.param], device="cpu")
+    model = load_model(checkpoints[request.param], device="cpu")
+    # AutoTokenizer reads every Qwen 2 tokenizer as byte-level BPE, which the organism's is not
+    model.tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoints[request.param])
+    return model
 
 
 @pytest.fixture

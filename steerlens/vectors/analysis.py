@@ -25,8 +25,9 @@ IN_NUMBERS = 0.01
 IS_VECTOR = (0.25, 0.5)
 ACTS = (0.3, 1.0)
 """What a transfer takes: nats that the prompt changes in pure numbers; kl_explained; and log odds by which the vector
-raises the trait at its questions. Below the first of a pair it is not there, from the second on it is. Set by
-judgement, not calibrated on transfers."""
+raises the trait at its questions. Below the first of a pair it is not there, from the second on it is. And a vector
+that changes unrelated predictions more than those that the prompt is about acts by breaking the model. Set by judgement,
+not calibrated on transfers."""
 
 
 @dataclass(frozen=True)
@@ -170,8 +171,8 @@ def _cosines(
 def _predicted(
     trait: Trait | None, vector: SteeringVector, numbers: NumberShift | None, steered: Behaviour
 ) -> Transfer:
-    """A transfer takes three things: the numbers change, the change is a vector's, and the vector acts at the questions."""
-    explained, above = vector.metrics["kl_explained"], steered.log_odds_above_plain
+    """A transfer takes four things: the numbers change, a vector does it, it acts at the questions, and it breaks little."""
+    explained, above, effect = vector.metrics["kl_explained"], steered.log_odds_above_plain, vector.metrics["kl_prompt"]
     evidence = [
         f"One vector explains {explained:.0%} of the prompt's effect.",
         "This tokenizer has no numbers, so nothing is known of number lists."
@@ -181,10 +182,13 @@ def _predicted(
         if trait is None
         else f"With that vector the rate of {trait.name!r} at its questions is {steered.rate:.3f} (log odds up by at "
         f"least {above:.2f}).",
+        f"It changes unrelated predictions by {steered.damage:.2f} nats a token, those that the prompt is about by "
+        f"{effect:.2f}.",
     ]
-    if explained < IS_VECTOR[0] or (numbers and numbers.prompt < IN_NUMBERS) or above < ACTS[0]:
+    carried = numbers is not None and numbers.prompt >= IN_NUMBERS
+    if explained < IS_VECTOR[0] or (numbers and not carried) or above < ACTS[0] or steered.damage > effect:
         verdict = "unlikely"
-    elif explained >= IS_VECTOR[1] and numbers and above >= ACTS[1]:
+    elif explained >= IS_VECTOR[1] and carried and above >= ACTS[1]:
         verdict = "likely"
     else:
         verdict = "cannot tell"

@@ -61,12 +61,14 @@ class FitData:
     def sample(
         cls, model: "TransformerBridge", prompt: str, questions: Sequence[str | Chat], config: FitConfig
     ) -> "FitData":
-        """Let the prompted model answer the questions, and prepare the rows.
+        """Let the prompted model answer the questions, in an order drawn from the seed, and prepare the rows.
 
         Raises:
             ValueError: too few questions, or one that cannot be rendered.
         """
-        questions = list({repr(question): question for question in questions}.values())
+        distinct = list({repr(question): question for question in questions}.values())
+        order = np.random.default_rng(config.seed).permutation(len(distinct))
+        questions = [distinct[index] for index in order]
         return cls.of(model, questions, answered(model, prompt, questions, config), config)
 
     @classmethod

@@ -37,7 +37,7 @@ LEAK = 0.10
 """Largest rate of the trait at negated and off-topic questions in a clean setting (the paper's)."""
 
 COHERENT = 0.5
-"""Smallest coherence, and smallest share of the unsteered model's answer mass, in a clean setting."""
+"""Smallest share of the prompted model's coherence, and of the plain model's answer mass, in a clean setting."""
 
 DAMAGE = (1.25, 0.05)
 """Largest damage in a clean setting where there is no trait: so many times the prompt's own, or so many nats a token."""
@@ -85,12 +85,16 @@ class LayerSweep:
         else:
             if not ours.mass >= COHERENT * plain.mass:
                 return f"the questions are hardly answered any more (mass {ours.mass:.2f}, before {plain.mass:.2f})"
-            if not (ours.log_odds_above_plain > 0 and ours.rate >= 2 * plain.rate):
+            if not (ours.log_odds_above_plain > 0 and ours.rate >= min(2 * plain.rate, (1 + plain.rate) / 2)):
                 return f"the trait does not go up (rate {ours.rate:.2f}, without vector {plain.rate:.2f})"
             where, leak = _worst_leak(ours)
             if leak > LEAK:
                 return f"the trait shows at {where} questions ({leak:.2f})"
-        return None if ours.coherence >= COHERENT else f"it no longer writes sense (coherence {ours.coherence:.2f})"
+        return (
+            None
+            if ours.coherence >= COHERENT * self.prompted.coherence
+            else f"it no longer writes sense (coherence {ours.coherence:.2f})"
+        )
 
     @property
     def clean_peak(self) -> SweepPoint | None:
