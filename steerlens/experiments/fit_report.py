@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from steerlens.figures.plots import plot_prompt_fit
 from steerlens.figures.report import Section, write_report
+from steerlens.figures.vector_plots import plot_prompt_fit
 from steerlens.vectors.vector import SteeringVector
 
 
