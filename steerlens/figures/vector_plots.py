@@ -49,17 +49,15 @@ def plot_controls(metrics: Mapping[str, Any]) -> go.Figure:
 
     Bars end at -1, where a vector does harm as large as the prompt's whole effect; the labels have the numbers.
     """
-    values = [metrics[key] for key in CONTROLS]
+    ours, low, high = (metrics[f"kl_explained{end}"] for end in ("", "_low", "_high"))
     figure = go.Figure()
-    figure.add_bar(
-        y=[f"{name}: {value:.0%}" for name, value in zip(CONTROLS.values(), values, strict=True)],
-        x=np.clip(values, -1, 1), orientation="h", marker_color=[TEACHER] + [CONTROL] * 3,
-        error_x={
-            "array": [metrics["kl_explained_high"] - values[0]] + [None] * 3,
-            "arrayminus": [values[0] - metrics["kl_explained_low"]] + [None] * 3,
-        },
-    )  # fmt: skip
-    figure.add_vline(x=1, line_dash="dot", line_color=GREY, annotation_text="the prompt itself")
+    for key, name in CONTROLS.items():
+        figure.add_bar(
+            y=[f"{name}: {metrics[key]:.0%}"], x=[max(-1, metrics[key])], orientation="h", showlegend=False,
+            marker_color=TEACHER if key == "kl_explained" else CONTROL,
+            error_x={"array": [high - ours], "arrayminus": [ours - low]} if key == "kl_explained" else None,
+        )  # fmt: skip
+    figure.add_vline(x=1, line_dash="dot", line_color=GREY, annotation_text="the prompt", annotation_position="top")
     figure.update_layout(**LAYOUT, height=290)
     figure.update_xaxes(title="kl_explained, held-out rows", range=[-1.05, 1.05], zerolinecolor="#000")
     figure.update_yaxes(automargin=True, autorange="reversed")
@@ -134,7 +132,7 @@ def plot_sweep(sweep: LayerSweep) -> go.Figure:
                         type="rect", x0=x - 0.47, x1=x + 0.47, y0=y - 0.47, y1=y + 0.47, line_width=3, row=row, col=column
                     )  # fmt: skip
     for row, measure in enumerate(measures, 1):
-        bottom, top = figure.get_subplot(row, 1).yaxis.domain
+        bottom, top = next(figure.select_yaxes(row=row, col=1)).domain
         figure.update_layout({f"coloraxis{row}": measure.color_axis(bottom, top)})
     every = 1 + len(layers) // 16
     figure.update_xaxes(tickvals=list(range(len(strengths))), ticktext=[f"{s:g}" for s in strengths], showgrid=False)
