@@ -140,5 +140,6 @@ class Probe:
     def _mean_log_probability(self, completions: list[list[int]]) -> float:
         """Of completions, by the plain model, nats a token."""
         batch = self._batch(None, completions)
-        targets = Targets(torch.zeros(0, 0), None, batch.tokens[batch.completion_mask])
+        sampled = batch.tokens[batch.completion_mask]
+        targets = Targets(torch.zeros(len(sampled), 0), None, sampled)
         return -float(token_loss("cross_entropy", targets, self._logits(batch)).mean())
