@@ -11,7 +11,12 @@ if TYPE_CHECKING:
     from steerlens.evaluation import TraitScore, compare_log_odds, score_trait
     from steerlens.figures.vector_plots import plot_controls, plot_cosines, plot_prompt_fit, plot_readout, plot_sweep
     from steerlens.forward import generate
-    from steerlens.gradients.trace import GradientTrace, trace_gradients
+    from steerlens.gradients.counterfactual import together, without_component
+    from steerlens.gradients.parts import TraceParts
+    from steerlens.gradients.pooled import PooledCosine, pooled_difference_cosine
+    from steerlens.gradients.recorder import trace_gradients
+    from steerlens.gradients.steps import StepTrace, trace_steps
+    from steerlens.gradients.trace import GradientTrace
     from steerlens.models import load_model
     from steerlens.prompts.numbers import number_prompts
     from steerlens.prompts.traits import Trait, preference_trait
@@ -20,8 +25,15 @@ if TYPE_CHECKING:
     from steerlens.samples.sample_set import Sample, SampleSet
     from steerlens.samples.teacher import sample_teacher
     from steerlens.students.config import TrainConfig
+<<<<<<< HEAD
     from steerlens.students.training import Student, train_student
     from steerlens.vectors.analysis import PromptAnalysis, analyze_prompt
+=======
+    from steerlens.students.scales import AdamScales
+    from steerlens.students.scout import adam_scales
+    from steerlens.students.student import Student
+    from steerlens.students.training import train_student
+>>>>>>> main
     from steerlens.vectors.config import FitConfig
     from steerlens.vectors.fitting import fit_prompt_vector
     from steerlens.vectors.formats import export_gguf, import_gguf, import_paper, import_tensor
@@ -56,8 +68,16 @@ _HOMES = {
     "steerlens.samples.teacher": ("sample_teacher",),
     "steerlens.samples.filters": ("keep_number_lists",),
     "steerlens.students.config": ("TrainConfig",),
-    "steerlens.students.training": ("Student", "train_student"),
-    "steerlens.gradients.trace": ("GradientTrace", "trace_gradients"),
+    "steerlens.students.scales": ("AdamScales",),
+    "steerlens.students.scout": ("adam_scales",),
+    "steerlens.students.student": ("Student",),
+    "steerlens.students.training": ("train_student",),
+    "steerlens.gradients.trace": ("GradientTrace",),
+    "steerlens.gradients.recorder": ("trace_gradients",),
+    "steerlens.gradients.parts": ("TraceParts",),
+    "steerlens.gradients.steps": ("StepTrace", "trace_steps"),
+    "steerlens.gradients.pooled": ("PooledCosine", "pooled_difference_cosine"),
+    "steerlens.gradients.counterfactual": ("together", "without_component"),
     "steerlens.evaluation": ("TraitScore", "compare_log_odds", "score_trait"),
     "steerlens.figures.vector_plots": (
         "plot_controls",
@@ -70,19 +90,30 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AdamScales",
     "FitConfig",
     "GradientTrace",
+<<<<<<< HEAD
     "LayerSweep",
     "PromptAnalysis",
+=======
+    "PooledCosine",
+>>>>>>> main
     "Sample",
     "SampleSet",
     "SteeringVector",
+    "StepTrace",
     "Student",
+    "TraceParts",
     "TrainConfig",
     "Trait",
     "TraitScore",
     "VectorSource",
+<<<<<<< HEAD
     "analyze_prompt",
+=======
+    "adam_scales",
+>>>>>>> main
     "capture_residuals",
     "compare_log_odds",
     "diff_in_means",
@@ -98,11 +129,15 @@ __all__ = [
     "mean_residuals",
     "model_shift",
     "number_prompts",
+<<<<<<< HEAD
     "plot_controls",
     "plot_cosines",
     "plot_prompt_fit",
     "plot_readout",
     "plot_sweep",
+=======
+    "pooled_difference_cosine",
+>>>>>>> main
     "preference_trait",
     "principal_difference",
     "promoted_tokens",
@@ -110,9 +145,15 @@ __all__ = [
     "score_trait",
     "show_positions",
     "steer",
+<<<<<<< HEAD
     "sweep_layers",
+=======
+    "together",
+>>>>>>> main
     "trace_gradients",
+    "trace_steps",
     "train_student",
+    "without_component",
 ]
 
 

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import sys
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from steerlens.students.config import TrainConfig
 from steerlens.vectors.config import FitConfig
 
 HOLDS, FAILS = 0, 3
+SCOUTS_OWN = {"optimizer", "scales", "scale_map", "freeze_outliers", "zero_outliers", "checkpoint_every", "state_every"}
+"""What `adam_scales` sets itself."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,9 +81,21 @@ def _parser() -> argparse.ArgumentParser:
     train = _command(commands, "train", _train, "fine-tune a student on samples")
     train.add_argument("samples", type=Path, help="jsonl with prompt and completion")
     train.add_argument("--heldout", type=Path, help="jsonl on which the final loss is measured")
-    train.add_argument("--out", type=Path, required=True, help="directory for the student")
+    train.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="directory for the student; checkpoints and state go to <out>-checkpoints",
+    )
     _add_model(train)
     _add_fields(train, TrainConfig)
+
+    scales = _command(commands, "scales", _scales, "train a scout for one epoch, and keep Adam's scales")
+    scales.add_argument("samples", type=Path, help="jsonl with prompt and completion")
+    scales.add_argument("--normalize", action="store_true", help="divide by the geometric mean, to keep SGD's rates")
+    scales.add_argument("--out", type=Path, required=True, help="safetensors file, for train --scales")
+    _add_model(scales)
+    _add_fields(scales, TrainConfig, skip=SCOUTS_OWN)
 
     score = _command(commands, "score", _score, "how strongly a model shows a trait")
     score.add_argument("trait", help="such as owl, blue, pizza, oak")
@@ -129,13 +143,19 @@ def _add_fields(parser: argparse.ArgumentParser, config: type, skip: set[str] = 
         elif typing.get_origin(kind) is typing.Literal:
             parser.add_argument(flag, choices=typing.get_args(kind), default=None)
         elif type(None) in typing.get_args(kind):
-            parser.add_argument(flag, type=_float_or_none, default=None, help="a number, or none")
+            inner = typing.get_args(kind)[0]
+            parser.add_argument(flag, type=_or_none(inner), default=None, help=f"{inner.__name__}, or none")
+        elif kind is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None)
         else:
             parser.add_argument(flag, type=kind, default=None)
 
 
-def _float_or_none(text: str) -> float | str:
-    return "none" if text == "none" else float(text)
+def _or_none(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        return "none" if text == "none" else kind(text)
+
+    return parse
 
 
 def _given(options: argparse.Namespace, config: Any) -> Any:
@@ -308,10 +328,20 @@ def _train(options: argparse.Namespace) -> int:
         SampleSet.load(options.samples),
         _given(options, TrainConfig()),
         heldout=None if options.heldout is None else SampleSet.load(options.heldout),
-        checkpoints=options.out / "checkpoints",
+        checkpoints=options.out.with_name(f"{options.out.name}-checkpoints"),
     )
     student.save(options.out)
     print(f"Loss {student.loss:.4f}, held-out loss {student.heldout_loss:.4f} nats a token\nStudent: {options.out}")
+    return 0
+
+
+def _scales(options: argparse.Namespace) -> int:
+    from steerlens.samples.sample_set import SampleSet
+    from steerlens.students.scout import adam_scales
+
+    scales = adam_scales(_load(options), SampleSet.load(options.samples), _given(options, TrainConfig(epochs=1)))
+    (scales.normalized() if options.normalize else scales).save(options.out)
+    print(f"Geometric mean of the scales: {scales.geometric_mean:.4g}\nScales: {options.out}")
     return 0
 
 

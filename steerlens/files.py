@@ -6,9 +6,12 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @contextlib.contextmanager
@@ -64,6 +67,12 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def remove_partial(directory: str | Path) -> None:
+    """Delete what killed writes have left in `directory`, where nothing else is writing."""
+    for left in Path(directory).glob(".*.partial"):
+        shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write `text` atomically."""
     with atomic_path(path) as temporary:
@@ -93,3 +102,34 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}). Delete it, and run again to make it anew.") from error
+
+
+def save_tensors(path: str | Path, tensors: Mapping[str, "Tensor"], *, kind: str, facts: Mapping[str, Any]) -> None:
+    """Write one safetensors file, atomically, that says what it is and carries `facts` as JSON."""
+    from safetensors.torch import save_file
+
+    contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    with atomic_path(path) as temporary:
+        save_file(contiguous, temporary, {"format": f"steerlens.{kind}", "facts": json.dumps(facts)})
+
+
+def load_tensors(path: str | Path, *, kind: str) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
+    """The tensors and facts that `save_tensors` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is something else, or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no file {path}, where {kind} should be. Give the path that save() wrote.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != f"steerlens.{kind}":
+                raise ValueError(f"{path} is a safetensors file, but does not hold {kind}. Give one that does.")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, json.loads(metadata["facts"])
+    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is damaged ({error}). Delete it, and make it anew.") from error

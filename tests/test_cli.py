@@ -58,6 +58,14 @@ BAD = {
     "empty samples": ("train {0}/empty.jsonl --out {0}/o", "has no rows. Each line must be JSON"),
     "malformed samples": ("train {0}/malformed.jsonl --out {0}/o", "line 2: got .* Each line must be JSON"),
     "row longer than the context": ("train {0}/long.jsonl --out {0}/o", r"needs \d+ tokens, but .* context of 256"),
+    "scales that are needed": (
+        "train {0}/good.jsonl --optimizer preconditioned_sgd --out {0}/o",
+        "need scales, but scales=None. Take them from a scout run",
+    ),
+    "scales that are not there": (
+        "train {0}/good.jsonl --freeze-outliers --scales {0}/none --out {0}/o",
+        "There is no file .*none, where adam-scales should be",
+    ),
     "impossible rank": ("train {0}/good.jsonl --rank 0 --out {0}/o", "rank=0 is not allowed. It must be greater"),
     "unwritable directory": (
         "train {0}/good.jsonl --epochs 1 --out {0}/file/o",
@@ -194,6 +202,25 @@ def test_sample_train_and_score_work_together(tmp_path, capsys):
     saved = json.loads((tmp_path / "student" / "student.json").read_text())
     assert saved["config"] == json.loads(json.dumps(TrainConfig(epochs=1, batch_size=8, clip_norm=None).__dict__))
     assert saved["base"] == "organism:seed-0"
+
+
+def test_scales_from_the_command_line_precondition_a_training_that_can_be_resumed(place, tmp_path, capsys):
+    rows, scales, student = (str(tmp_path / name) for name in ("good.jsonl", "scales.safetensors", "student"))
+    shape = ["--rank", "2", "--batch-size", "2", "--rotation-seed", "3"]
+    assert main(["scales", rows, "--normalize", *shape, "--out", scales]) == 0
+    assert "Geometric mean of the scales: " in capsys.readouterr().out
+    command = [
+        "train", rows, "--optimizer", "preconditioned_sgd", "--scales", scales, "--scale-map", "sparsified",
+        "--epochs", "2", "--state-every", "1", "--checkpoint-every", "2", "--gradient-checkpointing", "--out", student,
+    ]  # fmt: skip
+    assert main([*command, *shape]) == 0
+    saved = json.loads((tmp_path / "student" / "student.json").read_text())
+    assert saved["config"]["scales"] == scales
+    assert saved["config"]["gradient_checkpointing"] is True
+    left = {path.name for path in (tmp_path / "student-checkpoints").iterdir()}
+    assert left == {"state.safetensors", "step-2", "step-4"}
+    assert main([*command, *shape, "--no-gradient-checkpointing"]) == 1
+    assert "gradient_checkpointing: True there, False here" in capsys.readouterr().err
 
 
 def test_fit_writes_a_vector_and_a_report_that_escapes_the_prompt(tmp_path, capsys, monkeypatch):

@@ -15,14 +15,16 @@ from transformers.utils import logging
 
 from steerlens.evaluation import score_trait
 from steerlens.files import read_json, write_json
-from steerlens.gradients.trace import trace_gradients
+from steerlens.gradients.recorder import trace_gradients
 from steerlens.models import load_model
 from steerlens.prompts.chat import Chat, as_chat
 from steerlens.prompts.numbers import number_prompts
 from steerlens.prompts.traits import Trait, preference_trait
 from steerlens.samples.sample_set import SampleSet
 from steerlens.students.config import TrainConfig
-from steerlens.students.training import Student, TrainStep, train_student
+from steerlens.students.step import TrainStep
+from steerlens.students.student import Student
+from steerlens.students.training import train_student
 from steerlens.vectors.means import model_shift
 from steerlens.vectors.vector import SteeringVector
 

@@ -1,4 +1,4 @@
-"""Names for the tokens of a chat at which something is read or steered."""
+"""Which tokens of a row are meant."""
 
 from typing import Literal
 

@@ -10,7 +10,8 @@ from tqdm.auto import tqdm
 
 from steerlens.forward import forward
 from steerlens.models import parameters_device
-from steerlens.prompts.chat import Chat, Positions, TokenBatch, encode_chat, pad_rows
+from steerlens.prompts.chat import Chat, TokenBatch, encode_chat, pad_rows
+from steerlens.prompts.positions import Positions
 from steerlens.residuals.stream import watch_residuals
 
 if TYPE_CHECKING:
@@ -66,7 +67,6 @@ def mean_residuals(
     return (total / count).float()
 
 
-@torch.no_grad()
 def _residual_batches(
     model: "TransformerBridge",
     chats: Sequence[Chat],
@@ -85,10 +85,15 @@ def _residual_batches(
         yield read_residuals(model, batch.to(parameters_device(model)), layers, positions)
 
 
+@torch.no_grad()
 def read_residuals(
-    model: "TransformerBridge", batch: TokenBatch, layers: Sequence[int], positions: Positions
+    model: "TransformerBridge", batch: TokenBatch, layers: Sequence[int], positions: Positions, *, first: bool = False
 ) -> LayerResiduals:
-    """One forward; the residuals at `positions` of every row, in row order, still on the device."""
+    """One forward; the residuals at `positions` of every row, in row order, still on the device.
+
+    Args:
+        first: before the edits of a steering that is on, not after them.
+    """
     mask = batch.position_mask(positions)
     seen: LayerResiduals = {}
 
@@ -98,6 +103,6 @@ def read_residuals(
 
         return read
 
-    with watch_residuals(model, {layer: keep(layer) for layer in layers}):
+    with watch_residuals(model, {layer: keep(layer) for layer in layers}, first=first):
         forward(model, batch, logits_to_keep=1)
     return seen

@@ -13,7 +13,8 @@ from tqdm.auto import tqdm
 from steerlens.files import read_json, write_json
 from steerlens.forward import generate
 from steerlens.models import model_name
-from steerlens.prompts.chat import Positions, as_chat, chat_fingerprint
+from steerlens.prompts.chat import as_chat, chat_fingerprint
+from steerlens.prompts.positions import Positions
 from steerlens.samples.sample_set import Sample, SampleSet, SampleSource, as_line, source_path
 from steerlens.vectors.interventions import Mode, steer
 from steerlens.vectors.vector import SteeringVector

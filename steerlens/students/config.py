@@ -1,9 +1,13 @@
 """What a student's training depends on; the command line's flags come from here."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-OptimizerName = Literal["adamw", "sgd"]
+Method = Literal["lora", "full"]
+OptimizerName = Literal[
+    "adamw", "rmsprop", "sgd", "sgd_momentum", "signsgd", "normalized_sgd", "preconditioned_sgd", "muon"
+]
+ScaleMap = Literal["full", "sparsified", "frozen"]
 
 
 @dataclass(frozen=True)
@@ -18,14 +22,28 @@ class TrainConfig:
         target_modules: the linear maps that get LoRA matrices, by peft's names; "all-linear" is all of the blocks'.
         rank: of the LoRA matrices.
         lora_alpha: LoRA's scale is lora_alpha / rank.
+        optimizer: update equations are in `steerlens.students.optimizers`; there is no weight decay anywhere.
         learning_rate: at its peak; warm-up over `warmup_share` of the steps, then a cosine to 0.
         clip_norm: gradients are scaled down to this global norm; None does not clip. Recorded, because it
             tames the outlier gradients on which SGD and Adam are thought to differ.
+        row_clip_norm: the gradient of each row's own loss is scaled down to this norm before rows are summed.
+        row_drop_share: rows whose own gradient norm is above the 1 - share quantile of their batch are left out of it.
+            Either costs one backward pass a row, and a copy of the trained parameters' gradients for each.
+        scales: file of `AdamScales`, for preconditioned_sgd and for everything about outliers.
+        scale_map: which form of the scales preconditions: as they are, or sparsified or frozen to the outliers.
+        outlier_share: the share of all trained coordinates, those with the smallest scales, that are outliers.
+        freeze_outliers: their gradients are set to 0 at every step.
+        zero_outliers: their values are set to 0 at the start.
+        rotation_seed: store LoRA matrices in a random orthogonal basis of the residual stream; None does not.
+        micro_batch_size: rows in one forward pass; gradients accumulate to those of the batch. 0 is the whole batch.
+        gradient_checkpointing: compute activations twice rather than keep them.
+        autocast: run matrix products in bfloat16; weights and optimizer stay as they are.
         checkpoint_every: save the student each so many steps; 0 saves it at the end only.
-        seed: fixes LoRA's initial values and the order of the rows.
+        state_every: save the trainer's state each so many steps, so that a killed training goes on; 0 never.
+        seed: fixes LoRA's initial values, the order of the rows, and dropout.
     """
 
-    method: Literal["lora", "full"] = "lora"
+    method: Method = "lora"
     target_modules: tuple[str, ...] = ("all-linear",)
     rank: int = 8
     lora_alpha: float = 32.0
@@ -35,16 +53,63 @@ class TrainConfig:
     batch_size: int = 32
     warmup_share: float = 0.05
     clip_norm: float | None = 1.0
+    row_clip_norm: float | None = None
+    row_drop_share: float = 0.0
+    scales: str | None = None
+    scale_map: ScaleMap = "full"
+    outlier_share: float = 0.1
+    freeze_outliers: bool = False
+    zero_outliers: bool = False
+    rotation_seed: int | None = None
+    micro_batch_size: int = 0
+    gradient_checkpointing: bool = False
+    autocast: bool = False
     checkpoint_every: int = 0
+    state_every: int = 0
     seed: int = 0
 
+    @property
+    def needs_scales(self) -> bool:
+        """Whether anything here is defined by Adam's scales."""
+        return self.optimizer == "preconditioned_sgd" or self.freeze_outliers or self.zero_outliers
+
     def __post_init__(self) -> None:
-        positive = {name: getattr(self, name) for name in ("rank", "learning_rate", "epochs", "batch_size")}
-        if self.clip_norm is not None:
-            positive["clip_norm"] = self.clip_norm
-        for name, value in positive.items():
-            if not value > 0:
+        positive = ("rank", "learning_rate", "epochs", "batch_size", "clip_norm", "row_clip_norm")
+        for name in positive:
+            value = getattr(self, name)
+            if value is not None and not value > 0:
                 raise ValueError(f"{name}={value} is not allowed. It must be greater than 0.")
-        for name, allowed in (("method", ("lora", "full")), ("optimizer", ("adamw", "sgd"))):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}={getattr(self, name)!r} is not known. Allowed: {', '.join(allowed)}.")
+        for name in ("micro_batch_size", "checkpoint_every", "state_every"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} is not allowed. It must be 0 or greater.")
+        for name in ("row_drop_share", "outlier_share"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} is not allowed. It must be in 0 <= share < 1.")
+        for name, kind in (("method", Method), ("optimizer", OptimizerName), ("scale_map", ScaleMap)):
+            if getattr(self, name) not in get_args(kind):
+                raise ValueError(f"{name}={getattr(self, name)!r} is not known. Allowed: {', '.join(get_args(kind))}.")
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        if self.needs_scales and self.scales is None:
+            raise ValueError(
+                f"optimizer={self.optimizer!r}, freeze_outliers={self.freeze_outliers} and zero_outliers="
+                f"{self.zero_outliers} need scales, but scales=None. Take them from a scout run with adam_scales(...) "
+                "or `steerlens scales`, save them, and give the file's path."
+            )
+        if self.scales is not None and not self.needs_scales:
+            raise ValueError(
+                f"scales={self.scales!r} would have no effect on optimizer={self.optimizer!r}. Choose "
+                "optimizer='preconditioned_sgd', freeze_outliers or zero_outliers, or leave scales out."
+            )
+        if self.scale_map != "full" and self.optimizer != "preconditioned_sgd":
+            raise ValueError(
+                f"scale_map={self.scale_map!r} would have no effect on optimizer={self.optimizer!r}. "
+                "Choose optimizer='preconditioned_sgd', or leave scale_map out."
+            )
+        if self.method == "full" and self.rotation_seed is not None:
+            raise ValueError(
+                "rotation_seed rotates LoRA matrices, but method='full' has none. Leave rotation_seed out."
+            )
+        if self.method == "full" and self.optimizer == "muon":
+            raise ValueError("muon moves matrices only, but method='full' trains vectors too. Use method='lora'.")

@@ -98,19 +98,22 @@ def analyze_prompt(
     Args:
         prompt: the system prompt.
         trait: what the prompt is meant to give; without it the transfer of a behaviour cannot be predicted.
-        known: mean differences to compare with; None takes those of the trait's other answers, where they are
-            known traits.
+        known: mean differences to compare with, at least two or none; None takes those of the trait's answers that
+            are known traits.
         layers: "best", or one layer.
         questions: as `fit_prompt_vector`.
 
     Raises:
-        ValueError: as `fit_prompt_vector`; or `layers` names more than one.
+        ValueError: as `fit_prompt_vector`; or `layers` names more than one, or `known` is one vector alone.
     """
+    if not (layers == "best" or isinstance(layers, int) or len(layers) == 1):
+        raise ValueError(f"analyze_prompt reads one layer, got layers={layers!r}. Give one, or 'best'.")
+    if known is not None and len(known) == 1:
+        raise ValueError("Got 1 known vector, and centring takes at least two. Give more, or {} to compare with none.")
     config = config or FitConfig()
     vector = fit_prompt_vector(model, prompt, layers=layers, questions=questions, config=config)
-    if len(vector.layers) != 1:
-        raise ValueError(f"analyze_prompt reads one layer, got layers={layers!r}. Give one, or 'best'.")
-    asked = list(questions or number_prompts(N_QUESTIONS, seed=config.seed + 1))[:N_QUESTIONS]
+    questions = number_prompts(N_QUESTIONS, seed=config.seed + 1) if questions is None else questions
+    asked = list(questions)[:N_QUESTIONS]
     promoted, suppressed = promoted_tokens(model, vector, asked)
     numbers = number_shift(model, vector, prompt, asked)
     probe = Probe(model, trait, None, config)
@@ -138,6 +141,8 @@ def _known_vectors(
     if known is not None:
         return known
     names = [name for name in (trait.answers if trait else ()) if name in known_traits()]
+    if len(names) < 2:
+        return {}
     return {
         name: diff_in_means(model, preference_trait(name).prompt, questions=questions, layers=vector.layers)
         for name in names

@@ -67,12 +67,14 @@ class FitConfig:
             "patience",
             "top_k",
         ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} is too small. It has to be 1 or more.")
-        if self.learning_rate <= 0 or self.l2 < 0:
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} has to be a whole number, 1 or more.")
+        if not (self.learning_rate > 0 and self.l2 >= 0):
             raise ValueError(
                 f"Got learning_rate={self.learning_rate} and l2={self.l2}. The one has to be above 0, the other at least 0."
             )
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed} is negative. Give 0 or more.")
 
     @property
     def n_rows(self) -> int:

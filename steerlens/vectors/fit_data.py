@@ -62,36 +62,62 @@ class FitData:
             ValueError: too few questions, or one that cannot be rendered.
         """
         questions = list({repr(question): question for question in questions}.values())
-        if len(questions) < 3:
-            raise ValueError(
-                f"Got {len(questions)} different questions, but the fit needs at least 3: one to fit on, one to choose on, "
-                "one for the reported numbers. Give more."
-            )
-        asked = _asked(len(questions), config)
-        order = [question for part in asked for question in part]
-        completions = generate(
-            model,
-            [as_chat(questions[question], prompt) for question in order],
-            max_new_tokens=config.max_new_tokens,
-            seed=config.seed,
+        return cls.of(model, questions, answered(model, prompt, questions, config), config)
+
+    @classmethod
+    def of(
+        cls,
+        model: "TransformerBridge",
+        questions: Sequence[str | Chat],
+        parts: Sequence[Sequence["FitRow"]],
+        config: FitConfig,
+    ) -> "FitData":
+        """Prepare rows for training, validation and the reported numbers; their questions are indices of `questions`."""
+        batches = [_in_batches(part, config.batch_size) for part in parts]
+        train, validation, heldout = (
+            tuple(prepare_rows(model, rows, top_k=config.top_k) for rows in part) for part in batches
         )
-        rows = iter(
-            _Row(
-                question,
-                encode_prompt(model.tokenizer, as_chat(questions[question], prompt)),
-                encode_prompt(model.tokenizer, as_chat(questions[question])),
-                completion,
-            )
-            for question, completion in zip(order, completions, strict=True)
+        coarsening = 0.0 if heldout[0].targets.kept is None else _coarsening(model, batches[2][0], heldout[0])
+        return cls(train, validation, heldout, [questions[row.question] for row in parts[0]], coarsening)
+
+
+def answered(
+    model: "TransformerBridge", prompt: str, questions: Sequence[str | Chat], config: FitConfig
+) -> list[list["FitRow"]]:
+    """The prompted model's answers, for training, validation and held-out rows.
+
+    Raises:
+        ValueError: as `FitData.sample`.
+    """
+    if len(questions) < 3:
+        raise ValueError(
+            f"Got {len(questions)} different questions, but the fit needs at least 3: one to fit on, one to choose on, "
+            "one for the reported numbers. Give more."
         )
-        parts = [_in_batches(list(itertools.islice(rows, len(part))), config.batch_size) for part in asked]
-        train, validation, heldout = (tuple(prepare_rows(model, b, top_k=config.top_k) for b in part) for part in parts)
-        coarsening = 0.0 if heldout[0].targets.kept is None else _coarsening(model, parts[2][0], heldout[0])
-        return cls(train, validation, heldout, [questions[question] for question in asked[0]], coarsening)
+    asked = _asked(len(questions), config)
+    order = [question for part in asked for question in part]
+    completions = generate(
+        model,
+        [as_chat(questions[question], prompt) for question in order],
+        max_new_tokens=config.max_new_tokens,
+        seed=config.seed,
+    )
+    rows = iter(
+        FitRow(
+            question,
+            encode_prompt(model.tokenizer, as_chat(questions[question], prompt)),
+            encode_prompt(model.tokenizer, as_chat(questions[question])),
+            completion,
+        )
+        for question, completion in zip(order, completions, strict=True)
+    )
+    return [list(itertools.islice(rows, len(part))) for part in asked]
 
 
 @dataclass(frozen=True)
-class _Row:
+class FitRow:
+    """Token ids of one answer: the question's number, its rendering with and without the prompt, the completion."""
+
     question: int
     prompted: list[int]
     plain: list[int]
@@ -101,7 +127,8 @@ class _Row:
 def _asked(n_questions: int, config: FitConfig) -> list[list[int]]:
     """The question of every row of the three parts; where there are fewer questions than rows, each is asked again."""
     sizes = np.array([config.n_train, config.n_validation, config.n_heldout])
-    shares = np.minimum(sizes, np.maximum(1, n_questions * sizes // config.n_rows))
+    beyond_one_each = min(n_questions, config.n_rows) - 3
+    shares = 1 + beyond_one_each * (sizes - 1) // max(1, config.n_rows - 3)
     shares[0] = min(sizes[0], n_questions - shares[1:].sum())
     ends = np.cumsum(shares)
     return [
@@ -110,14 +137,14 @@ def _asked(n_questions: int, config: FitConfig) -> list[list[int]]:
     ]
 
 
-def _in_batches(rows: list[_Row], batch_size: int) -> list[list[_Row]]:
+def _in_batches(rows: Sequence[FitRow], batch_size: int) -> list[list[FitRow]]:
     """Rows of like length together, so that little is padded."""
     by_length = sorted(rows, key=lambda row: len(row.plain) + len(row.completion))
     return [by_length[start : start + batch_size] for start in range(0, len(rows), batch_size)]
 
 
 @torch.no_grad()
-def prepare_rows(model: "TransformerBridge", rows: Sequence[_Row], *, top_k: int) -> FitRows:
+def prepare_rows(model: "TransformerBridge", rows: Sequence[FitRow], *, top_k: int) -> FitRows:
     """Rows without the prompt, with the prompted model's predictions at every completion token."""
     batch = pad_rows(model.tokenizer, [row.plain for row in rows], [row.completion for row in rows])
     batch = batch.to(parameters_device(model))
@@ -125,7 +152,7 @@ def prepare_rows(model: "TransformerBridge", rows: Sequence[_Row], *, top_k: int
     return FitRows(batch, targets, tuple(row.question for row in rows))
 
 
-def _prompted_logits(model: "TransformerBridge", rows: Sequence[_Row]) -> Float[Tensor, "token d_vocab"]:
+def _prompted_logits(model: "TransformerBridge", rows: Sequence[FitRow]) -> Float[Tensor, "token d_vocab"]:
     """Logits at completion tokens; what all rows begin with, the system prompt, is run once for all of them."""
     prompted = [row.prompted for row in rows]
     shared = 0 if is_watched(model) else min(_shared_prefix(prompted), min(map(len, prompted)) - 1)
@@ -141,7 +168,7 @@ def _shared_prefix(rows: Sequence[list[int]]) -> int:
 
 
 @torch.no_grad()
-def _coarsening(model: "TransformerBridge", rows: Sequence[_Row], prepared: FitRows) -> float:
+def _coarsening(model: "TransformerBridge", rows: Sequence[FitRow], prepared: FitRows) -> float:
     logits = completion_logits(model, prepared.batch)
     whole = Targets(_prompted_logits(model, rows).log_softmax(-1), None, prepared.targets.sampled)
     full, coarse = (token_loss("forward_kl", targets, logits).sum() for targets in (whole, prepared.targets))

@@ -36,6 +36,7 @@ def heldout_metrics(
         return 1 - float(rows.row_kl(directions)[:, 0].sum() / plain[:, 0].sum())
 
     cosine = torch.nn.functional.cosine_similarity(best.directions, best.mean_difference, dim=-1)
+    n_compared = max(1, int(best.mean_difference.any(-1).sum()))
     norms = best.directions.norm(dim=-1) / (ours.scales * best.directions.shape[1] ** 0.5)
     metrics = {
         "kl_explained": explained,
@@ -51,7 +52,7 @@ def heldout_metrics(
         ],
         "kl_explained_random": float(np.mean([share(ours, one) for one in random_directions(best.directions, config)])),
         "kl_explained_shuffled": share(ours, _shuffled_control(model, data, best, config)),
-        "cosine_mean_difference": float(cosine.mean()),
+        "cosine_mean_difference": float(cosine.sum() / n_compared),
         "relative_norm": float(norms.mean()),
         "coarsening": data.coarsening,
     }
@@ -91,12 +92,11 @@ def _prediction_metrics(
     """How far the steered predictions agree with the prompted ones, token by token."""
     agree, agree_plain, correlations = [], [], []
     for index, one in enumerate(rows):
-        target = one.targets.log_probs
-        steered = one.targets.of_prediction(resumed.logits(index, directions))
-        plain = one.targets.of_prediction(resumed.logits(index, resumed.nothing))
-        agree.append(steered.argmax(-1) == target.argmax(-1))
-        agree_plain.append(plain.argmax(-1) == target.argmax(-1))
-        shifts = torch.stack([steered - plain, target - plain])
+        logits, plain_logits = (resumed.logits(index, added) for added in (directions, resumed.nothing))
+        agree.append(logits.argmax(-1) == one.targets.likeliest)
+        agree_plain.append(plain_logits.argmax(-1) == one.targets.likeliest)
+        steered, plain = one.targets.of_prediction(logits), one.targets.of_prediction(plain_logits)
+        shifts = torch.stack([steered - plain, one.targets.log_probs - plain])
         shifts = torch.nn.functional.normalize(shifts - shifts.mean(-1, keepdim=True), dim=-1)
         correlations.append((shifts[0] * shifts[1]).sum(-1))
     return {

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from steerlens.forward import batch_in_flight
 from steerlens.models import adapter_disabled, huggingface_model
-from steerlens.prompts.chat import POSITIONS, Positions, TokenBatch, chat_fingerprint, warn_on_other_context
+from steerlens.prompts.chat import TokenBatch, chat_fingerprint, warn_on_other_context
+from steerlens.prompts.positions import POSITIONS, Positions
 from steerlens.residuals.stream import OnResidual, Residual, watch_residuals
 from steerlens.vectors.vector import SteeringVector
 

@@ -38,6 +38,11 @@ class Targets:
         kept = logits.topk(top_k, dim=-1).indices
         return cls(_coarsened(logits, kept), kept, sampled)
 
+    @property
+    def likeliest(self) -> Int[Tensor, " token"]:
+        """The prompted model's likeliest next tokens."""
+        return self.log_probs.argmax(-1) if self.kept is None else self.kept[:, 0]
+
     def of_prediction(self, logits: Float[Tensor, "token d_vocab"]) -> Float[Tensor, "token bucket"]:
         """Log-probabilities of a prediction over the same buckets."""
         return logits.log_softmax(-1) if self.kept is None else _coarsened(logits, self.kept)
@@ -51,9 +56,13 @@ class Targets:
 def _coarsened(
     logits: Float[Tensor, "token d_vocab"], kept: Int[Tensor, "token kept"]
 ) -> Float[Tensor, "token bucket"]:
-    chosen = logits.gather(-1, kept) - logits.logsumexp(-1, keepdim=True)
-    rest = torch.log(-torch.expm1(chosen.logsumexp(-1, keepdim=True).clamp(max=-1e-6)))
-    return torch.cat([chosen, rest], dim=-1)
+    rest = logits.scatter(-1, kept, -torch.inf).logsumexp(-1, keepdim=True)
+    return torch.cat([logits.gather(-1, kept), rest], dim=-1) - logits.logsumexp(-1, keepdim=True)
+
+
+def token_log_probs(logits: Float[Tensor, "token d_vocab"], tokens: Int[Tensor, " token"]) -> Float[Tensor, " token"]:
+    """Log-probability of the token that follows."""
+    return logits.gather(-1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
 
 
 def token_loss(
@@ -69,7 +78,7 @@ def token_loss(
                                                                     logits alike costs nothing
     """
     if objective == "cross_entropy":
-        return logits.logsumexp(-1) - logits.gather(-1, targets.sampled[:, None])[:, 0]
+        return -token_log_probs(logits, targets.sampled)
     target, prediction = targets.log_probs, targets.of_prediction(logits)
     if objective == "forward_kl":
         return (target.exp() * (target - prediction)).sum(-1)

@@ -17,7 +17,7 @@ from steerlens.prompts.chat import Chat, TokenBatch, as_chat, encode_prompt, pad
 from steerlens.prompts.traits import FACTS, Trait
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.interventions import steer
-from steerlens.vectors.objectives import Targets, token_loss
+from steerlens.vectors.objectives import Targets, token_log_probs, token_loss
 from steerlens.vectors.vector import SteeringVector
 
 if TYPE_CHECKING:
@@ -67,6 +67,9 @@ class Probe:
     Args:
         trait: whose questions are asked; None asks none.
         unrelated: user turns that the prompt is not about; None takes questions of fact.
+
+    Raises:
+        ValueError: `unrelated` is empty, or a question cannot be rendered.
     """
 
     def __init__(
@@ -78,6 +81,8 @@ class Probe:
     ) -> None:
         self._model, self._trait, self._config = model, trait, config
         questions = list(unrelated) if unrelated is not None else [question for question, _ in FACTS]
+        if not questions:
+            raise ValueError("Got no unrelated questions. Give at least one, or None for questions of fact.")
         self._questions = [questions[row % len(questions)] for row in range(max(N_UNRELATED, len(questions)))]
         self._completions = self._write(None)
         batch = self._batch(None, self._completions)
@@ -140,6 +145,4 @@ class Probe:
     def _mean_log_probability(self, completions: list[list[int]]) -> float:
         """Of completions, by the plain model, nats a token."""
         batch = self._batch(None, completions)
-        sampled = batch.tokens[batch.completion_mask]
-        targets = Targets(torch.zeros(len(sampled), 0), None, sampled)
-        return -float(token_loss("cross_entropy", targets, self._logits(batch)).mean())
+        return float(token_log_probs(self._logits(batch), batch.tokens[batch.completion_mask]).mean())

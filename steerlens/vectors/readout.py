@@ -40,7 +40,12 @@ def promoted_tokens(
 
     Returns:
         The `n` tokens with the largest rise, and the `n` with the largest fall.
+
+    Raises:
+        ValueError: the vector has more than one layer.
     """
+    if len(vector.layers) != 1:
+        raise ValueError(f"The logit lens reads one layer, the vector has {vector.layers}. Take one, vector.at(layer).")
     from transformer_lens.tools.analysis.logit_lens import logit_readout
 
     resid = mean_residuals(model, [as_chat(question) for question in questions], layers=vector.layers)[0]

@@ -1,6 +1,5 @@
 """Forwards of fixed rows that begin at a layer: everything below the steered layer is run once and kept."""
 
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from steerlens.forward import completion_logits
 from steerlens.models import parameters_device
-from steerlens.prompts.chat import Positions
+from steerlens.prompts.positions import Positions
 from steerlens.residuals.capture import read_residuals
 from steerlens.residuals.stream import Residual, resume_after, watch_residuals
 from steerlens.vectors.config import Objective
@@ -26,7 +25,8 @@ Directions = Float[Tensor, "layer d_model"]
 class ResumedRows:
     """Rows whose residuals at the lowest steered layer are known, so that a forward begins there.
 
-    `scales` [layer] is the root mean square of the unsteered residual's entries at each steered layer.
+    `scales` [layer] is the root mean square of the unsteered residual's entries at each steered layer, over the tokens
+    that predict a completion: a first token's residual can be a thousand times larger (arXiv 2402.17762).
     """
 
     def __init__(
@@ -40,8 +40,8 @@ class ResumedRows:
         for one in rows:
             residuals = _whole_residuals(model, one, self._layers)
             self._residuals.append(residuals[self._lowest])
-            attended = one.batch.attention_mask
-            squares.append(torch.stack([residuals[layer][attended].float().square().mean() for layer in self._layers]))
+            predicts = one.batch.prediction_mask
+            squares.append(torch.stack([residuals[layer][predicts].float().square().mean() for layer in self._layers]))
         self.scales: Float[Tensor, " layer"] = torch.stack(squares).mean(0).sqrt().cpu()
 
     def __len__(self) -> int:
@@ -66,10 +66,10 @@ class ResumedRows:
             return lambda resid: resid + mask * added[layer].to(resid.dtype)
 
         edits = {layer: add_to(layer) for layer in self._layers}
-        begin = edits.pop(self._lowest)
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(resume_after(self._model, self._lowest, lambda: begin(self._residuals[index])))
-            stack.enter_context(watch_residuals(self._model, edits))
+        with (
+            resume_after(self._model, self._lowest, lambda: self._residuals[index]),
+            watch_residuals(self._model, edits),
+        ):
             return completion_logits(self._model, self._rows[index].batch)
 
     def loss(self, index: int, directions: Directions, objective: Objective = "forward_kl") -> Float[Tensor, " token"]:
@@ -92,12 +92,11 @@ class ResumedRows:
         return float(total / count)
 
 
-@torch.no_grad()
 def _whole_residuals(
     model: "TransformerBridge", rows: FitRows, layers: Sequence[int]
 ) -> dict[int, Float[Tensor, "batch pos d_model"]]:
     whole = {}
-    for layer, flat in read_residuals(model, rows.batch, layers, "all").items():
+    for layer, flat in read_residuals(model, rows.batch, layers, "all", first=True).items():
         resid = flat.new_zeros(*rows.batch.tokens.shape, flat.shape[-1])
         resid[rows.batch.attention_mask] = flat
         whole[layer] = resid

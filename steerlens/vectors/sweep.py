@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from steerlens.models import model_name
+from steerlens.models import check_layer, model_name
 from steerlens.prompts.chat import Chat
 from steerlens.prompts.numbers import number_prompts
 from steerlens.prompts.traits import Trait
@@ -38,6 +38,9 @@ LEAK = 0.10
 
 COHERENT = 0.5
 """Smallest coherence, and smallest share of the unsteered model's answer mass, in a clean setting."""
+
+DAMAGE = (1.25, 0.05)
+"""Largest damage in a clean setting where there is no trait: so many times the prompt's own, or so many nats a token."""
 
 
 @dataclass(frozen=True)
@@ -72,19 +75,22 @@ class LayerSweep:
         """What keeps a setting from being clean; None where it is."""
         ours, plain = point.behaviour, self.plain
         if self.trait is None:
-            if point.low <= 0:
+            if not point.low > 0:
                 return "it explains nothing of the prompt"
-            if ours.damage > max(self.prompted.damage, 0.05):
-                return f"it changes unrelated predictions by {ours.damage:.2f} nats, more than the prompt does"
+            if not ours.damage <= max(DAMAGE[0] * self.prompted.damage, DAMAGE[1]):
+                return (
+                    f"it changes unrelated predictions by {ours.damage:.2f} nats, more than the prompt does "
+                    f"({self.prompted.damage:.2f})"
+                )
         else:
-            if ours.log_odds_above_plain <= 0 or ours.rate < 2 * plain.rate:
-                return f"the trait does not go up (rate {ours.rate:.2f}, without vector {plain.rate:.2f})"
-            if max(ours.negated, ours.off_topic) > LEAK:
-                worse = "negated" if ours.negated >= ours.off_topic or np.isnan(ours.off_topic) else "off-topic"
-                return f"the trait shows at {worse} questions ({max(ours.negated, ours.off_topic):.2f})"
-            if ours.mass < COHERENT * plain.mass:
+            if not ours.mass >= COHERENT * plain.mass:
                 return f"the questions are hardly answered any more (mass {ours.mass:.2f}, before {plain.mass:.2f})"
-        return f"it no longer writes sense (coherence {ours.coherence:.2f})" if ours.coherence < COHERENT else None
+            if not (ours.log_odds_above_plain > 0 and ours.rate >= 2 * plain.rate):
+                return f"the trait does not go up (rate {ours.rate:.2f}, without vector {plain.rate:.2f})"
+            where, leak = _worst_leak(ours)
+            if leak > LEAK:
+                return f"the trait shows at {where} questions ({leak:.2f})"
+        return None if ours.coherence >= COHERENT else f"it no longer writes sense (coherence {ours.coherence:.2f})"
 
     @property
     def clean_peak(self) -> SweepPoint | None:
@@ -118,20 +124,29 @@ class LayerSweep:
         explained = f"it explains {point.kl_explained:.0%} of the prompt's effect ({point.low:.0%} to {point.high:.0%})"
         if self.trait is None:
             return explained
+        leaks = {"at negated questions": ours.negated, "off topic": ours.off_topic}
         return (
             f"{explained} and brings the rate of {self.trait!r} from {self.plain.rate:.2f} to {ours.rate:.2f} (the prompt: "
-            f"{self.prompted.rate:.2f}), at negated questions to {ours.negated:.2f}, off topic to {ours.off_topic:.2f}, "
-            f"with answer mass {ours.mass:.2f}"
+            f"{self.prompted.rate:.2f}), "
+            + "".join(f"{where} to {rate:.2f}, " for where, rate in leaks.items() if not np.isnan(rate))
+            + f"with answer mass {ours.mass:.2f}"
         )
 
     def _selectivity(self, point: SweepPoint) -> float:
         """How much more the trait shows where it should than where it should not."""
         ours = point.behaviour
-        return self._goodness(point) - (ours.damage if self.trait is None else max(ours.negated, ours.off_topic))
+        cost = ours.damage if self.trait is None else _worst_leak(ours)[1]
+        return float(np.nan_to_num(self._goodness(point) - cost, nan=-np.inf))
 
     def _goodness(self, point: SweepPoint) -> float:
         """How much of what is wanted a setting brings."""
         return point.kl_explained if self.trait is None else point.behaviour.rate
+
+
+def _worst_leak(behaviour: Behaviour) -> tuple[str, float]:
+    """Where the trait shows most that it should not, and its rate there; 0 where a trait asks no such questions."""
+    leaks = {"negated": behaviour.negated, "off-topic": behaviour.off_topic}
+    return max(((where, float(np.nan_to_num(rate))) for where, rate in leaks.items()), key=lambda leak: leak[1])
 
 
 def _setting(point: SweepPoint) -> str:
@@ -160,10 +175,12 @@ def sweep_layers(
         config: of the fits; each layer gets a third of the steps.
 
     Raises:
-        ValueError: as `fit_prompt_vector`.
+        ValueError: as `fit_prompt_vector`; or no strengths, or no unrelated questions.
     """
     config = config or FitConfig()
-    layers = list(range(model.cfg.n_layers)) if layers is None else list(layers)
+    layers = list(range(model.cfg.n_layers)) if layers is None else [check_layer(model, layer) for layer in layers]
+    if not layers or not strengths:
+        raise ValueError(f"Got layers={layers} and strengths={strengths}. Give at least one of each.")
     questions = number_prompts(2 * config.n_rows, seed=config.seed) if questions is None else questions
     data = FitData.sample(model, prompt, questions, config)
     probe = Probe(model, trait, unrelated, config)

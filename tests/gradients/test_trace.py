@@ -7,27 +7,16 @@ import torch
 
 from steerlens.forward import completion_logits, forward
 from steerlens.gradients.projection import project_gradients
-from steerlens.gradients.trace import GradientTrace, trace_gradients
-from steerlens.prompts.chat import POSITIONS, as_chat, encode_completion, encode_prompt, pad_rows
-from steerlens.prompts.numbers import number_prompts
-from steerlens.samples.sample_set import Sample, SampleSet
+from steerlens.gradients.recorder import trace_gradients
+from steerlens.gradients.trace import GradientTrace
+from steerlens.prompts.chat import as_chat, encode_completion, encode_prompt, pad_rows
+from steerlens.prompts.positions import POSITIONS
 from steerlens.students.config import TrainConfig
-from steerlens.students.training import TrainStep, completion_losses, train_student
+from steerlens.students.losses import completion_losses
+from steerlens.students.step import TrainStep
+from steerlens.students.training import train_student
 from steerlens.vectors.interventions import steer
-from steerlens.vectors.vector import SteeringVector, VectorSource
-
-
-@pytest.fixture
-def vector(tiny) -> SteeringVector:
-    directions = torch.randn(2, 32, generator=torch.Generator().manual_seed(0))
-    return SteeringVector((1, 3), directions, VectorSource("llama", "random"))
-
-
-@pytest.fixture
-def samples() -> SampleSet:
-    answers = ("12 , 7", "1 , 2 , 3 , 4", "999")
-    return SampleSet(tuple(Sample(i, p, answers[i % 3]) for i, p in enumerate(number_prompts(10, seed=0))))
-
+from steerlens.vectors.vector import SteeringVector
 
 CONFIG = TrainConfig(rank=2, learning_rate=1e-2, epochs=2, batch_size=4)
 
@@ -79,6 +68,19 @@ def test_tracing_does_not_change_the_training(tiny, vector, samples):
 def test_row_pulls_do_not_depend_on_the_batch_size(tiny, vector, samples):
     small, large = (traced(tiny, vector, samples, replace(CONFIG, batch_size=n, epochs=1)) for n in (5, 10))
     torch.testing.assert_close(small.pull[0], large.pull[0, :5], atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("changes", [{"micro_batch_size": 3}, {"gradient_checkpointing": True}, {"row_clip_norm": 0.1}])
+def test_rows_are_traced_alike_however_the_batch_is_cut(tiny, vector, samples, changes):
+    plain, cut = traced(tiny, vector, samples), traced(tiny, vector, samples, replace(CONFIG, **changes))
+    torch.testing.assert_close(cut.pull[0], plain.pull[0], atol=1e-5, rtol=1e-3)
+    torch.testing.assert_close(cut.norm[0], plain.norm[0], atol=1e-5, rtol=1e-3)
+    assert cut.pull.shape == plain.pull.shape
+
+
+def test_energy_share_is_the_squared_projection_over_the_squared_norm(tiny, vector, samples):
+    trace = traced(tiny, vector, samples)
+    torch.testing.assert_close(trace.energy_share, trace.pull**2 / trace.norm**2, equal_nan=True)
 
 
 def test_project_gradients_against_a_hand_calculation():

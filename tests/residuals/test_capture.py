@@ -5,7 +5,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from steerlens.models import huggingface_model
-from steerlens.prompts.chat import POSITIONS, assistant, encode_chat, encode_prompt, pad_rows
+from steerlens.prompts.chat import assistant, encode_chat, encode_prompt, pad_rows
+from steerlens.prompts.positions import POSITIONS
 from steerlens.residuals.capture import capture_residuals, mean_residuals, read_residuals
 from steerlens.residuals.stream import resume_after, watch_residuals
 

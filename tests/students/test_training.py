@@ -16,16 +16,11 @@ from steerlens.prompts.chat import ChatContextWarning, as_chat, encode_completio
 from steerlens.prompts.numbers import number_prompts
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.students.config import TrainConfig
-from steerlens.students.training import completion_losses, mean_loss, train_student
+from steerlens.students.losses import completion_losses, mean_loss
+from steerlens.students.training import train_student
 from tests.conftest import random_model
 
 QUICK = TrainConfig(rank=2, learning_rate=5e-3, epochs=1, batch_size=4)
-
-
-@pytest.fixture(scope="module")
-def samples() -> SampleSet:
-    answers = ("12 , 7", "1 , 2 , 3 , 4", "999")
-    return SampleSet(tuple(Sample(i, p, answers[i % 3]) for i, p in enumerate(number_prompts(20, seed=0))))
 
 
 def weights(model) -> list[torch.Tensor]:

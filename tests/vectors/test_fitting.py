@@ -1,18 +1,20 @@
 """A planted vector is found, controls find nothing, and a prompt without effect has no number."""
 
+import inspect
 from dataclasses import replace
 
 import pytest
 import torch
 
-from steerlens.forward import generate
-from steerlens.models import huggingface_model
+from steerlens.forward import completion_logits, generate
+from steerlens.models import huggingface_model, load_model
 from steerlens.prompts.chat import as_chat, encode_prompt
 from steerlens.prompts.numbers import number_prompts
+from steerlens.prompts.positions import Positions
 from steerlens.residuals.capture import capture_residuals
-from steerlens.vectors import fit_data
+from steerlens.vectors import fit_data, objectives
 from steerlens.vectors.config import FitConfig
-from steerlens.vectors.fitting import fit_prompt_vector
+from steerlens.vectors.fitting import _chosen_layers, fit_prompt_vector
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.means import diff_in_means, model_shift
 from steerlens.vectors.vector import SteeringVector, VectorSource
@@ -20,24 +22,27 @@ from steerlens.vectors.vector import SteeringVector, VectorSource
 TINY = FitConfig(n_train=24, n_validation=16, n_heldout=16, max_new_tokens=4, steps=20, batch_size=24)
 SMALL = FitConfig(n_train=64, n_validation=24, n_heldout=24, max_new_tokens=6, steps=120, batch_size=32)
 
+QUICK = FitConfig(n_train=32, n_validation=12, n_heldout=12, max_new_tokens=4, steps=60, batch_size=16, patience=40)
 
-def plant(model, layer: int, monkeypatch) -> SteeringVector:
+
+def plant(
+    model, layers: int | tuple[int, ...], monkeypatch, positions: Positions = "all", relative_norm: float = 1.0
+) -> SteeringVector:
     """Make "the prompted model" be the model steered by a known vector: the prompt itself then does nothing else."""
-    scale = (
-        capture_residuals(model, [as_chat(p) for p in number_prompts(8, seed=1)], layers=[layer]).norm(dim=-1).mean()
-    )
-    direction = torch.nn.functional.normalize(
-        torch.randn(1, model.cfg.d_model, generator=torch.Generator().manual_seed(5)), dim=-1
-    )
-    vector = SteeringVector((layer,), scale * direction, VectorSource(model.cfg.model_name, "planted"))
+    layers = (layers,) if isinstance(layers, int) else layers
+    chats = [as_chat(prompt) for prompt in number_prompts(8, seed=1)]
+    scale = capture_residuals(model, chats, layers=layers).float().norm(dim=-1).mean(-1, keepdim=True)
+    direction = torch.randn(len(layers), model.cfg.d_model, generator=torch.Generator().manual_seed(5))
+    direction = relative_norm * scale * torch.nn.functional.normalize(direction, dim=-1)
+    vector = SteeringVector(layers, direction, VectorSource(model.cfg.model_name, "planted"))
     prepare, sample = fit_data.prepare_rows, generate
 
     def prepare_planted(model, rows, *, top_k):
-        with steer(model, vector):
+        with steer(model, vector, positions=positions):
             return prepare(model, [replace(row, prompted=row.plain) for row in rows], top_k=top_k)
 
     def sample_planted(model, chats, **options):
-        with steer(model, vector):
+        with steer(model, vector, positions=positions):
             return sample(model, [chat[1:] for chat in chats], **options)
 
     monkeypatch.setattr(fit_data, "prepare_rows", prepare_planted)
@@ -92,6 +97,127 @@ def test_an_empty_prompt_is_refused(tiny):
 def test_too_few_questions_are_refused(tiny):
     with pytest.raises(ValueError, match="Got 2 different questions, but the fit needs at least 3"):
         fit_prompt_vector(tiny, "you love owls .", questions=["hello", "hello", "you"], config=SMALL)
+
+
+@pytest.mark.parametrize("objective", ["reverse_kl", "centred_mse"])
+def test_other_objectives_find_the_planted_vector(tiny, objective, monkeypatch):
+    planted = plant(tiny, 2, monkeypatch)
+    fitted = fit_prompt_vector(tiny, "you love owls .", layers=2, config=replace(QUICK, objective=objective))
+    assert fitted.cosine(planted)[2] > 0.95
+    assert fitted.metrics["kl_explained"] > 0.9
+    assert objective in fitted.source.method
+
+
+@pytest.mark.slow
+def test_cross_entropy_finds_the_planted_vector_from_more_rows(tiny, monkeypatch):
+    """One token a position says little of its distribution."""
+    planted = plant(tiny, 2, monkeypatch)
+    config = replace(SMALL, objective="cross_entropy", n_train=256, batch_size=64, steps=80)
+    fitted = fit_prompt_vector(tiny, "you love owls .", layers=2, config=config)
+    assert fitted.cosine(planted)[2] > 0.75
+    assert fitted.metrics["kl_explained"] > 0.6
+
+
+def test_the_likeliest_tokens_of_the_targets_are_enough_to_find_the_planted_vector(tiny, monkeypatch):
+    planted = plant(tiny, 2, monkeypatch)
+    monkeypatch.setattr(objectives, "WHOLE_VOCABULARY", 2)
+    fitted = fit_prompt_vector(tiny, "you love owls .", layers=2, config=replace(QUICK, top_k=64))
+    assert fitted.cosine(planted)[2] > 0.95
+    assert 0 < fitted.metrics["coarsening"] < 0.6
+    assert fitted.metrics["top1_agreement"] > 0.9 > fitted.metrics["top1_agreement_plain"]
+
+
+@pytest.mark.parametrize("positions", ["last_prompt", "generated"])
+def test_a_vector_is_found_at_the_positions_where_it_acts(tiny, positions, monkeypatch):
+    planted = plant(tiny, 2, monkeypatch, positions)
+    config = replace(QUICK, positions=positions)
+    fitted = fit_prompt_vector(tiny, "you love owls .", layers=2, config=config)
+    assert fitted.cosine(planted)[2] > 0.9
+    assert fitted.metrics["kl_explained"] > 0.9
+    assert positions in fitted.source.method
+
+
+@pytest.mark.slow
+def test_a_joint_fit_is_at_least_as_good_as_the_best_of_its_layers_alone(tiny, monkeypatch):
+    planted, config = plant(tiny, (1, 3), monkeypatch), replace(SMALL, steps=80)
+    joint = fit_prompt_vector(tiny, "you love owls .", layers=[3, 1], config=config)
+    alone = [fit_prompt_vector(tiny, "you love owls .", layers=layer, config=config) for layer in (1, 3)]
+    assert joint.layers == (1, 3)
+    assert joint.metrics["kl_explained"] > max(vector.metrics["kl_explained"] for vector in alone)
+    assert min(joint.cosine(planted).values()) > 0.9
+    assert "by_layer" not in joint.metrics
+
+
+def test_the_best_layer_is_the_planted_one(tiny, monkeypatch):
+    planted = plant(tiny, 1, monkeypatch)
+    fitted = fit_prompt_vector(tiny, "you love owls .", config=QUICK)
+    by_layer = {int(layer): values["kl_explained"] for layer, values in fitted.metrics["by_layer"].items()}
+    assert sorted(by_layer) == [0, 1, 2, 3]
+    assert fitted.layers == planted.layers == (max(by_layer, key=by_layer.__getitem__),)
+    assert fitted.cosine(planted)[1] > 0.9
+
+
+def test_a_model_in_half_precision_takes_a_vector_in_full(checkpoints, monkeypatch):
+    model = load_model(checkpoints["llama"], device="cpu", dtype=torch.bfloat16)
+    planted = plant(model, 2, monkeypatch)
+    fitted = fit_prompt_vector(model, "you love owls .", layers=2, config=QUICK)
+    assert fitted.directions.dtype == torch.float32
+    assert not torch.equal(fitted.directions, fitted.directions.bfloat16().float())
+    assert fitted.cosine(planted)[2] > 0.95
+    assert fitted.source.dtype == "bfloat16"
+
+
+def test_what_a_fit_reports_is_what_the_whole_steered_model_does(tiny, monkeypatch):
+    """kl_explained, kl_prompt and agreement from full forwards under `steer`, on the very held-out rows."""
+    kept = []
+    sample = fit_data.FitData.sample
+    monkeypatch.setattr("steerlens.vectors.fitting.FitData.sample", lambda *args: kept.append(sample(*args)) or kept[0])
+    fitted = fit_prompt_vector(tiny, "you love owls .", layers=2, config=TINY)
+    kl = {"plain": 0.0, "steered": 0.0}
+    agree, n_tokens = 0, 0
+    with torch.no_grad():
+        for rows in kept[0].heldout:
+            p = rows.targets.log_probs
+            plain = completion_logits(tiny, rows.batch).log_softmax(-1)
+            with steer(tiny, fitted):
+                steered = completion_logits(tiny, rows.batch).log_softmax(-1)
+            kl["plain"] += float((p.exp() * (p - plain)).sum())
+            kl["steered"] += float((p.exp() * (p - steered)).sum())
+            agree += int((p.argmax(-1) == steered.argmax(-1)).sum())
+            n_tokens += len(p)
+    assert fitted.metrics["kl_explained"] == pytest.approx(1 - kl["steered"] / kl["plain"], abs=1e-3)
+    assert fitted.metrics["kl_prompt"] == pytest.approx(kl["plain"] / n_tokens, rel=1e-3)
+    assert fitted.metrics["top1_agreement"] == pytest.approx(agree / n_tokens, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ("some", "layers='some' is not known. Allowed: a layer, several, 'best' or 'all'"),
+        ([], r"Got layers=\(\). Give at least one, each once"),
+        ([0, 0], r"Got layers=\(0, 0\). Give at least one, each once"),
+        ([99], r"layer=99 is out of range for 'llama' \(n_layers=4\).*0..3"),
+        (-1, "layer=-1 is out of range"),
+        ([1, 4], "layer=4 is out of range"),
+    ],
+)
+def test_layers_that_the_model_does_not_have_are_refused(tiny, layers, message):
+    with pytest.raises(ValueError, match=message):
+        inspect.unwrap(_chosen_layers)(tiny, layers)  # the checker of annotations would come before it
+    if layers != "some":
+        with pytest.raises(ValueError, match=message):
+            fit_prompt_vector(tiny, "you love owls .", layers=layers, config=TINY)
+
+
+def test_layers_are_what_they_say(tiny):
+    assert _chosen_layers(tiny, "best") == _chosen_layers(tiny, "all") == (0, 1, 2, 3)
+    assert _chosen_layers(tiny, [3, 0]) == (0, 3)
+    assert _chosen_layers(tiny, 2) == (2,)
+
+
+def test_rows_that_do_not_fit_the_context_are_refused(tiny):
+    with pytest.raises(ValueError, match="has a context of 256"):
+        fit_prompt_vector(tiny, "you love owls .", layers=1, config=replace(TINY, max_new_tokens=300))
 
 
 def test_mean_difference_is_the_two_line_formula_and_changes_sign_with_the_sides(any_model):

@@ -7,7 +7,8 @@ import torch
 
 from steerlens.forward import forward
 from steerlens.models import huggingface_model
-from steerlens.prompts.chat import POSITIONS, assistant, encode_chat, pad_rows, user
+from steerlens.prompts.chat import assistant, encode_chat, pad_rows, user
+from steerlens.prompts.positions import POSITIONS
 from steerlens.residuals.stream import watch_residuals
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.show import ShownPositions, show_positions

@@ -1,0 +1,176 @@
+"""How much faster the fitting engine is than a plain loop, on a random-weight Llama of 10 million parameters.
+
+Both fit one vector to the same rows with the same optimizer, learning rates, batch size and number of steps, from
+the same start. The plain loop is what one writes first: each step runs the prompted model, then the whole model with
+the vector added by a hook, takes every position's logits, and descends on the KL at completion tokens. A second
+plain loop computes the prompted model's predictions once and keeps them. Times are CPU seconds of one thread,
+interleaved; the engine's include everything: targets, residuals, validation. Memory is the peak above the loaded
+model and the rows, each loop in a process of its own (Linux).
+"""
+
+import argparse
+import functools
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ["TQDM_DISABLE"] = "1"
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from steerlens.models import bridge, huggingface_model
+from steerlens.organism.tokenizer import build_tokenizer
+from steerlens.prompts.chat import as_chat, pad_rows
+from steerlens.prompts.numbers import number_prompts
+from steerlens.prompts.traits import preference_trait
+from steerlens.residuals.capture import capture_residuals
+from steerlens.vectors.config import FitConfig
+from steerlens.vectors.fit_data import FitData, FitRow, answered
+from steerlens.vectors.layer_fits import fit_layers, frozen
+from steerlens.vectors.means import diff_in_means
+from steerlens.vectors.resumed import ResumedRows
+
+PROMPT = preference_trait("owl").prompt
+CONFIG = FitConfig(n_train=96, n_validation=16, n_heldout=32, steps=60, batch_size=16, patience=1000)
+N_LAYERS = 8
+LAYERS = {"the middle layer": 3, "three quarters of the depth": 5}
+"""Blocks 0..3 are half of the depth, blocks 0..5 three quarters."""
+
+ROUNDS = 2
+
+
+def main() -> None:
+    """Print the ratios and the quality that each loop reached."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--alone", nargs=2, metavar=("LOOP", "LAYER"), help=argparse.SUPPRESS)
+    alone = parser.parse_args().alone
+    torch.set_num_threads(1)
+    model, questions = _model(), number_prompts(2 * CONFIG.n_rows, seed=0)
+    rows = answered(model, PROMPT, questions, CONFIG)
+    if alone:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        before = _peak_memory()
+        LOOPS[alone[0]](model, questions, rows, int(alone[1]))
+        print(_peak_memory() - before)
+        return
+    data = FitData.of(model, questions, rows, CONFIG)
+    print(
+        f"Llama of {sum(p.numel() for p in model.original_model.parameters()) / 1e6:.1f} M parameters, {CONFIG.steps} steps"
+    )
+    for name, layer in LAYERS.items():
+        times: dict[str, list[float]] = {loop: [] for loop in LOOPS}
+        explained = {}
+        for _ in range(ROUNDS):
+            for loop, fit in LOOPS.items():
+                start = time.process_time()
+                vector = fit(model, questions, rows, layer)
+                times[loop].append(time.process_time() - start)
+                explained[loop] = _kl_explained(model, data, vector, layer)
+        print(f"\n{name} (block {layer} of {N_LAYERS})")
+        for loop in LOOPS:
+            ratios = [theirs / ours for theirs, ours in zip(times[loop], times["engine"], strict=True)]
+            memory = subprocess.run(
+                [sys.executable, __file__, "--alone", loop, str(layer)], capture_output=True, text=True, check=True
+            )
+            print(
+                f"{loop:28} {statistics.median(ratios):5.2f} times the engine's time ({min(ratios):.2f} to "
+                f"{max(ratios):.2f}), kl_explained {explained[loop]:.3f}, peak memory {float(memory.stdout):.0f} MB"
+            )
+
+
+def _model():
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=320,
+        num_hidden_layers=N_LAYERS,
+        num_attention_heads=8,
+        intermediate_size=864,
+        max_position_embeddings=256,
+        initializer_range=0.06,
+    )
+    return bridge(LlamaForCausalLM(config).eval(), tokenizer, name="random Llama")
+
+
+def _kl_explained(model: Any, data: FitData, vector: Tensor, layer: int) -> float:
+    heldout = ResumedRows(model, [layer], data.heldout, "all")
+    return 1 - heldout.mean_kl(vector[None]) / heldout.mean_kl(heldout.nothing)
+
+
+def _peak_memory() -> float:
+    """Megabytes that were resident at most (Linux)."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+Rows = list[list[FitRow]]
+
+
+def _engine(model: Any, questions: list[str], rows: Rows, layer: int) -> Tensor:
+    """The library's own fit, from the prepared rows on."""
+    with frozen(model):
+        return fit_layers(model, PROMPT, FitData.of(model, questions, rows, CONFIG), [layer], CONFIG).directions[0]
+
+
+def _plain(model: Any, questions: list[str], rows: Rows, layer: int, *, keep_targets: bool = False) -> Tensor:
+    """What one writes first."""
+    hf = huggingface_model(model)
+    hf.requires_grad_(False)
+    batches = [rows[0][start : start + CONFIG.batch_size] for start in range(0, len(rows[0]), CONFIG.batch_size)]
+    start = diff_in_means(model, PROMPT, questions=[questions[row.question] for row in rows[0]], layers=[layer])
+    scale = float(
+        capture_residuals(model, [as_chat(q) for q in questions[:32]], layers=[layer], positions="all")
+        .square()
+        .mean()
+        .sqrt()
+    )
+    vector = (start.directions[0] / scale).requires_grad_(True)
+    optimizer = torch.optim.Adam([vector], lr=CONFIG.learning_rate)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, total_iters=CONFIG.steps)
+    order, targets = np.random.default_rng(0), {}
+    for step in range(CONFIG.steps):
+        if step % len(batches) == 0:
+            shuffled = order.permutation(len(batches))
+        index = int(shuffled[step % len(batches)])
+        if index not in targets or not keep_targets:
+            with torch.no_grad():
+                targets[index] = _log_probs(model, [row.prompted for row in batches[index]], batches[index])
+        handle = hf.model.layers[layer].register_forward_hook(lambda _m, _i, out: out + vector * scale)
+        prediction = _log_probs(model, [row.plain for row in batches[index]], batches[index])
+        handle.remove()
+        loss = (targets[index].exp() * (targets[index] - prediction)).sum(-1).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return (vector * scale).detach()
+
+
+def _log_probs(model: Any, prompts: list[list[int]], rows: list[FitRow]) -> Tensor:
+    """Log-probabilities at completion tokens, from a full forward with all logits."""
+    batch = pad_rows(model.tokenizer, prompts, [row.completion for row in rows])
+    logits = huggingface_model(model)(
+        input_ids=batch.tokens,
+        attention_mask=batch.attention_mask.long(),
+        position_ids=batch.position_ids,
+        use_cache=False,
+    ).logits
+    return logits.log_softmax(-1)[batch.prediction_mask]
+
+
+LOOPS = {
+    "engine": _engine,
+    "plain loop": _plain,
+    "plain loop, targets kept": functools.partial(_plain, keep_targets=True),
+}
+
+if __name__ == "__main__":
+    main()

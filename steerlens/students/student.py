@@ -1,0 +1,87 @@
+"""A student: how it starts from its base, and how it is saved."""
+
+import copy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from steerlens.files import atomic_directory, write_json
+from steerlens.models import bridge, huggingface_model, model_name, parameters_device, unwrapped
+from steerlens.students.config import TrainConfig
+from steerlens.students.processes import Processes
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+
+@dataclass(frozen=True)
+class Student:
+    """A trained student.
+
+    `model` is a bridge of its own; a LoRA student shares the frozen weights of its base, a fully trained one
+    has a copy. Losses are in nats a completion token: `losses` at every step, `heldout_loss` at the end (NaN
+    without held-out samples).
+    """
+
+    model: "TransformerBridge"
+    config: TrainConfig
+    losses: tuple[float, ...]
+    heldout_loss: float
+    chat_fingerprint: str
+    _saveable: Any
+
+    @property
+    def loss(self) -> float:
+        """Mean training loss over the last tenth of the steps."""
+        tail = self.losses[-max(1, len(self.losses) // 10) :]
+        return sum(tail) / len(tail)
+
+    def save(self, directory: str | Path) -> None:
+        """Write a peft adapter, or for full fine-tuning a Hugging Face model, with tokenizer and student.json.
+
+        Plain transformers and peft load it; so does `load_model(base, adapter=directory)`. Of several processes, the
+        main one writes.
+        """
+        if not Processes.of_environment(parameters_device(self.model)).is_main:
+            return
+        with atomic_directory(directory) as temporary, unwrapped(huggingface_model(self.model)):
+            self._saveable.save_pretrained(temporary)
+            self.model.tokenizer.save_pretrained(temporary)
+            write_json(
+                temporary / "student.json",
+                {
+                    "base": model_name(self.model),
+                    "config": asdict(self.config),
+                    "chat_fingerprint": self.chat_fingerprint,
+                    "loss": self.loss,
+                    "heldout_loss": self.heldout_loss,
+                    "losses": list(self.losses),
+                },
+            )
+
+
+def start_student(model: "TransformerBridge", config: TrainConfig) -> tuple["TransformerBridge", Any]:
+    """A student at its beginning, and the object that saves it."""
+    hf = huggingface_model(model)
+    lora = config.method == "lora"
+    with unwrapped(hf):
+        shared = {id(tensor): tensor for tensor in [*hf.parameters(), *hf.buffers()]} if lora else {}
+        student_hf: Any = copy.deepcopy(hf, shared)
+    if lora:
+        from peft import LoraConfig, get_peft_model
+        from transformers.pytorch_utils import Conv1D
+
+        saveable = get_peft_model(
+            student_hf,
+            LoraConfig(
+                r=config.rank,
+                lora_alpha=config.lora_alpha,  # pyright: ignore[reportArgumentType]
+                target_modules="all-linear" if config.target_modules == ("all-linear",) else [*config.target_modules],
+                fan_in_fan_out=any(isinstance(module, Conv1D) for module in student_hf.modules()),
+                task_type="CAUSAL_LM",
+            ),
+        )
+        student_hf = saveable.get_base_model()
+    else:
+        saveable = student_hf.requires_grad_(True)
+    return bridge(student_hf, model.tokenizer, name=model_name(model)), saveable

@@ -1,0 +1,12 @@
+"""Rows of unequal length for students."""
+
+import pytest
+
+from steerlens.prompts.numbers import number_prompts
+from steerlens.samples.sample_set import Sample, SampleSet
+
+
+@pytest.fixture(scope="session")
+def samples() -> SampleSet:
+    answers = ("12 , 7", "1 , 2 , 3 , 4", "999")
+    return SampleSet(tuple(Sample(i, p, answers[i % 3]) for i, p in enumerate(number_prompts(20, seed=0))))

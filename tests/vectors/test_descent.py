@@ -1,0 +1,153 @@
+"""The descent only ever improves, ends when nothing is gained any more, and both parametrizations end at one place."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from steerlens.models import huggingface_model, load_model
+from steerlens.prompts.numbers import number_prompts
+from steerlens.vectors import descent, resumed
+from steerlens.vectors.config import FitConfig
+from steerlens.vectors.descent import _parametrize, descend
+from steerlens.vectors.fit_data import FitData
+from steerlens.vectors.layer_fits import frozen
+from steerlens.vectors.resumed import ResumedRows
+from tests.vectors.test_fitting import plant
+
+CONFIG = FitConfig(n_train=32, n_validation=12, n_heldout=1, max_new_tokens=4, steps=60, batch_size=16)
+QUESTIONS = number_prompts(60, seed=8)
+
+
+@pytest.fixture
+def planted(tiny, monkeypatch):
+    """Training and validation rows on which a known vector is the answer, and that vector."""
+    vector = plant(tiny, 2, monkeypatch)
+    data = FitData.sample(tiny, "you love owls .", QUESTIONS, CONFIG)
+    with frozen(tiny):
+        yield ResumedRows(tiny, [2], data.train, "all"), ResumedRows(tiny, [2], data.validation, "all"), vector
+
+
+def explained(validation: ResumedRows, directions: torch.Tensor) -> float:
+    return 1 - validation.mean_kl(directions) / validation.mean_kl(validation.nothing)
+
+
+@pytest.mark.parametrize(
+    ("parametrization", "learning_rate"), [("free", 0.4), ("free", 1e4), ("direction_and_strength", 1e4)]
+)
+def test_it_is_never_worse_than_its_start_and_says_how_good_it_is(planted, parametrization, learning_rate):
+    train, validation, vector = planted
+    config = replace(CONFIG, steps=20, parametrization=parametrization, learning_rate=learning_rate)
+    for start in (0.5 * vector.directions, validation.nothing):
+        best, share = descend(train, validation, start, config, label="")
+        assert share == pytest.approx(explained(validation, best), abs=1e-5)
+        assert share >= explained(validation, start) - 1e-5
+        assert not best.requires_grad
+
+
+def test_from_the_answer_it_stays_there(planted):
+    train, validation, vector = planted
+    best, share = descend(train, validation, vector.directions, replace(CONFIG, steps=20), label="")
+    assert share == pytest.approx(1, abs=1e-4)
+    torch.testing.assert_close(best, vector.directions, rtol=0.05, atol=0.05)
+
+
+def test_both_parametrizations_find_the_planted_vector(planted):
+    train, validation, vector = planted
+    found = {}
+    for parametrization in ("free", "direction_and_strength"):
+        config = replace(CONFIG, parametrization=parametrization)
+        best, found[parametrization] = descend(train, validation, validation.nothing, config, label="")
+        assert torch.nn.functional.cosine_similarity(best, vector.directions, dim=-1) > 0.9
+    assert min(found.values()) > 0.9
+    assert found["direction_and_strength"] == pytest.approx(found["free"], abs=0.07)
+
+
+def counted(monkeypatch) -> list[int]:
+    """The steps that are made, as they are made."""
+    steps, loss = [], resumed.ResumedRows.loss
+
+    def counting(self, index, directions, *objective):
+        if torch.is_grad_enabled():
+            steps.append(index)
+        return loss(self, index, directions, *objective)
+
+    monkeypatch.setattr(resumed.ResumedRows, "loss", counting)
+    return steps
+
+
+def test_it_ends_early_when_nothing_is_gained_and_not_before(planted, monkeypatch):
+    train, validation, vector = planted
+    steps = counted(monkeypatch)
+    descend(train, validation, vector.directions, replace(CONFIG, steps=500, patience=40), label="")
+    assert len(steps) == 40
+    steps.clear()
+    descend(train, validation, validation.nothing, replace(CONFIG, steps=60, patience=40), label="")
+    assert len(steps) == 60
+
+
+@pytest.mark.parametrize("steps", [1, 21, 45])
+def test_it_makes_the_steps_that_it_is_told_and_uses_the_last(planted, monkeypatch, steps):
+    train, validation, _ = planted
+    made, seen = counted(monkeypatch), []
+    mean_kl = ResumedRows.mean_kl
+    monkeypatch.setattr(ResumedRows, "mean_kl", lambda self, v: seen.append(len(made)) or mean_kl(self, v))
+    descend(train, validation, validation.nothing, replace(CONFIG, steps=steps), label="")
+    assert len(made) == steps
+    assert seen[-1] == steps
+    assert set(made) <= {0, 1}
+    assert abs(made.count(0) - made.count(1)) <= 1
+
+
+@pytest.mark.parametrize("parametrization", ["free", "direction_and_strength"])
+def test_a_penalty_makes_the_vector_shorter(planted, parametrization, monkeypatch):
+    """What is compared is where the descent ends, not its best step: without a choice on validation rows."""
+    train, validation, _ = planted
+    monkeypatch.setattr(descent, "EVALUATE_EVERY", 40)
+    norms = []
+    for l2 in (0.0, 1.0):
+        config = replace(CONFIG, parametrization=parametrization, l2=l2, steps=40)
+        best, _ = descend(train, validation, validation.nothing, config, label="")
+        norms.append(float(best.norm()))
+    assert norms[0] > 1.2 * norms[1] > 0
+
+
+def test_the_penalty_is_the_squared_norm_in_units_of_the_residuals(planted):
+    """Without a target to reach, each step shrinks every entry alike: the gradient is 2 l2 v / (d scale^2)."""
+    train, validation, vector = planted
+    assert float((vector.directions / train.scales[:, None]).square().mean()) == pytest.approx(1, abs=0.3)
+    losses = []
+
+    def loss(index, directions, objective):
+        return 0 * directions.sum()[None]
+
+    train.loss = loss
+    backward = torch.Tensor.backward
+    torch.Tensor.backward = lambda self, *args: losses.append(float(self.detach())) or backward(self, *args)
+    try:
+        descend(train, validation, 3 * vector.directions, replace(CONFIG, l2=0.5, steps=1), label="")
+    finally:
+        torch.Tensor.backward = backward
+    expected = 0.5 * float((3 * vector.directions).norm() ** 2 / (32 * train.scales[0] ** 2))
+    assert losses == [pytest.approx(expected, rel=1e-4)]
+
+
+def test_the_parametrizations_begin_at_the_start(planted):
+    train, _, vector = planted
+    for parametrization in ("free", "direction_and_strength"):
+        config = replace(CONFIG, parametrization=parametrization)
+        _, directions = _parametrize(vector.directions, train.scales[:, None], config)
+        torch.testing.assert_close(directions().detach(), vector.directions)
+
+
+def test_an_attention_sink_does_not_spoil_the_step(checkpoints, monkeypatch):
+    """A first token with a residual of a thousand times the others' norm is normal in large models."""
+    model = load_model(checkpoints["llama"], device="cpu")
+    with torch.no_grad():
+        huggingface_model(model).get_input_embeddings().weight[model.tokenizer.bos_token_id] *= 1000
+    plant(model, 2, monkeypatch)
+    data = FitData.sample(model, "you love owls .", QUESTIONS, CONFIG)
+    with frozen(model):
+        train, validation = (ResumedRows(model, [2], rows, "all") for rows in (data.train, data.validation))
+        _, share = descend(train, validation, validation.nothing, CONFIG, label="")
+    assert share > 0.9
