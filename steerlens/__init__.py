@@ -25,15 +25,11 @@ if TYPE_CHECKING:
     from steerlens.samples.sample_set import Sample, SampleSet
     from steerlens.samples.teacher import sample_teacher
     from steerlens.students.config import TrainConfig
-<<<<<<< HEAD
-    from steerlens.students.training import Student, train_student
-    from steerlens.vectors.analysis import PromptAnalysis, analyze_prompt
-=======
     from steerlens.students.scales import AdamScales
     from steerlens.students.scout import adam_scales
     from steerlens.students.student import Student
     from steerlens.students.training import train_student
->>>>>>> main
+    from steerlens.vectors.analysis import PromptAnalysis, analyze_prompt
     from steerlens.vectors.config import FitConfig
     from steerlens.vectors.fitting import fit_prompt_vector
     from steerlens.vectors.formats import export_gguf, import_gguf, import_paper, import_tensor
@@ -93,12 +89,9 @@ __all__ = [
     "AdamScales",
     "FitConfig",
     "GradientTrace",
-<<<<<<< HEAD
     "LayerSweep",
-    "PromptAnalysis",
-=======
     "PooledCosine",
->>>>>>> main
+    "PromptAnalysis",
     "Sample",
     "SampleSet",
     "SteeringVector",
@@ -109,11 +102,8 @@ __all__ = [
     "Trait",
     "TraitScore",
     "VectorSource",
-<<<<<<< HEAD
-    "analyze_prompt",
-=======
     "adam_scales",
->>>>>>> main
+    "analyze_prompt",
     "capture_residuals",
     "compare_log_odds",
     "diff_in_means",
@@ -129,15 +119,12 @@ __all__ = [
     "mean_residuals",
     "model_shift",
     "number_prompts",
-<<<<<<< HEAD
     "plot_controls",
     "plot_cosines",
     "plot_prompt_fit",
     "plot_readout",
     "plot_sweep",
-=======
     "pooled_difference_cosine",
->>>>>>> main
     "preference_trait",
     "principal_difference",
     "promoted_tokens",
@@ -145,11 +132,8 @@ __all__ = [
     "score_trait",
     "show_positions",
     "steer",
-<<<<<<< HEAD
     "sweep_layers",
-=======
     "together",
->>>>>>> main
     "trace_gradients",
     "trace_steps",
     "train_student",
