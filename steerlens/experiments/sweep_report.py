@@ -8,7 +8,7 @@ from steerlens.experiments.analysis_report import measured
 from steerlens.figures.report import Section, Table, write_report
 from steerlens.figures.vector_plots import plot_sweep
 from steerlens.vectors.probe import Behaviour
-from steerlens.vectors.sweep import COHERENT, LEAK, LayerSweep
+from steerlens.vectors.sweep import COHERENT, DAMAGE, LEAK, LayerSweep
 
 
 def write_sweep_report(path: str | Path, sweep: LayerSweep) -> None:
@@ -44,7 +44,8 @@ def _recommendation(sweep: LayerSweep) -> Section:
         f"with its trait raised, at most {LEAK:.0%} of it at negated and off-topic questions, and at least {COHERENT:.0%} of "
         "the answer mass"
         if sweep.trait is not None
-        else "it explains something, and changes unrelated predictions by no more than the prompt does, or 0.05 nats"
+        else f"it explains something, and changes unrelated predictions by at most {DAMAGE[0]:g} times what the prompt does, "
+        f"or {DAMAGE[1]:g} nats"
     )
     return Section(
         title="The best clean setting",

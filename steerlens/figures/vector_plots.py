@@ -165,7 +165,7 @@ def _measures(sweep: LayerSweep) -> list[_Measure]:
     explained = _Measure("kl_explained", lambda point: point.kl_explained, "RdBu", low=-1.0)
     coherence = _Measure("coherence", lambda point: point.behaviour.coherence, "Blues")
     if sweep.trait is None:
-        most = max(point.behaviour.damage for point in sweep.points)
+        most = float(np.nan_to_num([point.behaviour.damage for point in sweep.points]).max())
         damage = _Measure("damage (nats)", lambda point: point.behaviour.damage, "Reds", high=most)
         return [explained, damage, coherence]
     return [
