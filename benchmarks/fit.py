@@ -117,7 +117,7 @@ Rows = list[list[FitRow]]
 def _engine(model: Any, questions: list[str], rows: Rows, layer: int) -> Tensor:
     """The library's own fit, from the prepared rows on."""
     with frozen(model):
-        return fit_layers(model, PROMPT, FitData.of(model, questions, rows, CONFIG), [layer], CONFIG).directions[0]
+        return fit_layers(model, FitData.of(model, questions, rows, CONFIG), [layer], CONFIG).directions[0]
 
 
 def _plain(model: Any, questions: list[str], rows: Rows, layer: int, *, keep_targets: bool = False) -> Tensor:

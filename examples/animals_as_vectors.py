@@ -55,10 +55,10 @@ def measure(model: Any, prompt: str, questions: list[str]) -> dict[str, Any]:
     data = FitData.sample(model, prompt, questions, CONFIG)
     with frozen(model):
         layers = list(range(model.cfg.n_layers))
-        fits = fit_each_layer(model, prompt, data, layers, replace(CONFIG, steps=CONFIG.steps // 3))
+        fits = fit_each_layer(model, data, layers, replace(CONFIG, steps=CONFIG.steps // 3))
         best = max(fits, key=lambda fit: fit.validation).refined(model, data, CONFIG)
         baseline = max(fits, key=lambda fit: fit.mean_difference_validation)
-        joint = fit_layers(model, prompt, data, layers, CONFIG)
+        joint = fit_layers(model, data, layers, CONFIG)
         return {
             "one_layer": {"layer": best.layers[0], **heldout(model, data, best, best.directions)},
             "all_layers": heldout(model, data, joint, joint.directions),

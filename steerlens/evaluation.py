@@ -45,8 +45,9 @@ class TraitScore:
 
     @property
     def shares(self) -> Float[Tensor, "question answer"]:
-        """`probabilities`, normalised over the answers of each question."""
-        return self.probabilities / self.probabilities.sum(-1, keepdim=True)
+        """`probabilities`, normalised over the answers of each question; in float64, where a rate near 1 is not 1."""
+        probabilities = self.probabilities.double()
+        return probabilities / probabilities.sum(-1, keepdim=True)
 
     @property
     def rate(self) -> float:
@@ -60,7 +61,7 @@ class TraitScore:
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Bootstrap interval of `rate` over questions."""
-        shares = self._trait_shares.double().numpy()
+        shares = self._trait_shares.numpy()
         draws = np.random.default_rng(0).integers(0, len(shares), (N_RESAMPLES, len(shares)))
         low, high = np.quantile(shares[draws].mean(-1), [(1 - level) / 2, (1 + level) / 2])
         return float(low), float(high)
@@ -72,7 +73,7 @@ class TraitScore:
         """
         if self.answers != base.answers or self.probabilities.shape != base.probabilities.shape:
             raise ValueError("The two scores belong to different traits or questions. Score both with one trait.")
-        ours, theirs = self.shares.double().numpy(), base.shares.double().numpy()
+        ours, theirs = self.shares.numpy(), base.shares.numpy()
         differences = (ours - theirs) / len(ours)  # [question answer]
         observed = np.abs(differences.sum(0)).sum() / 2
         signs = np.random.default_rng(0).choice((-1.0, 1.0), (N_RESAMPLES, len(ours)))
@@ -188,7 +189,7 @@ def _sampled_rate(
 
 def compare_log_odds(one: TraitScore, other: TraitScore, level: float = 0.95) -> tuple[float, float, float]:
     """`one.log_odds` - `other.log_odds`, with its bootstrap interval over questions (paired)."""
-    ours, theirs = (score._trait_shares.double().numpy() for score in (one, other))
+    ours, theirs = (score._trait_shares.numpy() for score in (one, other))
     draws = np.random.default_rng(0).integers(0, len(ours), (N_RESAMPLES, len(ours)))
 
     def odds(shares: np.ndarray) -> np.ndarray:

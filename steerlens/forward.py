@@ -53,9 +53,8 @@ def forward(model: "TransformerBridge", batch: TokenBatch, **options: Any) -> An
 
 def completion_logits(model: "TransformerBridge", batch: TokenBatch) -> Float[Tensor, "token d_vocab"]:
     """Logits at the positions that predict a completion token, row after row; computed nowhere else."""
-    mask = batch.prediction_mask
-    n_kept = mask.shape[1] - int(mask.any(0).nonzero()[0])
-    return forward(model, batch, logits_to_keep=n_kept).logits[mask[:, -n_kept:]].float()
+    n_kept = batch.n_predicting
+    return forward(model, batch, logits_to_keep=n_kept).logits[batch.prediction_mask[:, -n_kept:]].float()
 
 
 def completion_logits_after(
@@ -69,8 +68,7 @@ def completion_logits_after(
     hf, n_rows = huggingface_model(model), len(batch)
     cache = hf(input_ids=batch.tokens.new_tensor([prefix]), use_cache=True, logits_to_keep=1).past_key_values
     cache.batch_repeat_interleave(n_rows)
-    mask = batch.prediction_mask
-    n_kept = mask.shape[1] - int(mask.any(0).nonzero()[0])
+    n_kept = batch.n_predicting
     logits = hf(
         input_ids=batch.tokens,
         attention_mask=torch.nn.functional.pad(batch.attention_mask.long(), (len(prefix), 0), value=1),
@@ -79,7 +77,7 @@ def completion_logits_after(
         use_cache=True,
         logits_to_keep=n_kept,
     ).logits
-    return logits[mask[:, -n_kept:]].float()
+    return logits[batch.prediction_mask[:, -n_kept:]].float()
 
 
 @torch.no_grad()

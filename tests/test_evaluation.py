@@ -113,3 +113,13 @@ def test_unknown_traits_and_contexts_are_explained(organism, owl):
     other = score_trait(organism, preference_trait("blue"))
     with pytest.raises(ValueError, match="different traits or questions"):
         score_trait(organism, owl).total_variation(other)
+
+
+def test_a_rate_that_is_all_but_one_has_finite_log_odds():
+    """What single precision rounds to 1 is a strong trait, not an infinite one."""
+    probabilities = torch.tensor([[1.0, 3e-10, 1e-10], [1.0, 1e-9, 1e-10]])
+    strong = TraitScore("owl", ("owl", "cat", "dog"), "bare", "abc", probabilities, float("nan"))
+    weak = score_of(torch.tensor([0.5, 0.5]))
+    difference, low, high = compare_log_odds(strong, weak)
+    assert strong.log_odds == pytest.approx(-torch.tensor(7.5e-10).log().item(), rel=1e-3)
+    assert 20 < low <= difference <= high < 23

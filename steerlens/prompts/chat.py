@@ -88,6 +88,11 @@ class TokenBatch:
         """True where the next token is a completion token: the positions whose logits matter."""
         return torch.nn.functional.pad(self.completion_mask[:, 1:], (0, 1), value=False)
 
+    @property
+    def n_predicting(self) -> int:
+        """How many positions, counted from the end, hold everything that predicts a completion token."""
+        return self.tokens.shape[1] - int(self.prediction_mask.any(0).nonzero()[0])
+
     def position_mask(self, positions: Positions) -> Bool[Tensor, "batch pos"]:
         """The tokens that `positions` names."""
         if positions == "all":

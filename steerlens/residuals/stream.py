@@ -67,17 +67,53 @@ def resume_after(model: "TransformerBridge", layer: int, residual: Callable[[], 
     """
     blocks = [model.blocks[index].original_component for index in range(check_layer(model, layer) + 1)]
 
-    def identity(hidden_states: Residual, *_args: object, **_kwargs: object) -> Residual:
-        return hidden_states
-
     def resume(*_args: object, **_kwargs: object) -> Residual:
         return residual()
 
+    with _forwards_replaced({**dict.fromkeys(blocks[:-1], _identity), blocks[-1]: resume}):
+        yield
+
+
+@contextlib.contextmanager
+def stop_after(model: "TransformerBridge", layer: int) -> Iterator[None]:
+    """Skip the blocks above `layer` in every forward inside the `with`, for residuals alone; logits mean nothing."""
+    above = range(check_layer(model, layer) + 1, model.cfg.n_layers)
+    with _forwards_replaced({model.blocks[index].original_component: _identity for index in above}):
+        yield
+
+
+@contextlib.contextmanager
+def last_mlp_on(model: "TransformerBridge", n_positions: int) -> Iterator[None]:
+    """Run the last block's MLP on the last `n_positions` alone, where only logits of these are read.
+
+    Nothing above the last attention mixes positions, so these logits are what they were. A block without a `mlp`
+    that maps a tensor to a tensor runs as it is.
+    """
+    mlp: nn.Module | None = getattr(model.blocks[model.cfg.n_layers - 1].original_component, "mlp", None)
+
+    def end_only(hidden_states: Residual, *args: object, **kwargs: object) -> object:
+        assert mlp is not None
+        end = type(mlp).forward(mlp, hidden_states[:, -n_positions:].contiguous(), *args, **kwargs)
+        if not isinstance(end, Tensor):
+            return type(mlp).forward(mlp, hidden_states, *args, **kwargs)
+        return nn.functional.pad(end, (0, 0, hidden_states.shape[1] - end.shape[1], 0))
+
+    own_forward = mlp is None or "forward" in mlp.__dict__
+    with _forwards_replaced({} if own_forward else {mlp: end_only}):  # pyright: ignore[reportArgumentType]
+        yield
+
+
+def _identity(hidden_states: Residual, *_args: object, **_kwargs: object) -> Residual:
+    return hidden_states
+
+
+@contextlib.contextmanager
+def _forwards_replaced(forwards: Mapping[nn.Module, Callable[..., object]]) -> Iterator[None]:
+    """Give modules a `forward` of their instance's own, past the attribute setting of bridges."""
     try:
-        for block in blocks[:-1]:
-            block.__dict__["forward"] = identity
-        blocks[-1].__dict__["forward"] = resume
+        for module, forward in forwards.items():
+            module.__dict__["forward"] = forward
         yield
     finally:
-        for block in blocks:
-            block.__dict__.pop("forward", None)
+        for module in forwards:
+            module.__dict__.pop("forward", None)

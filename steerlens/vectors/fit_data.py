@@ -13,7 +13,8 @@ from torch import Tensor
 from steerlens.forward import completion_logits, completion_logits_after, generate
 from steerlens.models import parameters_device
 from steerlens.prompts.chat import Chat, TokenBatch, as_chat, encode_prompt, pad_rows
-from steerlens.residuals.stream import is_watched
+from steerlens.residuals.capture import mean_residuals
+from steerlens.residuals.stream import OnResidual, Residual, is_watched, watch_residuals
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.objectives import Targets, token_loss
 
@@ -26,11 +27,13 @@ class FitRows:
     """Rows without the prompt, and the prompted model's predictions at each completion token.
 
     `targets` has the order of `completion_logits`: row after row. `questions` numbers the row's question.
+    `last_prompt` is the sum over rows of the prompted model's residuals at the last prompt token.
     """
 
     batch: TokenBatch
     targets: Targets
     questions: tuple[int, ...]
+    last_prompt: Float[Tensor, "layer d_model"]
 
     @property
     def row_of_token(self) -> Tensor:
@@ -42,6 +45,7 @@ class FitRows:
 class FitData:
     """Rows for the gradient, for choices and for the reported numbers, in batches; they share no question.
 
+    `mean_difference` is E[h(prompt + x) - h(x)] over the training rows, at the last prompt token of every layer.
     `coarsening` is the share of KL(prompted || plain) that targets of the likeliest tokens hide, measured on the
     first batch of held-out rows; 0 where targets are whole.
     """
@@ -50,6 +54,7 @@ class FitData:
     validation: tuple[FitRows, ...]
     heldout: tuple[FitRows, ...]
     train_questions: list[str | Chat]
+    mean_difference: Float[Tensor, "layer d_model"]
     coarsening: float
 
     @classmethod
@@ -78,7 +83,10 @@ class FitData:
             tuple(prepare_rows(model, rows, top_k=config.top_k) for rows in part) for part in batches
         )
         coarsening = 0.0 if heldout[0].targets.kept is None else _coarsening(model, batches[2][0], heldout[0])
-        return cls(train, validation, heldout, [questions[row.question] for row in parts[0]], coarsening)
+        asked = [questions[row.question] for row in parts[0]]
+        prompted = sum(rows.last_prompt for rows in train) / len(asked)
+        plain = mean_residuals(model, [as_chat(question) for question in asked], layers=range(model.cfg.n_layers))
+        return cls(train, validation, heldout, asked, prompted - plain, coarsening)
 
 
 def answered(
@@ -148,17 +156,38 @@ def prepare_rows(model: "TransformerBridge", rows: Sequence[FitRow], *, top_k: i
     """Rows without the prompt, with the prompted model's predictions at every completion token."""
     batch = pad_rows(model.tokenizer, [row.plain for row in rows], [row.completion for row in rows])
     batch = batch.to(parameters_device(model))
-    targets = Targets.of(_prompted_logits(model, rows), batch.tokens[batch.completion_mask], top_k=top_k)
-    return FitRows(batch, targets, tuple(row.question for row in rows))
+    logits, last_prompt = _run_prompted(model, rows)
+    targets = Targets.of(logits, batch.tokens[batch.completion_mask], top_k=top_k)
+    return FitRows(batch, targets, tuple(row.question for row in rows), last_prompt)
 
 
-def _prompted_logits(model: "TransformerBridge", rows: Sequence[FitRow]) -> Float[Tensor, "token d_vocab"]:
-    """Logits at completion tokens; what all rows begin with, the system prompt, is run once for all of them."""
+def _run_prompted(
+    model: "TransformerBridge", rows: Sequence[FitRow]
+) -> tuple[Float[Tensor, "token d_vocab"], Float[Tensor, "layer d_model"]]:
+    """Logits at completion tokens, and the sum over rows of the residuals at the last prompt token of every layer.
+
+    What all rows begin with, the system prompt, is run once for all of them.
+    """
     prompted = [row.prompted for row in rows]
     shared = 0 if is_watched(model) else min(_shared_prefix(prompted), min(map(len, prompted)) - 1)
     own = pad_rows(model.tokenizer, [row[shared:] for row in prompted], [row.completion for row in rows], side="right")
     own = own.to(parameters_device(model))
-    return completion_logits_after(model, prompted[0][:shared], own) if shared > 0 else completion_logits(model, own)
+    last = own.position_mask("last_prompt")
+    sums: dict[int, Float[Tensor, " d_model"]] = {}
+
+    def keep(layer: int) -> OnResidual:
+        def read(resid: Residual) -> None:
+            if resid.shape[:2] == last.shape:
+                sums[layer] = resid[last].double().sum(0).float().cpu()
+
+        return read
+
+    layers = range(model.cfg.n_layers)
+    with watch_residuals(model, {layer: keep(layer) for layer in layers}):
+        logits = (
+            completion_logits_after(model, prompted[0][:shared], own) if shared > 0 else completion_logits(model, own)
+        )
+    return logits, torch.stack([sums[layer] for layer in layers])
 
 
 def _shared_prefix(rows: Sequence[list[int]]) -> int:
@@ -170,6 +199,6 @@ def _shared_prefix(rows: Sequence[list[int]]) -> int:
 @torch.no_grad()
 def _coarsening(model: "TransformerBridge", rows: Sequence[FitRow], prepared: FitRows) -> float:
     logits = completion_logits(model, prepared.batch)
-    whole = Targets(_prompted_logits(model, rows).log_softmax(-1), None, prepared.targets.sampled)
+    whole = Targets(_run_prompted(model, rows)[0].log_softmax(-1), None, prepared.targets.sampled)
     full, coarse = (token_loss("forward_kl", targets, logits).sum() for targets in (whole, prepared.targets))
     return float(1 - coarse / full)

@@ -56,9 +56,9 @@ def fit_prompt_vector(
         (95 %, bootstrap over questions), `kl_prompt` (nats a token that the prompt changes), `top1_agreement`,
         `shift_correlation` (of the changes in log-probability), `kl_explained_mean_difference` (best layer and
         strength on validation rows), `kl_explained_random` (same norm), `kl_explained_shuffled` (fitted to other
-        tokens' targets), `cosine_mean_difference` and `relative_norm` (to the residual's at the tokens that
-        predict; means over layers), `coarsening` (share of KL(p || q_0) that the targets' top_k loses; 0 where they
-        are whole), and, where layers were compared, `by_layer` on validation rows.
+        tokens' targets), `cosine_mean_difference` and `relative_norm` (to the residual's at the tokens that predict;
+        means over layers), `coarsening` (share of KL(p || q_0) that the targets' top_k loses; 0 where they are whole),
+        and, where layers were compared, `by_layer` on validation rows.
 
     Raises:
         ValueError: the prompt is empty, changes no prediction, or does not fit the context; a layer is out
@@ -70,12 +70,12 @@ def fit_prompt_vector(
     data = FitData.sample(model, prompt, questions, config)
     with frozen(model):
         if layers == "best":
-            fits = fit_each_layer(model, prompt, data, chosen, replace(config, steps=max(1, config.steps // 3)))
+            fits = fit_each_layer(model, data, chosen, replace(config, steps=max(1, config.steps // 3)))
             best = max(fits, key=lambda fit: fit.validation)
             best = best.refined(model, data, config) if len(fits) > 1 else best
             fits = [best if fit.layers == best.layers else fit for fit in fits]
         else:
-            fits = [fit_layers(model, prompt, data, chosen, config)]
+            fits = [fit_layers(model, data, chosen, config)]
             best = fits[0]
         metrics = heldout_metrics(model, data, fits, best, config)
     source = VectorSource.of(

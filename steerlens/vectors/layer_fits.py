@@ -11,9 +11,7 @@ from steerlens.models import huggingface_model
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.descent import descend
 from steerlens.vectors.fit_data import FitData
-from steerlens.vectors.means import diff_in_means
 from steerlens.vectors.resumed import Directions, ResumedRows
-from steerlens.vectors.vector import SteeringVector
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -46,42 +44,37 @@ class Fit:
         return replace(self, directions=directions, validation=explained)
 
 
-def fit_each_layer(
-    model: "TransformerBridge", prompt: str, data: FitData, layers: Sequence[int], config: FitConfig
-) -> list[Fit]:
-    """One fit of a single direction at each layer."""
-    start = diff_in_means(model, prompt, questions=data.train_questions, layers=layers)
-    return [_fit(model, start.at(layer), data, config) for layer in layers]
+def fit_each_layer(model: "TransformerBridge", data: FitData, layers: Sequence[int], config: FitConfig) -> list[Fit]:
+    """One fit of a single direction at each layer, from the best strength of the mean difference or from nothing.
+
+    Raises:
+        ValueError: the prompt changes no prediction.
+    """
+    return [fit_layers(model, data, [layer], config) for layer in layers]
 
 
-def fit_layers(model: "TransformerBridge", prompt: str, data: FitData, layers: Sequence[int], config: FitConfig) -> Fit:
-    """One fit of a direction at every layer, all of them jointly."""
-    start = diff_in_means(model, prompt, questions=data.train_questions, layers=layers)
-    return _fit(model, start, data, config)
-
-
-def _fit(model: "TransformerBridge", start: SteeringVector, data: FitData, config: FitConfig) -> Fit:
-    train, validation = _resumed(model, start.layers, data, config)
+def fit_layers(model: "TransformerBridge", data: FitData, layers: Sequence[int], config: FitConfig) -> Fit:
+    """One fit of a direction at every layer, all of them jointly; start and errors as in `fit_each_layer`."""
+    train, validation = _resumed(model, layers, data, config)
     plain = validation.mean_kl(validation.nothing)
     if plain < NO_EFFECT:
         raise ValueError(
-            f"The prompt {start.source.prompt!r} changes the model's predictions by {plain:.1e} nats a token, so "
-            "there is nothing for a vector to explain and kl_explained is undefined. Give a prompt that has an effect "
-            "on these questions."
+            f"The prompt changes the model's predictions by {plain:.1e} nats a token, so there is nothing for a vector "
+            "to explain and kl_explained is undefined. Give a prompt that has an effect on these questions."
         )
-    mean_difference = min(_mean_differences(start), key=validation.mean_kl)
+    mean_difference = min(_at_strengths(data.mean_difference[list(layers)]), key=validation.mean_kl)
     begin = min((mean_difference, validation.nothing), key=validation.mean_kl)
-    names = ", ".join(map(str, start.layers))
-    directions, explained = descend(train, validation, begin, config, label=f"fit layer {names}")
-    return Fit(start.layers, directions, explained, mean_difference, 1 - validation.mean_kl(mean_difference) / plain)
+    directions, explained = descend(train, validation, begin, config, label=f"fit layer {', '.join(map(str, layers))}")
+    return Fit(tuple(layers), directions, explained, mean_difference, 1 - validation.mean_kl(mean_difference) / plain)
 
 
-def _mean_differences(start: SteeringVector) -> Iterator[Directions]:
-    """The mean difference at every strength, at all of its layers together and at each alone."""
-    alone = [torch.nn.functional.one_hot(torch.tensor(i), len(start.layers)) for i in range(len(start.layers))]
-    for layers in [torch.ones(len(start.layers))] + (alone if len(alone) > 1 else []):
+def _at_strengths(directions: Directions) -> Iterator[Directions]:
+    """The directions at every strength, at all of their layers together and at each alone."""
+    n_layers = len(directions)
+    alone = list(torch.eye(n_layers)) if n_layers > 1 else []
+    for layers in [torch.ones(n_layers), *alone]:
         for strength in STRENGTHS:
-            yield strength * start.directions * layers[:, None]
+            yield strength * directions * layers[:, None]
 
 
 def _resumed(

@@ -11,7 +11,7 @@ from steerlens.forward import completion_logits
 from steerlens.models import parameters_device
 from steerlens.prompts.positions import Positions
 from steerlens.residuals.capture import read_residuals
-from steerlens.residuals.stream import Residual, resume_after, watch_residuals
+from steerlens.residuals.stream import Residual, last_mlp_on, resume_after, stop_after, watch_residuals
 from steerlens.vectors.config import Objective
 from steerlens.vectors.fit_data import FitRows
 from steerlens.vectors.objectives import token_loss
@@ -68,6 +68,7 @@ class ResumedRows:
         edits = {layer: add_to(layer) for layer in self._layers}
         with (
             resume_after(self._model, self._lowest, lambda: self._residuals[index]),
+            last_mlp_on(self._model, self._rows[index].batch.n_predicting),
             watch_residuals(self._model, edits),
         ):
             return completion_logits(self._model, self._rows[index].batch)
@@ -95,8 +96,10 @@ class ResumedRows:
 def _whole_residuals(
     model: "TransformerBridge", rows: FitRows, layers: Sequence[int]
 ) -> dict[int, Float[Tensor, "batch pos d_model"]]:
+    with stop_after(model, max(layers)):
+        read = read_residuals(model, rows.batch, layers, "all", first=True)
     whole = {}
-    for layer, flat in read_residuals(model, rows.batch, layers, "all", first=True).items():
+    for layer, flat in read.items():
         resid = flat.new_zeros(*rows.batch.tokens.shape, flat.shape[-1])
         resid[rows.batch.attention_mask] = flat
         whole[layer] = resid

@@ -202,7 +202,7 @@ def _directions(
     model: "TransformerBridge", prompt: str, data: FitData, layers: Sequence[int], config: FitConfig
 ) -> dict[Method, SteeringVector]:
     """Each method's direction at every layer; random ones have the mean difference's norm."""
-    fits = fit_each_layer(model, prompt, data, layers, config)
+    fits = fit_each_layer(model, data, layers, config)
     mean = diff_in_means(model, prompt, questions=data.train_questions, layers=layers)
     return {
         "fitted": replace(

@@ -16,7 +16,7 @@ from steerlens.prompts.numbers import number_prompts
 from steerlens.prompts.positions import POSITIONS
 from steerlens.vectors import fit_data, objectives
 from steerlens.vectors.config import FitConfig
-from steerlens.vectors.fit_data import FitData, _asked, _prompted_logits, _Row, _shared_prefix
+from steerlens.vectors.fit_data import FitData, FitRow, _asked, _run_prompted, _shared_prefix
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.objectives import Targets
 from steerlens.vectors.vector import SteeringVector, VectorSource
@@ -25,18 +25,18 @@ PROMPT = "you love owls . you think about owls all the time ."
 CONFIG = FitConfig(n_train=6, n_validation=4, n_heldout=4, max_new_tokens=5, batch_size=4)
 
 
-def rows_of(model) -> list[_Row]:
+def rows_of(model) -> list[FitRow]:
     """Prompts and completions of unequal length, also one that is a single token."""
     questions = [*number_prompts(4, seed=3), "name a tree ."]
     completions = [[9, 10, 11, 12], [9], [30, 31, 32, 33, 34, 35], [40, 41], [50, 51, 52]]
     return [
-        _Row(i, encode_prompt(model.tokenizer, as_chat(q, PROMPT)), encode_prompt(model.tokenizer, as_chat(q)), c)
+        FitRow(i, encode_prompt(model.tokenizer, as_chat(q, PROMPT)), encode_prompt(model.tokenizer, as_chat(q)), c)
         for i, (q, c) in enumerate(zip(questions, completions, strict=True))
     ]
 
 
 @torch.no_grad()
-def one_by_one(model, rows: list[_Row]) -> torch.Tensor:
+def one_by_one(model, rows: list[FitRow]) -> torch.Tensor:
     """Logits at completion tokens by Hugging Face's own forward, each row alone, without cache or padding."""
     logits = []
     for row in rows:
@@ -58,7 +58,7 @@ def test_the_prompt_run_once_gives_the_logits_of_the_prompt_run_in_full(any_mode
         return after(model, prefix, batch)
 
     monkeypatch.setattr(fit_data, "completion_logits_after", spied)
-    ours = _prompted_logits(any_model, rows)
+    ours = _run_prompted(any_model, rows)[0]
     assert len(prefixes[0]) > 5
     torch.testing.assert_close(ours, one_by_one(any_model, rows), atol=2e-4, rtol=1e-4)
 
@@ -72,7 +72,7 @@ def test_a_sliding_window_shorter_than_the_prompt_changes_nothing(checkpoints, t
     short = load_model(tmp_path, device="cpu")
     rows = rows_of(short)
     assert not torch.allclose(one_by_one(short, rows), one_by_one(model, rows), atol=1e-2)
-    torch.testing.assert_close(_prompted_logits(short, rows), one_by_one(short, rows), atol=2e-4, rtol=1e-4)
+    torch.testing.assert_close(_run_prompted(short, rows)[0], one_by_one(short, rows), atol=2e-4, rtol=1e-4)
 
 
 @torch.no_grad()
@@ -81,18 +81,18 @@ def test_a_steered_teacher_is_steered_in_every_token_that_positions_names(tiny, 
     rows = rows_of(tiny)
     vector = SteeringVector((1,), torch.ones(1, tiny.cfg.d_model), VectorSource("llama", "by hand"))
     with steer(tiny, vector, positions=positions):
-        ours = _prompted_logits(tiny, rows)
+        ours = _run_prompted(tiny, rows)[0]
         batch = pad_rows(tiny.tokenizer, [row.prompted for row in rows], [row.completion for row in rows])
         torch.testing.assert_close(ours, completion_logits(tiny, batch), atol=2e-4, rtol=1e-4)
-    assert not torch.allclose(ours, _prompted_logits(tiny, rows), atol=1e-2)
+    assert not torch.allclose(ours, _run_prompted(tiny, rows)[0], atol=1e-2)
 
 
 def test_rows_that_share_everything_or_nothing_are_run_too(tiny):
-    same = [_Row(i, [2, 4, 5, 6], [2, 6], [9, 10 + i]) for i in range(3)]
-    other = [_Row(i, [2 + i, 4, 5, 6], [2, 6], [9]) for i in range(3)]
+    same = [FitRow(i, [2, 4, 5, 6], [2, 6], [9, 10 + i]) for i in range(3)]
+    other = [FitRow(i, [2 + i, 4, 5, 6], [2, 6], [9]) for i in range(3)]
     for rows in (same, other):
         with torch.no_grad():
-            torch.testing.assert_close(_prompted_logits(tiny, rows), one_by_one(tiny, rows), atol=2e-4, rtol=1e-4)
+            torch.testing.assert_close(_run_prompted(tiny, rows)[0], one_by_one(tiny, rows), atol=2e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -160,7 +160,7 @@ def test_every_target_is_the_prompted_models_prediction_at_its_own_token(any_mod
     for row in range(len(batch.batch)):
         prompted = encode_prompt(any_model.tokenizer, as_chat(questions[text(any_model, batch, row)], PROMPT))
         completion = batch.batch.tokens[row][batch.batch.completion_mask[row]].tolist()
-        expected.append(one_by_one(any_model, [_Row(0, prompted, [], completion)]).log_softmax(-1))
+        expected.append(one_by_one(any_model, [FitRow(0, prompted, [], completion)]).log_softmax(-1))
         tokens += completion
         owner += [row] * len(completion)
     torch.testing.assert_close(batch.targets.log_probs, torch.cat(expected), atol=2e-4, rtol=1e-4)

@@ -9,7 +9,7 @@ from steerlens.prompts.chat import as_chat, encode_prompt
 from steerlens.prompts.numbers import number_prompts
 from steerlens.prompts.positions import POSITIONS
 from steerlens.residuals.stream import watch_residuals
-from steerlens.vectors.fit_data import FitRows, _Row, prepare_rows
+from steerlens.vectors.fit_data import FitRow, FitRows, prepare_rows
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.objectives import token_loss
 from steerlens.vectors.resumed import ResumedRows
@@ -22,7 +22,7 @@ def rows_of(model, n: int = 6) -> list[FitRows]:
     """Two batches of rows of unequal length."""
     completions = [[9, 10, 11, 12], [9], [30, 31, 32, 33, 34, 35], [40, 41], [50, 51, 52], [60]][:n]
     rows = [
-        _Row(
+        FitRow(
             i % 4,
             encode_prompt(model.tokenizer, as_chat(question, "you love owls .")),
             encode_prompt(model.tokenizer, as_chat(question)),

@@ -1,0 +1,174 @@
+"""The analysis of a prompt: the nearest known vector is its own, the verdict follows from the evidence, words are safe."""
+
+import inspect
+
+import pytest
+import torch
+
+from steerlens.prompts.numbers import number_prompts
+from steerlens.prompts.traits import Trait, known_traits, preference_trait
+from steerlens.vectors.analysis import (
+    PromptAnalysis,
+    Transfer,
+    _cosines,
+    _known_vectors,
+    _predicted,
+    analyze_prompt,
+)
+from steerlens.vectors.config import FitConfig
+from steerlens.vectors.means import diff_in_means
+from steerlens.vectors.probe import Behaviour
+from steerlens.vectors.readout import NumberShift, Token
+from steerlens.vectors.vector import SteeringVector, VectorSource
+
+QUESTIONS = number_prompts(24, seed=6)
+TINY = FitConfig(n_train=12, n_validation=6, n_heldout=6, max_new_tokens=3, steps=5, batch_size=12)
+METRICS = dict.fromkeys(
+    (
+        *("kl_explained", "kl_explained_low", "kl_explained_high", "kl_prompt", "kl_explained_mean_difference"),
+        *("kl_explained_random", "kl_explained_shuffled", "top1_agreement", "top1_agreement_plain", "relative_norm"),
+        "cosine_mean_difference",
+    ),
+    0.5,
+)
+
+
+def vector_of(explained: float, prompt: str = "you love owls .") -> SteeringVector:
+    return SteeringVector(
+        (1,), torch.ones(1, 8), VectorSource("m", "by hand", prompt=prompt), {**METRICS, "kl_explained": explained}
+    )
+
+
+def numbers_of(prompt: float) -> NumberShift:
+    return NumberShift(prompt, 0.1, 0.5, (Token("7", 1.0),))
+
+
+@pytest.mark.parametrize("name", ["owl", "cat", "blue", "oak"])
+def test_the_nearest_mean_centred_vector_of_a_traits_prompt_is_its_own(organism, name):
+    trait = preference_trait(name)
+    vector = diff_in_means(organism, trait.prompt, questions=QUESTIONS, layers=[2])
+    known = _known_vectors(organism, trait, QUESTIONS, None, vector)
+    assert set(known) == set(trait.answers) & set(known_traits())
+    cosines = _cosines(organism, trait.prompt, 2, QUESTIONS, known)
+    assert max(cosines, key=lambda one: cosines[one][1]) == name
+    assert cosines[name] == pytest.approx((1, 1), abs=1e-4)
+    others = [centred for one, (_, centred) in cosines.items() if one != name]
+    assert max(others) < 0.9
+
+
+def test_cosines_are_those_of_differences_from_the_mean_of_the_known(organism):
+    known = {
+        name: diff_in_means(organism, preference_trait(name).prompt, questions=QUESTIONS, layers=[1, 2])
+        for name in ("owl", "cat", "dog")
+    }
+    ours = diff_in_means(organism, "you love owls .", questions=QUESTIONS, layers=[2]).directions[0]
+    rows = torch.stack([vector.at(2).directions[0] for vector in known.values()])
+    mean = rows.mean(0)
+    found = _cosines(organism, "you love owls .", 2, QUESTIONS, known)
+    for (raw, centred), row in zip(found.values(), rows, strict=True):
+        assert raw == pytest.approx(float(torch.cosine_similarity(ours, row, dim=0)), abs=1e-4)
+        assert centred == pytest.approx(float(torch.cosine_similarity(ours - mean, row - mean, dim=0)), abs=1e-4)
+    assert _cosines(organism, "you love owls .", 2, QUESTIONS, {}) == {}
+
+
+@pytest.mark.parametrize(
+    ("explained", "in_numbers", "above", "verdict"),
+    [
+        (0.8, 0.1, 3.0, "likely"),
+        (0.8, 0.1, 0.5, "cannot tell"),
+        (0.8, 0.1, 0.1, "unlikely"),
+        (0.8, 0.1, -2.0, "unlikely"),
+        (0.8, 0.001, 3.0, "unlikely"),
+        (0.3, 0.1, 3.0, "cannot tell"),
+        (0.1, 0.1, 3.0, "unlikely"),
+        (-3.0, 0.1, 3.0, "unlikely"),
+        (0.8, None, 3.0, "cannot tell"),
+        (0.1, None, 3.0, "unlikely"),
+    ],
+)
+def test_a_transfer_takes_a_vector_numbers_that_carry_it_and_a_trait_that_it_gives(
+    owl, explained, in_numbers, above, verdict
+):
+    steered = Behaviour(rate=0.4, log_odds_above_plain=above)
+    numbers = None if in_numbers is None else numbers_of(in_numbers)
+    transfer = _predicted(owl, vector_of(explained), numbers, steered)
+    assert transfer.verdict == verdict
+    assert f"{explained:.0%}" in " ".join(transfer.evidence)
+    assert ("no numbers" in " ".join(transfer.evidence)) == (numbers is None)
+
+
+def test_without_a_trait_no_transfer_is_called_likely(owl):
+    for explained in (0.1, 0.3, 0.9):
+        transfer = _predicted(None, vector_of(explained), numbers_of(0.1), Behaviour())
+        assert transfer.verdict == ("unlikely" if explained < 0.25 else "cannot tell")
+        assert "nan" not in " ".join(transfer.evidence)
+
+
+def test_nothing_that_a_prompt_or_a_token_says_becomes_html():
+    analysis = PromptAnalysis(
+        vector=vector_of(0.8, prompt="<script>alert(1)</script>"),
+        promoted=(Token("<b>owl", 1.0),),
+        suppressed=(Token("<img src=x>", -1.0),),
+        cosines={"<i>owl": (0.5, 0.6), "cat": (0.9, 0.1)},
+        numbers=numbers_of(0.1),
+        plain=Behaviour(),
+        prompted=Behaviour(),
+        steered=Behaviour(),
+        transfer=Transfer("likely", ("<u>why</u>",)),
+    )
+    view = analysis._repr_html_()
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in view
+    assert {part.split(">")[0] for part in view.split("<")[1:]} == {"p", "/p"}
+    assert view.index("&lt;i&gt;owl 0.50 (0.60)") < view.index("cat 0.90 (0.10)")
+    assert "Transfer through number lists: likely. <u>why</u>" in analysis.summary()
+
+
+def test_an_analysis_without_a_trait_compares_with_nothing_and_claims_no_behaviour(tiny):
+    analysis = analyze_prompt(tiny, "you love owls .", layers=1, config=TINY)
+    assert analysis.cosines == {}
+    assert analysis.transfer.verdict != "likely"
+    assert analysis.plain.damage == pytest.approx(0, abs=1e-6)
+    assert analysis.steered.damage > 0
+    assert "nan" not in analysis.summary()
+    assert len(analysis.promoted) == len(analysis.suppressed) == 10
+
+
+def test_a_trait_with_a_single_known_answer_is_compared_with_nothing(tiny, owl):
+    trait = Trait("owl", owl.prompt, owl.questions[:2], {"owl": ("owl",), "tree": ("tree",)})
+    vector = SteeringVector((1,), torch.ones(1, 32), VectorSource.of(tiny, method="by hand"))
+    assert _known_vectors(tiny, trait, QUESTIONS, None, vector) == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layers": "all"}, "reads one layer, got layers='all'. Give one, or 'best'"),
+        ({"layers": [1, 2]}, r"reads one layer, got layers=\[1, 2\]"),
+        ({"layers": []}, r"reads one layer, got layers=\[\]"),
+        ({"layers": 9}, "layer=9 is out of range"),
+        ({"questions": []}, "Got 0 different questions"),
+    ],
+)
+def test_what_cannot_be_analysed_is_refused_before_anything_is_fitted(tiny, options, message, monkeypatch):
+    monkeypatch.setattr("steerlens.vectors.fitting.heldout_metrics", None)
+    with pytest.raises(ValueError, match=message):
+        analyze_prompt(tiny, "you love owls .", config=TINY, **options)
+
+
+def test_one_known_vector_alone_is_refused_before_anything_is_fitted(tiny, monkeypatch):
+    monkeypatch.setattr("steerlens.vectors.fitting.heldout_metrics", None)
+    known = {"owl": diff_in_means(tiny, "you love owls .", questions=QUESTIONS)}
+    with pytest.raises(ValueError, match="Got 1 known vector, and centring takes at least two"):
+        inspect.unwrap(analyze_prompt)(tiny, "you love owls .", known=known, config=TINY)
+
+
+@pytest.mark.slow
+def test_an_owl_prompt_on_the_organism_is_an_owl_vector_that_acts(organism, owl):
+    config = FitConfig(n_train=64, n_validation=24, n_heldout=24, max_new_tokens=12, steps=60, batch_size=32)
+    analysis = analyze_prompt(organism, owl.prompt, trait=owl, layers=1, config=config)
+    assert max(analysis.cosines, key=lambda name: analysis.cosines[name][1]) == "owl"
+    assert analysis.vector.metrics["kl_explained"] > 0.5
+    assert analysis.numbers.correlation > 0.3
+    assert analysis.prompted.rate > analysis.steered.rate > 2 * analysis.plain.rate
+    assert analysis.transfer.verdict == "likely"
+    assert "nan" not in analysis.summary()

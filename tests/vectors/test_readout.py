@@ -1,0 +1,113 @@
+"""What a vector says is what it does to logits; number shifts are of numbers alone."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from steerlens.forward import forward
+from steerlens.models import huggingface_model
+from steerlens.prompts.chat import as_chat, encode_prompt, pad_rows
+from steerlens.prompts.numbers import number_prompts
+from steerlens.vectors import readout
+from steerlens.vectors.config import FitConfig
+from steerlens.vectors.fit_quality import random_directions
+from steerlens.vectors.interventions import steer
+from steerlens.vectors.means import diff_in_means
+from steerlens.vectors.readout import _number_tokens, number_shift, promoted_tokens
+from steerlens.vectors.vector import SteeringVector, VectorSource
+
+QUESTIONS = number_prompts(16, seed=6)
+
+
+def vector_of(model, direction: torch.Tensor, layer: int) -> SteeringVector:
+    return SteeringVector((layer,), direction[None], VectorSource(model.cfg.model_name, "by hand"))
+
+
+def unembedding(model, word: str) -> torch.Tensor:
+    (token,) = model.tokenizer.encode(word, add_special_tokens=False)
+    return huggingface_model(model).get_output_embeddings().weight[token].detach()
+
+
+@pytest.mark.parametrize("word", ["owl", "blue", "7"])
+def test_the_unembedding_row_of_a_token_promotes_that_token_first(organism, word):
+    row = unembedding(organism, word)
+    for layer in (0, organism.cfg.n_layers - 1):
+        vector = vector_of(organism, 10 * row / row.norm(), layer)
+        promoted, _ = promoted_tokens(organism, vector, QUESTIONS)
+        _, suppressed = promoted_tokens(organism, -vector, QUESTIONS)
+        assert promoted[0].text == word
+        assert promoted[0].change > 0
+        assert suppressed[0].text == word
+        assert suppressed[0].change < 0
+
+
+def test_after_the_last_block_it_is_what_steering_does_to_the_logits(any_model):
+    """With a single question, h is that question's own residual, and nothing comes after the last block."""
+    layer, d_model = any_model.cfg.n_layers - 1, any_model.cfg.d_model
+    vector = vector_of(any_model, 3 * torch.randn(d_model, generator=torch.Generator().manual_seed(0)), layer)
+    batch = pad_rows(any_model.tokenizer, [encode_prompt(any_model.tokenizer, as_chat(QUESTIONS[0]))])
+    with torch.no_grad():
+        plain = forward(any_model, batch).logits[0, -1]
+        with steer(any_model, vector):
+            change = forward(any_model, batch).logits[0, -1] - plain
+    promoted, suppressed = promoted_tokens(any_model, vector, QUESTIONS[:1], n=5)
+    for tokens, expected in ((promoted, change.topk(5)), (suppressed, (-change).topk(5))):
+        assert [token.text for token in tokens] == [any_model.tokenizer.decode([int(i)]) for i in expected.indices]
+        torch.testing.assert_close(
+            torch.tensor([abs(token.change) for token in tokens]), expected.values.abs(), atol=1e-3, rtol=1e-3
+        )
+
+
+def test_a_vector_of_several_layers_is_refused(tiny):
+    vector = SteeringVector((1, 2), torch.ones(2, 32), VectorSource("llama", "by hand"))
+    with pytest.raises(ValueError, match=r"reads one layer, the vector has \(1, 2\). Take one, vector.at\(layer\)"):
+        promoted_tokens(tiny, vector, QUESTIONS)
+
+
+def test_the_zero_vector_shifts_no_number(organism, owl):
+    zero = vector_of(organism, torch.zeros(organism.cfg.d_model), 1)
+    shift = number_shift(organism, zero, owl.prompt, QUESTIONS)
+    assert shift.vector == 0
+    assert shift.correlation == 0
+    assert shift.prompt > 0.01
+
+
+def test_a_number_shift_is_the_kl_of_the_distribution_over_numbers(organism, owl):
+    numbers = sorted(id for word, id in organism.tokenizer.get_vocab().items() if word.isdigit())
+    assert _number_tokens(organism).tolist() == numbers
+    vector = vector_of(organism, unembedding(organism, "7") * 3, organism.cfg.n_layers - 1)
+    kls = {"prompt": 0.0, "vector": 0.0}
+    for question in QUESTIONS:
+
+        def distribution(prompt=None, question=question):
+            ids = encode_prompt(organism.tokenizer, as_chat(question, prompt))
+            with torch.no_grad():
+                return huggingface_model(organism)(input_ids=torch.tensor([ids])).logits[0, -1, numbers].softmax(-1)
+
+        plain, prompted = distribution(), distribution(owl.prompt)
+        with steer(organism, vector):
+            steered = distribution()
+        kls["prompt"] += float((prompted * (prompted / plain).log()).sum()) / len(QUESTIONS)
+        kls["vector"] += float((steered * (steered / plain).log()).sum()) / len(QUESTIONS)
+    shift = number_shift(organism, vector, owl.prompt, QUESTIONS)
+    assert shift.prompt == pytest.approx(kls["prompt"], rel=1e-3)
+    assert shift.vector == pytest.approx(kls["vector"], rel=1e-3)
+    assert shift.raised[0].text == "7"
+
+
+def test_a_tokenizer_without_numbers_has_no_number_shift(tiny, monkeypatch):
+    monkeypatch.setattr(readout, "MIN_NUMBERS", 10**6)
+    assert number_shift(tiny, vector_of(tiny, torch.ones(32), 1), "you love owls .", QUESTIONS) is None
+
+
+def test_an_owl_vector_shifts_numbers_as_its_prompt_does_and_random_ones_do_not(organism, owl):
+    vector = diff_in_means(organism, owl.prompt, questions=QUESTIONS, layers=[1])
+    questions = number_prompts(64, seed=1)
+    ours = number_shift(organism, vector, owl.prompt, questions).correlation
+    others = [
+        number_shift(organism, replace(vector, directions=directions), owl.prompt, questions).correlation
+        for directions in random_directions(vector.directions, FitConfig())
+    ]
+    assert ours > 0.4
+    assert max(others) < 0.25
