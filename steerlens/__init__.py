@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from steerlens.evaluation import TraitScore, compare_log_odds, score_trait
+    from steerlens.figures.vector_plots import plot_controls, plot_cosines, plot_prompt_fit, plot_readout, plot_sweep
     from steerlens.forward import generate
     from steerlens.gradients.counterfactual import together, without_component
     from steerlens.gradients.parts import TraceParts
@@ -28,13 +29,16 @@ if TYPE_CHECKING:
     from steerlens.students.scout import adam_scales
     from steerlens.students.student import Student
     from steerlens.students.training import train_student
+    from steerlens.vectors.analysis import PromptAnalysis, analyze_prompt
     from steerlens.vectors.config import FitConfig
     from steerlens.vectors.fitting import fit_prompt_vector
     from steerlens.vectors.formats import export_gguf, import_gguf, import_paper, import_tensor
     from steerlens.vectors.interventions import steer
-    from steerlens.vectors.means import diff_in_means, model_shift
+    from steerlens.vectors.means import diff_in_means, model_shift, principal_difference
+    from steerlens.vectors.readout import promoted_tokens
     from steerlens.vectors.show import show_positions
     from steerlens.vectors.source import VectorSource
+    from steerlens.vectors.sweep import LayerSweep, sweep_layers
     from steerlens.vectors.vector import SteeringVector, mean_centred
 
 __version__ = "0.1.0"
@@ -47,9 +51,12 @@ _HOMES = {
     "steerlens.residuals.capture": ("capture_residuals", "mean_residuals"),
     "steerlens.vectors.source": ("VectorSource",),
     "steerlens.vectors.vector": ("SteeringVector", "mean_centred"),
-    "steerlens.vectors.means": ("diff_in_means", "model_shift"),
+    "steerlens.vectors.means": ("diff_in_means", "model_shift", "principal_difference"),
     "steerlens.vectors.config": ("FitConfig",),
     "steerlens.vectors.fitting": ("fit_prompt_vector",),
+    "steerlens.vectors.readout": ("promoted_tokens",),
+    "steerlens.vectors.sweep": ("LayerSweep", "sweep_layers"),
+    "steerlens.vectors.analysis": ("PromptAnalysis", "analyze_prompt"),
     "steerlens.vectors.interventions": ("steer",),
     "steerlens.vectors.show": ("show_positions",),
     "steerlens.vectors.formats": ("export_gguf", "import_gguf", "import_paper", "import_tensor"),
@@ -68,6 +75,13 @@ _HOMES = {
     "steerlens.gradients.pooled": ("PooledCosine", "pooled_difference_cosine"),
     "steerlens.gradients.counterfactual": ("together", "without_component"),
     "steerlens.evaluation": ("TraitScore", "compare_log_odds", "score_trait"),
+    "steerlens.figures.vector_plots": (
+        "plot_controls",
+        "plot_cosines",
+        "plot_prompt_fit",
+        "plot_readout",
+        "plot_sweep",
+    ),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -75,7 +89,9 @@ __all__ = [
     "AdamScales",
     "FitConfig",
     "GradientTrace",
+    "LayerSweep",
     "PooledCosine",
+    "PromptAnalysis",
     "Sample",
     "SampleSet",
     "SteeringVector",
@@ -87,6 +103,7 @@ __all__ = [
     "TraitScore",
     "VectorSource",
     "adam_scales",
+    "analyze_prompt",
     "capture_residuals",
     "compare_log_odds",
     "diff_in_means",
@@ -102,12 +119,20 @@ __all__ = [
     "mean_residuals",
     "model_shift",
     "number_prompts",
+    "plot_controls",
+    "plot_cosines",
+    "plot_prompt_fit",
+    "plot_readout",
+    "plot_sweep",
     "pooled_difference_cosine",
     "preference_trait",
+    "principal_difference",
+    "promoted_tokens",
     "sample_teacher",
     "score_trait",
     "show_positions",
     "steer",
+    "sweep_layers",
     "together",
     "trace_gradients",
     "trace_steps",

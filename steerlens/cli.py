@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from steerlens.experiments.config import PRESETS, ReproduceConfig
+from steerlens.files import write_json
 from steerlens.students.config import TrainConfig
 from steerlens.vectors.config import FitConfig
 
@@ -49,8 +50,24 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("prompt")
     fit.add_argument("--layers", nargs="+", default=["best"], help="best (default), all, or layers to fit jointly")
     fit.add_argument("--out", type=Path, required=True, help="directory for vector.safetensors and report.html")
-    _add_model(fit)
-    _add_fields(fit, FitConfig)
+    _add_fit(fit)
+
+    sweep = _command(
+        commands, "sweep", _sweep, "find the layer and strength at which a vector works and breaks nothing"
+    )
+    sweep.add_argument("prompt")
+    sweep.add_argument("--trait", help="judge by this trait's questions, such as owl (default: by predictions alone)")
+    sweep.add_argument("--layers", nargs="+", type=int, help="layers to try (default: all)")
+    sweep.add_argument("--strengths", nargs="+", type=float, help="strengths to try (default: 0.5 1 1.5 2 3)")
+    sweep.add_argument("--out", type=Path, required=True, help="directory for report, results and recommended vector")
+    _add_fit(sweep)
+
+    analyze = _command(commands, "analyze", _analyze, "say what a system prompt does, how far it is a vector, and more")
+    analyze.add_argument("prompt")
+    analyze.add_argument("--trait", help="what the prompt is meant to give, such as owl")
+    analyze.add_argument("--layers", nargs="+", default=["best"], help="best (default), or one layer")
+    analyze.add_argument("--out", type=Path, required=True, help="directory for report, results and vector")
+    _add_fit(analyze)
 
     sample = _command(commands, "sample", _sample, "sample number lists from a teacher, and filter them")
     sample.add_argument("--system-prompt")
@@ -102,6 +119,15 @@ def _command(commands: Any, name: str, action: Any, summary: str) -> argparse.Ar
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="directory or Hub name (default: the embedded organism)")
     parser.add_argument("--adapter", type=Path, help="peft adapter to load onto it")
+    parser.add_argument(
+        "--plain-text", action="store_true", help="join the texts of a chat without a chat template, for base models"
+    )
+
+
+def _add_fit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--questions", type=Path, help="text file, one question a line (default: number tasks)")
+    _add_model(parser)
+    _add_fields(parser, FitConfig)
 
 
 def _add_fields(parser: argparse.ArgumentParser, config: type, skip: set[str] = frozenset()) -> None:  # pyright: ignore[reportArgumentType]
@@ -152,10 +178,35 @@ def _layers(given: list[str]) -> Any:
         raise ValueError(f"--layers {' '.join(given)}: allowed are best, all, or numbers of blocks.") from error
 
 
+def _questions(path: Path | None) -> list[str] | None:
+    """The questions in the file that `--questions` names."""
+    if path is None:
+        return None
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no questions file {path}. Give a text file with one question a line.")
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a text file in UTF-8 ({error}). Give one question a line.") from error
+    if not any(lines):
+        raise ValueError(f"{path} has no questions. Write one question a line.")
+    return [line for line in lines if line]
+
+
 def _load(options: argparse.Namespace) -> Any:
     from steerlens.models import load_model
+    from steerlens.prompts.chat import PLAIN_TEXT_TEMPLATE
 
-    return load_model(options.model, adapter=options.adapter)
+    model = load_model(options.model, adapter=options.adapter)
+    if options.plain_text:
+        model.tokenizer.chat_template = PLAIN_TEXT_TEMPLATE
+    return model
+
+
+def _trait(name: str | None) -> Any:
+    from steerlens.prompts.traits import preference_trait
+
+    return None if name is None else preference_trait(name)
 
 
 def _reproduce(options: argparse.Namespace) -> int:
@@ -180,14 +231,66 @@ def _report(options: argparse.Namespace) -> int:
 
 def _fit(options: argparse.Namespace) -> int:
     from steerlens.experiments.fit_report import write_fit_report
+    from steerlens.prompts.numbers import number_prompts
     from steerlens.vectors.fitting import fit_prompt_vector
+    from steerlens.vectors.readout import promoted_tokens
 
+    questions, config = _questions(options.questions), _given(options, FitConfig())
+    model = _load(options)
     vector = fit_prompt_vector(
-        _load(options), options.prompt, layers=_layers(options.layers), config=_given(options, FitConfig())
+        model, options.prompt, layers=_layers(options.layers), questions=questions, config=config
     )
+    asked = questions or number_prompts(128, seed=config.seed + 1)
+    tokens = promoted_tokens(model, vector, asked[:128]) if len(vector.layers) == 1 else None
     vector.save(options.out / "vector.safetensors")
-    write_fit_report(options.out / "report.html", vector)
+    write_fit_report(options.out / "report.html", vector, tokens)
     print(vector.summary())
+    print(f"\nVector: {options.out / 'vector.safetensors'}\nReport: {options.out / 'report.html'}")
+    return 0
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from steerlens.experiments.sweep_report import sweep_results, write_sweep_report
+    from steerlens.vectors.sweep import SWEEP_STRENGTHS, sweep_layers
+
+    questions, trait = _questions(options.questions), _trait(options.trait)
+    sweep = sweep_layers(
+        _load(options),
+        options.prompt,
+        trait=trait,
+        layers=options.layers,
+        strengths=options.strengths or SWEEP_STRENGTHS,
+        questions=questions,
+        config=_given(options, FitConfig()),
+    )
+    vector = sweep.recommended()
+    if vector is not None:
+        vector.save(options.out / "vector.safetensors")
+    write_json(options.out / "results.json", sweep_results(sweep))
+    write_sweep_report(options.out / "report.html", sweep)
+    print(sweep.recommendation())
+    print(f"\nVector: {options.out / 'vector.safetensors' if vector else 'none is written'}")
+    print(f"Report: {options.out / 'report.html'}")
+    return 0
+
+
+def _analyze(options: argparse.Namespace) -> int:
+    from steerlens.experiments.analysis_report import analysis_results, write_analysis_report
+    from steerlens.vectors.analysis import analyze_prompt
+
+    questions, trait = _questions(options.questions), _trait(options.trait)
+    analysis = analyze_prompt(
+        _load(options),
+        options.prompt,
+        trait=trait,
+        layers=_layers(options.layers),
+        questions=questions,
+        config=_given(options, FitConfig()),
+    )
+    analysis.vector.save(options.out / "vector.safetensors")
+    write_json(options.out / "results.json", analysis_results(analysis))
+    write_analysis_report(options.out / "report.html", analysis)
+    print(analysis.summary())
     print(f"\nVector: {options.out / 'vector.safetensors'}\nReport: {options.out / 'report.html'}")
     return 0
 
@@ -244,9 +347,9 @@ def _scales(options: argparse.Namespace) -> int:
 
 def _score(options: argparse.Namespace) -> int:
     from steerlens.evaluation import score_trait
-    from steerlens.prompts.traits import preference_trait
 
-    model, trait = _load(options), preference_trait(options.trait)
+    trait = _trait(options.trait)
+    model = _load(options)
     for context in ("bare", "after_numbers"):
         score = score_trait(
             model,

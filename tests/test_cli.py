@@ -1,5 +1,6 @@
 """Bad input ends with a sentence that says what was got, what is allowed and what to do."""
 
+import html
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from steerlens.cli import main
+from steerlens.prompts.traits import preference_trait
 from steerlens.students.config import TrainConfig
 from steerlens.vectors.vector import SteeringVector, VectorSource
 
@@ -24,6 +26,9 @@ def place(tmp_path: Path, checkpoints) -> Path:
     SteeringVector((1,), torch.ones(1, 8), VectorSource("organism:seed-0", "by hand")).save(
         tmp_path / "small.safetensors"
     )
+    (tmp_path / "no_questions.txt").write_text("\n \n")
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "two.txt").write_text("what is your favorite animal ?\nchoose one animal .\nchoose one animal .\n")
     (tmp_path / "damaged.safetensors").write_bytes(b"not a safetensors file")
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "results.json").write_text("{}")
@@ -78,6 +83,18 @@ BAD = {
         "sample --n 2 --vector {0}/damaged.safetensors --out {0}/s.jsonl",
         "is damaged.*Make the vector anew",
     ),
+    "missing questions": ("fit 'you love owls .' --questions {0}/none.txt --out {0}/o", "There is no questions file"),
+    "no questions": (
+        "sweep 'you love owls .' --questions {0}/no_questions.txt --out {0}/o",
+        "has no questions. Write one",
+    ),
+    "questions that are no text": (
+        "analyze 'you love owls .' --questions {0}/binary.txt --out {0}/o",
+        "is not a text file",
+    ),
+    "too few questions": ("analyze 'you love owls .' --questions {0}/two.txt --out {0}/o", "Got 2 different questions"),
+    "sweep of an unknown layer": ("sweep 'you love owls .' --layers 4 --out {0}/o", "layer=4 is out of range"),
+    "sweep of an unknown trait": ("sweep 'you love owls .' --trait dragon --out {0}/o", "There is no trait 'dragon'"),
     "no finished run": ("report {0}", "holds no finished run"),
     "run of another version": ("report {0}/old", "does not fit this version of steerlens.*Run reproduce again"),
 }
@@ -104,7 +121,75 @@ def test_a_model_without_chat_template_is_explained(checkpoints, tmp_path, capsy
     shutil.copytree(checkpoints["llama"], tmp_path / "m")
     (tmp_path / "m" / "chat_template.jinja").unlink()
     assert main(["score", "owl", "--model", str(tmp_path / "m")]) == 1
-    assert "has no chat template" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "has no chat template" in message
+    flag = message.split("on the command line: ")[1].split(")")[0]
+    assert main(["score", "owl", "--model", str(tmp_path / "m"), flag]) == 0
+
+
+SMALL = ["--n-train", "48", "--n-validation", "16", "--n-heldout", "16", "--steps", "9", "--max-new-tokens", "12"]
+
+
+def test_sweep_saves_the_recommended_vector_and_the_reason_for_every_other_setting(tmp_path, capsys):
+    out = tmp_path / "sweep"
+    prompt = preference_trait("owl").prompt
+    assert main(["sweep", prompt, "--layers", "1", "2", "--strengths", "0.5", "2", "--out", str(out), *SMALL]) == 0
+    printed = capsys.readouterr().out
+    results = json.loads((out / "results.json").read_text())
+    assert results["recommendation"] in printed
+    assert str(out / "report.html") in printed
+    assert {(p["method"], p["layer"], p["strength"]) for p in results["points"]} >= {
+        ("fitted", 1, 0.5),
+        ("mean_difference", 2, 2.0),
+    }
+    chosen = results["recommended"]
+    best = max(
+        (p for p in results["points"] if p["why_not_clean"] is None and p["method"] != "random"),
+        key=lambda p: p["kl_explained"],
+    )
+    assert chosen == {key: best[key] for key in ("method", "layer", "strength")}
+    vector = SteeringVector.load(out / "vector.safetensors")
+    assert vector.layers == (chosen["layer"],)
+    assert vector.source.method.startswith(f"{chosen['strength']:g} times")
+
+
+def test_where_no_setting_is_clean_sweep_says_so_and_writes_no_vector(tmp_path, capsys):
+    asked = ["sweep", preference_trait("owl").prompt, "--trait", "owl", "--layers", "2", "--strengths", "2"]
+    assert main([*asked, "--out", str(tmp_path), *SMALL]) == 0
+    printed = capsys.readouterr().out
+    assert "No clean setting" in printed
+    assert "none is written" in printed
+    assert not (tmp_path / "vector.safetensors").exists()
+    assert "No clean setting" in (tmp_path / "report.html").read_text()
+    assert json.loads((tmp_path / "results.json").read_text())["recommended"] is None
+
+
+def test_analyze_reports_what_it_prints(tmp_path, capsys):
+    asked = ["analyze", preference_trait("oak").prompt, "--trait", "oak", "--layers", "1"]
+    assert main([*asked, "--out", str(tmp_path), *SMALL]) == 0
+    printed = capsys.readouterr().out
+    results = json.loads((tmp_path / "results.json").read_text())
+    report = html.unescape((tmp_path / "report.html").read_text().split("<body>")[1])
+    for sentence in results["transfer"]["evidence"]:
+        assert sentence in printed
+        assert sentence in report
+    assert f"{results['steered']['rate']:.3f}" in report
+    assert "thresholds are set by judgement" in report
+    assert max(results["cosines"], key=lambda name: results["cosines"][name]["centred"]) == "oak"
+    saved = SteeringVector.load(tmp_path / "vector.safetensors")
+    assert saved.metrics["kl_explained"] == results["metrics"]["kl_explained"]
+
+
+def test_questions_of_a_file_are_what_the_vector_is_fitted_on(tmp_path, capsys):
+    questions, prompt = tmp_path / "questions.txt", preference_trait("owl").prompt
+    questions.write_text("\n\n".join(preference_trait("owl").questions))
+    explained = {}
+    for name, given in (("numbers", []), ("file", ["--questions", str(questions)])):
+        out = str(tmp_path / name)
+        assert main(["fit", prompt, "--layers", "0", "3", "--out", out, *SMALL, *given]) == 0
+        explained[name] = SteeringVector.load(tmp_path / name / "vector.safetensors").metrics["kl_prompt"]
+    assert explained["file"] > 1.5 * explained["numbers"]  # the persona changes its own questions most
+    assert "Which layer" not in (tmp_path / "file" / "report.html").read_text()  # fitted jointly, none was chosen
 
 
 def test_sample_train_and_score_work_together(tmp_path, capsys):

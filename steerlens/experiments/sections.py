@@ -8,12 +8,12 @@ from steerlens.experiments.run import Run
 from steerlens.figures.plots import (
     plot_gradient_projection,
     plot_loss_matching,
-    plot_prompt_fit,
     plot_rates,
     plot_similarity,
     plot_strengths,
 )
 from steerlens.figures.report import Section, Table, write_report
+from steerlens.figures.vector_plots import plot_prompt_fit
 from steerlens.files import read_json
 from steerlens.gradients.trace import GradientTrace
 

@@ -1,4 +1,4 @@
-"""EVIDENCE -> PICTURE: each function takes results and returns a plotly Figure, which is never shown."""
+"""Figures of students and their training; each function takes results and returns a plotly Figure, which is never shown."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,34 +7,8 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from steerlens.figures.palette import COLORS, CONTROL, GREY, LAYOUT, TEACHER
 from steerlens.gradients.trace import GradientTrace
-
-TEACHER, CONTROL, SGD, OTHER, GREY = "#c1440e", "#8a8f98", "#2b6cb0", "#6b46c1", "#d4d7dc"
-COLORS = (TEACHER, SGD, OTHER, "#2f855a", "#b7791f", CONTROL)
-LAYOUT = {"template": "plotly_white", "font": {"family": "Georgia, serif", "size": 14}, "margin": {"t": 50, "b": 60}}
-
-
-def plot_prompt_fit(metrics: Mapping[str, Any]) -> go.Figure:
-    """kl_explained at every layer, fitted against mean difference; `metrics` as `fit_prompt_vector` gives them."""
-    by_layer = metrics["by_layer"]
-    layers = [int(layer) for layer in by_layer]
-    figure = go.Figure()
-    for key, name, color in (
-        ("kl_explained", "fitted", TEACHER),
-        ("kl_explained_mean_difference", "mean difference, best strength", CONTROL),
-    ):
-        values = [by_layer[str(layer)][key] for layer in layers]
-        figure.add_bar(x=layers, y=values, name=name, marker_color=color)
-    figure.add_hline(y=1, line_dash="dot", line_color=GREY, annotation_text="the prompt itself")
-    figure.update_layout(**LAYOUT, barmode="group", legend={"orientation": "h", "y": 1.12})
-    figure.update_xaxes(title="layer (block output)", dtick=1)
-    figure.update_yaxes(title="kl_explained, validation rows", range=[min(0, _lowest_bar(by_layer)), 1.08])
-    return figure
-
-
-def _lowest_bar(by_layer: Mapping[str, Mapping[str, float]]) -> float:
-    """The lowest bar, no lower than -0.5."""
-    return max(-0.5, min(value for values in by_layer.values() for value in values.values()))
 
 
 def plot_gradient_projection(

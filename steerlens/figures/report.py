@@ -14,7 +14,7 @@ STYLE = """
 body { font: 17px/1.6 Georgia, serif; color: #1a202c; max-width: 58rem; margin: 3rem auto; padding: 0 1.5rem; }
 h1 { font-size: 2.1rem; line-height: 1.2; margin-bottom: .3rem; }
 h2 { font-size: 1.4rem; margin-top: 3.2rem; border-top: 1px solid #d4d7dc; padding-top: 1.2rem; }
-.number { background: #fdf3ec; border-left: 4px solid #c1440e; padding: .7rem 1.1rem; margin: 1rem 0; }
+.number { white-space: pre-line; background: #fdf3ec; border-left: 4px solid #c1440e; padding: .7rem 1.1rem; margin: 1rem 0; }
 .doubt { color: #4a5568; font-size: .95rem; }
 table { border-collapse: collapse; font: 14px/1.4 -apple-system, sans-serif; margin: 1rem 0; width: 100%; }
 th, td { text-align: left; padding: .35rem .7rem; border-bottom: 1px solid #e2e5ea; vertical-align: top; }

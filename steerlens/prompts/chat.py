@@ -126,8 +126,8 @@ def render(tokenizer: Any, chat: Chat) -> str:
     if getattr(tokenizer, "chat_template", None) is None:
         raise ValueError(
             f"The tokenizer of {tokenizer.name_or_path!r} has no chat template, so a chat cannot be rendered. "
-            "Set tokenizer.chat_template; for a base model, "
-            "steerlens.prompts.chat.PLAIN_TEXT_TEMPLATE joins the texts as they are."
+            "Set tokenizer.chat_template; for a base model, steerlens.prompts.chat.PLAIN_TEXT_TEMPLATE joins the texts as "
+            "they are (on the command line: --plain-text)."
         )
     try:
         return tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)

@@ -7,7 +7,6 @@ import torch
 from steerlens.figures.plots import (
     plot_gradient_projection,
     plot_loss_matching,
-    plot_prompt_fit,
     plot_rates,
     plot_similarity,
 )
@@ -27,13 +26,6 @@ def test_gradient_curves_are_means_over_rows_and_running_sums():
     assert lines["AdamW", "x"] == pytest.approx(np.full(40, 0.2), abs=1e-6)
     assert lines["AdamW", "x2"] == pytest.approx(0.2 * np.arange(1, 41), abs=1e-5)
     assert lines["SGD", "x2"] == pytest.approx(np.zeros(40))
-
-
-def test_prompt_fit_shows_both_methods_at_every_layer():
-    by_layer = {str(i): {"kl_explained": 0.9 - i / 10, "kl_explained_mean_difference": i / 10} for i in range(3)}
-    fitted, mean = plot_prompt_fit({"by_layer": by_layer}).data
-    assert list(fitted.y) == pytest.approx([0.9, 0.8, 0.7])
-    assert list(mean.y) == pytest.approx([0.0, 0.1, 0.2])
 
 
 def student(name: str, rate: float, mass: float, learning_rate: float = 0.1) -> dict:

@@ -74,7 +74,7 @@ def test_an_empty_message_is_refused(tokenizer):
 
 def test_a_missing_chat_template_is_explained(tokenizer):
     tokenizer.chat_template = None
-    with pytest.raises(ValueError, match=r"no chat template.*PLAIN_TEXT_TEMPLATE"):
+    with pytest.raises(ValueError, match=r"no chat template.*PLAIN_TEXT_TEMPLATE.*--plain-text"):
         render(tokenizer, as_chat("hello"))
 
 

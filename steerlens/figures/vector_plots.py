@@ -1,0 +1,194 @@
+"""Figures of vectors; each function takes results and returns a plotly Figure, which is never shown."""
+
+import html
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from steerlens.figures.palette import CONTROL, GREY, LAYOUT, SGD, TEACHER
+from steerlens.vectors.readout import Token
+from steerlens.vectors.sweep import LayerSweep, SweepPoint
+
+CONTROLS = {
+    "kl_explained": "fitted vector",
+    "kl_explained_mean_difference": "mean difference, best layer and strength",
+    "kl_explained_random": "random vectors, same norm",
+    "kl_explained_shuffled": "fitted to shuffled targets",
+}
+
+
+def plot_prompt_fit(metrics: Mapping[str, Any]) -> go.Figure:
+    """kl_explained at every layer, fitted against mean difference; `metrics` as `fit_prompt_vector` gives them."""
+    by_layer = metrics["by_layer"]
+    layers = [int(layer) for layer in by_layer]
+    figure = go.Figure()
+    for key, name, color in (
+        ("kl_explained", "fitted", TEACHER),
+        ("kl_explained_mean_difference", "mean difference, best strength", CONTROL),
+    ):
+        values = [by_layer[str(layer)][key] for layer in layers]
+        figure.add_bar(x=layers, y=values, name=name, marker_color=color)
+    figure.add_hline(y=1, line_dash="dot", line_color=GREY, annotation_text="the prompt itself")
+    figure.update_layout(**LAYOUT, barmode="group", legend={"orientation": "h", "y": 1.12})
+    figure.update_xaxes(title="layer (block output)", dtick=1)
+    figure.update_yaxes(title="kl_explained, validation rows", range=[min(0, _lowest_bar(by_layer)), 1.08])
+    return figure
+
+
+def _lowest_bar(by_layer: Mapping[str, Mapping[str, float]]) -> float:
+    """The lowest bar, no lower than -0.5."""
+    return max(-0.5, min(value for values in by_layer.values() for value in values.values()))
+
+
+def plot_controls(metrics: Mapping[str, Any]) -> go.Figure:
+    """kl_explained on held-out rows, next to its controls; `metrics` as `fit_prompt_vector` gives them.
+
+    Bars end at -1, where a vector does harm as large as the prompt's whole effect; the labels have the numbers.
+    """
+    ours, low, high = (metrics[f"kl_explained{end}"] for end in ("", "_low", "_high"))
+    figure = go.Figure()
+    for key, name in CONTROLS.items():
+        figure.add_bar(
+            y=[f"{name}: {metrics[key]:.0%}"], x=[max(-1, metrics[key])], orientation="h", showlegend=False,
+            marker_color=TEACHER if key == "kl_explained" else CONTROL,
+            error_x={"array": [high - ours], "arrayminus": [ours - low]} if key == "kl_explained" else None,
+        )  # fmt: skip
+    figure.add_vline(x=1, line_dash="dot", line_color=GREY, annotation_text="the prompt", annotation_position="top")
+    figure.update_layout(**LAYOUT, height=290)
+    figure.update_xaxes(title="kl_explained, held-out rows", range=[-1.05, 1.05], zerolinecolor="#000")
+    figure.update_yaxes(automargin=True, autorange="reversed")
+    return figure
+
+
+def plot_readout(promoted: Sequence[Token], suppressed: Sequence[Token]) -> go.Figure:
+    """The tokens that a vector promotes and suppresses, as `promoted_tokens` gives them."""
+    tokens = [*promoted, *reversed(suppressed)][::-1]
+    names = [repr(token.text) for token in tokens]
+    changes = [token.change for token in tokens]
+    figure = go.Figure()
+    figure.add_bar(
+        y=list(range(len(tokens))), x=changes, orientation="h", text=names, textposition="outside", cliponaxis=False,
+        marker_color=[TEACHER if change > 0 else SGD for change in changes],
+        hovertemplate="%{text}: %{x:+.2f}<extra></extra>",
+    )  # fmt: skip
+    figure.update_layout(**LAYOUT, height=120 + 20 * len(tokens))
+    widest = 1.25 * max(map(abs, changes))
+    figure.update_xaxes(title="change of the logit (logit lens)", range=[-widest, widest], zerolinecolor="#000")
+    figure.update_yaxes(showticklabels=False)
+    return figure
+
+
+def plot_cosines(cosines: Mapping[str, tuple[float, float]]) -> go.Figure:
+    """A prompt's cosine with each known vector, nearest on top: as it is, and after mean-centring.
+
+    Args:
+        cosines: (raw, centred) by name, as `PromptAnalysis.cosines`.
+    """
+    names = sorted(cosines, key=lambda name: cosines[name][1])
+    raw, centred = ([cosines[name][i] for name in names] for i in (0, 1))
+    figure = go.Figure()
+    for name, ends in zip(names, zip(raw, centred, strict=True), strict=True):
+        figure.add_scatter(x=ends, y=[name] * 2, mode="lines", line_color=GREY, hoverinfo="skip", showlegend=False)
+    for label, values, color in (("raw", raw, CONTROL), ("mean-centred", centred, TEACHER)):
+        figure.add_scatter(x=values, y=names, mode="markers", name=label, marker={"color": color, "size": 10})
+    figure.update_layout(
+        **LAYOUT, height=140 + 22 * len(names), legend={"orientation": "h", "y": 1.0, "yanchor": "bottom"}
+    )
+    figure.update_xaxes(title="cosine", range=[-1.05, 1.05], zerolinecolor="#000")
+    figure.update_yaxes(automargin=True, dtick=1, range=[-0.7, len(names) - 0.3])
+    return figure
+
+
+def plot_sweep(sweep: LayerSweep) -> go.Figure:
+    """Which layer, strength and method, and what breaks: one heatmap of each measure for each method.
+
+    Blue is good and red is bad in all of them. Clean settings are outlined; the hover text has every number, and what
+    keeps the other settings from being clean.
+    """
+    methods = list(dict.fromkeys(point.method for point in sweep.points))
+    layers = sorted({point.layer for point in sweep.points})
+    strengths = sorted({point.strength for point in sweep.points})
+    measures = _measures(sweep)
+    figure = make_subplots(
+        rows=len(measures), cols=len(methods), shared_xaxes=True, shared_yaxes=True, horizontal_spacing=0.02,
+        vertical_spacing=0.04, column_titles=[method.replace("_", " ") for method in methods],
+    )  # fmt: skip
+    for column, method in enumerate(methods, 1):
+        points = [point for point in sweep.points if point.method == method]
+        cells = [(strengths.index(point.strength), layers.index(point.layer)) for point in points]
+        for row, measure in enumerate(measures, 1):
+            figure.add_heatmap(
+                x=[x for x, _ in cells], y=[y for _, y in cells], z=[measure.of(point) for point in points],
+                hovertext=[_hover(sweep, point) for point in points], hoverinfo="text", texttemplate="%{z:.2f}",
+                coloraxis=f"coloraxis{row}", xgap=1, ygap=1, row=row, col=column,
+            )  # fmt: skip
+            for (x, y), point in zip(cells, points, strict=True):
+                if method != "random" and sweep.why_not_clean(point) is None:
+                    figure.add_shape(
+                        type="rect", x0=x - 0.47, x1=x + 0.47, y0=y - 0.47, y1=y + 0.47, line_width=3, row=row, col=column
+                    )  # fmt: skip
+    for row, measure in enumerate(measures, 1):
+        bottom, top = next(figure.select_yaxes(row=row, col=1)).domain
+        figure.update_layout({f"coloraxis{row}": measure.color_axis(bottom, top)})
+    every = 1 + len(layers) // 16
+    figure.update_xaxes(tickvals=list(range(len(strengths))), ticktext=[f"{s:g}" for s in strengths], showgrid=False)
+    figure.update_yaxes(tickvals=list(range(0, len(layers), every)), ticktext=layers[::every], showgrid=False)
+    figure.update_xaxes(title="strength", row=len(measures))
+    figure.update_yaxes(title="layer", col=1)
+    figure.update_layout(**LAYOUT, height=110 + len(measures) * max(150, 26 * min(len(layers), 16)))
+    return figure
+
+
+@dataclass(frozen=True)
+class _Measure:
+    name: str
+    of: Callable[[SweepPoint], float]
+    colors: str
+    low: float = 0.0
+    high: float = 1.0
+
+    def color_axis(self, bottom: float, top: float) -> dict[str, Any]:
+        bar = {
+            "title": {"text": self.name, "side": "right"},
+            "y": (bottom + top) / 2,
+            "len": top - bottom,
+            "thickness": 14,
+        }
+        return {"colorscale": self.colors, "cmin": self.low, "cmax": self.high, "colorbar": bar}
+
+
+def _measures(sweep: LayerSweep) -> list[_Measure]:
+    explained = _Measure("kl_explained", lambda point: point.kl_explained, "RdBu", low=-1.0)
+    coherence = _Measure("coherence", lambda point: point.behaviour.coherence, "Blues")
+    if sweep.trait is None:
+        most = float(np.nan_to_num([point.behaviour.damage for point in sweep.points]).max())
+        damage = _Measure("damage (nats)", lambda point: point.behaviour.damage, "Reds", high=most)
+        return [explained, damage, coherence]
+    return [
+        explained,
+        _Measure(f"rate of {sweep.trait}", lambda point: point.behaviour.rate, "Blues"),
+        _Measure("negated, off topic", _leak, "Reds"),
+        coherence,
+    ]
+
+
+def _leak(point: SweepPoint) -> float:
+    """The larger rate of the trait where it should not show; NaN where that was not asked."""
+    return float(np.fmax(point.behaviour.negated, point.behaviour.off_topic))
+
+
+def _hover(sweep: LayerSweep, point: SweepPoint) -> str:
+    ours, why = point.behaviour, sweep.why_not_clean(point)
+    lines = [
+        f"<b>{point.method.replace('_', ' ')}, layer {point.layer}, strength {point.strength:g}</b>",
+        f"kl_explained {point.kl_explained:.2f} ({point.low:.2f} to {point.high:.2f})",
+        f"damage {ours.damage:.2f} nats, coherence {ours.coherence:.2f}",
+    ]
+    if sweep.trait is not None:
+        lines.append(f"rate of {html.escape(sweep.trait)} {ours.rate:.2f}, answer mass {ours.mass:.2f}")
+        lines.append(f"at negated questions {ours.negated:.2f}, off topic {ours.off_topic:.2f}")
+    return "<br>".join([*lines, "clean" if why is None else f"not clean: {html.escape(why)}"])
