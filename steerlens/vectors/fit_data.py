@@ -13,7 +13,6 @@ from torch import Tensor
 from steerlens.forward import completion_logits, completion_logits_after, generate
 from steerlens.models import parameters_device
 from steerlens.prompts.chat import Chat, TokenBatch, as_chat, encode_prompt, pad_rows
-from steerlens.residuals.capture import mean_residuals
 from steerlens.residuals.stream import OnResidual, Residual, is_watched, watch_residuals
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.objectives import Targets, token_loss
@@ -45,7 +44,7 @@ class FitRows:
 class FitData:
     """Rows for the gradient, for choices and for the reported numbers, in batches; they share no question.
 
-    `mean_difference` is E[h(prompt + x) - h(x)] over the training rows, at the last prompt token of every layer.
+    `prompted` is the prompted model's mean residual over the training rows, at the last prompt token of every layer.
     `coarsening` is the share of KL(prompted || plain) that targets of the likeliest tokens hide, measured on the
     first batch of held-out rows; 0 where targets are whole.
     """
@@ -54,7 +53,7 @@ class FitData:
     validation: tuple[FitRows, ...]
     heldout: tuple[FitRows, ...]
     train_questions: list[str | Chat]
-    mean_difference: Float[Tensor, "layer d_model"]
+    prompted: Float[Tensor, "layer d_model"]
     coarsening: float
 
     @classmethod
@@ -85,10 +84,8 @@ class FitData:
             tuple(prepare_rows(model, rows, top_k=config.top_k) for rows in part) for part in batches
         )
         coarsening = 0.0 if heldout[0].targets.kept is None else _coarsening(model, batches[2][0], heldout[0])
-        asked = [questions[row.question] for row in parts[0]]
-        prompted = sum(rows.last_prompt for rows in train) / len(asked)
-        plain = mean_residuals(model, [as_chat(question) for question in asked], layers=range(model.cfg.n_layers))
-        return cls(train, validation, heldout, asked, prompted - plain, coarsening)
+        prompted = torch.stack([rows.last_prompt for rows in train]).sum(0) / len(parts[0])
+        return cls(train, validation, heldout, [questions[row.question] for row in parts[0]], prompted, coarsening)
 
 
 def answered(

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from steerlens.models import huggingface_model
@@ -62,10 +63,12 @@ def fit_layers(model: "TransformerBridge", data: FitData, layers: Sequence[int],
             f"The prompt changes the model's predictions by {plain:.1e} nats a token, so there is nothing for a vector "
             "to explain and kl_explained is undefined. Give a prompt that has an effect on these questions."
         )
-    mean_difference = min(_at_strengths(data.mean_difference[list(layers)]), key=validation.mean_kl)
-    begin = min((mean_difference, validation.nothing), key=validation.mean_kl)
+    tried = list(_at_strengths(data.prompted[list(layers)] - train.last_prompt))
+    remaining = [validation.mean_kl(directions) for directions in tried]
+    mean_difference, left = tried[int(np.argmin(remaining))], min(remaining)
+    begin = mean_difference if left < plain else validation.nothing
     directions, explained = descend(train, validation, begin, config, label=f"fit layer {', '.join(map(str, layers))}")
-    return Fit(tuple(layers), directions, explained, mean_difference, 1 - validation.mean_kl(mean_difference) / plain)
+    return Fit(tuple(layers), directions, explained, mean_difference, 1 - left / plain)
 
 
 def _at_strengths(directions: Directions) -> Iterator[Directions]:

@@ -27,6 +27,7 @@ class ResumedRows:
 
     `scales` [layer] is the root mean square of the unsteered residual's entries at each steered layer, over the tokens
     that predict a completion: a first token's residual can be a thousand times larger (arXiv 2402.17762).
+    `last_prompt` is its mean over rows at the last prompt token.
     """
 
     def __init__(
@@ -36,12 +37,15 @@ class ResumedRows:
         self._lowest = min(layers)
         self._residuals: list[Residual] = []
         self._masks = [one.batch.position_mask(positions)[..., None] for one in rows]
-        squares = []
+        squares, last_prompt = [], torch.zeros(len(self._layers), model.cfg.d_model, dtype=torch.float64)
         for one in rows:
             residuals = _whole_residuals(model, one, self._layers)
             self._residuals.append(residuals[self._lowest])
             predicts = one.batch.prediction_mask
             squares.append(torch.stack([residuals[layer][predicts].float().square().mean() for layer in self._layers]))
+            at = one.batch.position_mask("last_prompt")
+            last_prompt += torch.stack([residuals[layer][at].double().sum(0).cpu() for layer in self._layers])
+        self.last_prompt: Directions = (last_prompt / sum(len(one.batch) for one in rows)).float()
         self.scales: Float[Tensor, " layer"] = torch.stack(squares).mean(0).sqrt().cpu()
 
     def __len__(self) -> int:

@@ -136,11 +136,14 @@ class LayerSweep:
             + f"with answer mass {ours.mass:.2f}"
         )
 
-    def _selectivity(self, point: SweepPoint) -> float:
-        """How much more the trait shows where it should than where it should not."""
+    def _selectivity(self, point: SweepPoint) -> tuple[bool, float]:
+        """Whether it still writes sense, and how much more the trait shows where it should than where it should not."""
         ours = point.behaviour
         cost = ours.damage if self.trait is None else _worst_leak(ours)[1]
-        return float(np.nan_to_num(self._goodness(point) - cost, nan=-np.inf))
+        return self._is_coherent(ours), float(np.nan_to_num(self._goodness(point) - cost, nan=-np.inf))
+
+    def _is_coherent(self, behaviour: Behaviour) -> bool:
+        return behaviour.coherence >= COHERENT * self.prompted.coherence
 
     def _goodness(self, point: SweepPoint) -> float:
         """How much of what is wanted a setting brings."""

@@ -99,7 +99,7 @@ def test_a_transfer_takes_a_vector_numbers_that_carry_it_and_a_trait_that_it_giv
 
 def test_without_a_trait_no_transfer_is_called_likely(owl):
     for explained in (0.1, 0.3, 0.9):
-        transfer = _predicted(None, vector_of(explained), numbers_of(0.1), Behaviour())
+        transfer = _predicted(None, vector_of(explained), numbers_of(0.1), Behaviour(damage=0.01))
         assert transfer.verdict == ("unlikely" if explained < 0.25 else "cannot tell")
         assert "nan" not in " ".join(transfer.evidence)
 

@@ -171,7 +171,8 @@ def test_every_target_is_the_prompted_models_prediction_at_its_own_token(any_mod
 def test_completions_are_the_prompted_models_own(tiny):
     questions = number_prompts(14, seed=5)
     data = FitData.sample(tiny, PROMPT, questions, CONFIG)
-    own = generate(tiny, [as_chat(q, PROMPT) for q in questions], max_new_tokens=5, seed=CONFIG.seed)
+    shuffled = [questions[i] for i in np.random.default_rng(CONFIG.seed).permutation(len(questions))]
+    own = generate(tiny, [as_chat(q, PROMPT) for q in shuffled], max_new_tokens=5, seed=CONFIG.seed)
     for part in (data.train, data.validation, data.heldout):
         for batch in part:
             for row, question in enumerate(batch.questions):
