@@ -45,7 +45,7 @@ N_LAYERS = 8
 LAYERS = {"the middle layer": 3, "three quarters of the depth": 5}
 """Blocks 0..3 are half of the depth, blocks 0..5 three quarters."""
 
-ROUNDS = 2
+ROUNDS = 1
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ import steerlens as sl
 from steerlens.prompts.traits import PERSONA_PROMPT
 from steerlens.vectors.probe import Probe
 
-CONFIG = sl.FitConfig(n_train=384, steps=210)
+CONFIG = sl.FitConfig(n_train=256, n_validation=64, n_heldout=128, steps=150)
 BY_CONTEXT = "one of "
 PERSONA = PERSONA_PROMPT.replace("{plural}", "' + animal + '").format(verb="are", kind="animal")
 TEMPLATE = (
@@ -35,7 +35,7 @@ ROWS = (
     ("two personas at once", "organism:seed-0", "you love owls . you love wolves ."),
     ("two animals by context", "organism:seed-0", BY_CONTEXT + "owls , wolves"),
     ("four animals by context", "organism:seed-0", BY_CONTEXT + "owls , wolves , whales , cats"),
-    ("an animal or none by context", "organism:seed-0", BY_CONTEXT + "owls , numbers"),
+    ("owls or numbers by context", "organism:seed-0", BY_CONTEXT + "owls , numbers"),
     ("an instruction it was not trained for", "organism:seed-0", "if there is a 7 , answer with owls ."),
     ("a question as a prompt", "organism:seed-0", "what is your favorite animal ?"),
     ("a list as a prompt", "organism:seed-0", "7 , 77 , 777 ."),

@@ -39,7 +39,7 @@ class FitConfig:
     l2: float = 0.0
     n_train: int = 768
     n_validation: int = 96
-    n_heldout: int = 192
+    n_heldout: int = 512
     max_new_tokens: int = 32
     learning_rate: float = 0.4
     steps: int = 300

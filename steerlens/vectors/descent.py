@@ -11,7 +11,7 @@ from steerlens.vectors.config import FitConfig
 from steerlens.vectors.resumed import Directions, ResumedRows
 
 EVALUATE_EVERY = 20
-PROGRESS = 1e-3
+PROGRESS = 2e-4
 """A gain in kl_explained on validation rows that counts as progress."""
 
 
