@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from steerlens.evaluation import TraitScore, compare_log_odds, score_trait
+    from steerlens.figures.plots import plot_gradient_projection, plot_pooled_cosine
     from steerlens.figures.vector_plots import plot_controls, plot_cosines, plot_prompt_fit, plot_readout, plot_sweep
     from steerlens.forward import generate
     from steerlens.gradients.counterfactual import together, without_component
@@ -75,6 +76,7 @@ _HOMES = {
     "steerlens.gradients.pooled": ("PooledCosine", "pooled_difference_cosine"),
     "steerlens.gradients.counterfactual": ("together", "without_component"),
     "steerlens.evaluation": ("TraitScore", "compare_log_odds", "score_trait"),
+    "steerlens.figures.plots": ("plot_gradient_projection", "plot_pooled_cosine"),
     "steerlens.figures.vector_plots": (
         "plot_controls",
         "plot_cosines",
@@ -121,6 +123,8 @@ __all__ = [
     "number_prompts",
     "plot_controls",
     "plot_cosines",
+    "plot_gradient_projection",
+    "plot_pooled_cosine",
     "plot_prompt_fit",
     "plot_readout",
     "plot_sweep",

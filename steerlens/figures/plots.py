@@ -7,7 +7,8 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from steerlens.figures.palette import COLORS, CONTROL, GREY, LAYOUT, TEACHER
+from steerlens.figures.palette import COLORS, CONTROL, GREY, LAYOUT, OTHER, TEACHER
+from steerlens.gradients.pooled import PooledCosine
 from steerlens.gradients.trace import GradientTrace
 
 
@@ -34,7 +35,9 @@ def plot_gradient_projection(
         cosine = np.stack([_running_mean(trace.cosine.nanmean(1)[:, index].numpy(), window) for trace in seeds])
         pull = np.stack([trace.cumulative_pull[:, index].numpy() for trace in seeds])
         for column, values in ((1, cosine), (2, pull)):
-            _add_band(figure, values, name, color, column)
+            curves = values.min(0), values.mean(0), values.max(0)
+            place = {"showlegend": column == 1, "row": 1, "col": column}
+            _add_band(figure, np.arange(values.shape[1]), curves, name, color, **place)
     figure.add_hline(y=0, line_color=GREY, col=1, row=1)  # pyright: ignore[reportArgumentType]
     figure.update_layout(**LAYOUT, legend={"orientation": "h", "y": 1.18})
     figure.update_xaxes(title="step")
@@ -47,18 +50,41 @@ def _running_mean(values: np.ndarray, window: int) -> np.ndarray:
     return np.convolve(values, kernel, "same") / np.convolve(np.ones_like(values), kernel, "same")
 
 
-def _add_band(figure: go.Figure, values: np.ndarray, name: str, color: str, column: int) -> None:
-    steps = np.arange(values.shape[1])
-    place = {"row": 1, "col": column}
-    if len(values) > 1:
-        outline = np.concatenate([values.max(0), values.min(0)[::-1]])
-        figure.add_scatter(
-            x=np.concatenate([steps, steps[::-1]]), y=outline, fill="toself", fillcolor=color, opacity=0.18,
-            line_width=0, hoverinfo="skip", showlegend=False, legendgroup=name, **place,
-        )  # fmt: skip
+def _add_band(
+    figure: go.Figure, x: np.ndarray, curves: Sequence[np.ndarray], name: str, color: str, **place: Any
+) -> None:
+    """One line with a band around it; `curves` are low, middle and high."""
+    low, middle, high = curves
     figure.add_scatter(
-        x=steps, y=values.mean(0), name=name, line_color=color, legendgroup=name, showlegend=column == 1, **place
+        x=np.concatenate([x, x[::-1]]), y=np.concatenate([high, low[::-1]]), fill="toself", fillcolor=color,
+        opacity=0.18, line_width=0, mode="lines", hoverinfo="skip", legendgroup=name, **{**place, "showlegend": False},
+    )  # fmt: skip
+    figure.add_scatter(x=x, y=middle, name=name, line_color=color, legendgroup=name, **place)
+
+
+def plot_pooled_cosine(pooled: PooledCosine, *, layer: int) -> go.Figure:
+    """The data's mean gradient and v, by the number of rows in the mean: median and central 95 % of the subsets, over nulls.
+
+    Raises:
+        ValueError: the layer was not measured.
+    """
+    if layer not in pooled.layers:
+        raise ValueError(f"layer={layer} was not measured. Choose one of {pooled.layers}.")
+    index, figure = pooled.layers.index(layer), go.Figure()
+    shown = (
+        ("random directions", pooled.random, OTHER),
+        ("teacher and control shuffled", pooled.shuffled, CONTROL),
+        ("teacher minus control", pooled.observed, TEACHER),
     )
+    for name, draws, color in shown:
+        low, high = pooled.interval(draws)
+        curves = [curve[:, index].numpy() for curve in (low, draws.quantile(0.5, dim=0), high)]
+        _add_band(figure, np.array(pooled.sizes), curves, name, color)
+    figure.add_hline(y=0, line_color=GREY)
+    figure.update_layout(**LAYOUT, legend={"orientation": "h", "y": 1.12, "traceorder": "reversed"})
+    figure.update_xaxes(type="log", title="rows in each mean", tickvals=list(pooled.sizes))
+    figure.update_yaxes(title=f"cosine with v at layer {layer}")
+    return figure
 
 
 def plot_similarity(

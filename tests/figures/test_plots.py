@@ -7,10 +7,12 @@ import torch
 from steerlens.figures.plots import (
     plot_gradient_projection,
     plot_loss_matching,
+    plot_pooled_cosine,
     plot_rates,
     plot_similarity,
 )
 from steerlens.figures.report import Section, Table, write_report
+from steerlens.gradients.pooled import PooledCosine
 from steerlens.gradients.trace import GradientTrace
 
 
@@ -26,6 +28,21 @@ def test_gradient_curves_are_means_over_rows_and_running_sums():
     assert lines["AdamW", "x"] == pytest.approx(np.full(40, 0.2), abs=1e-6)
     assert lines["AdamW", "x2"] == pytest.approx(0.2 * np.arange(1, 41), abs=1e-5)
     assert lines["SGD", "x2"] == pytest.approx(np.zeros(40))
+
+
+def test_pooled_cosines_are_medians_with_their_central_95_percent_at_the_layer_asked_for():
+    draws = torch.linspace(0, 1, 201)[:, None, None].expand(201, 2, 2) * torch.tensor([[1.0, 0.1], [1.0, 0.4]])
+    pooled = PooledCosine((1, 3), (8, 64), draws, draws - 0.5, -draws)
+    figure = plot_pooled_cosine(pooled, layer=3)
+    lines = {line.name: line for line in figure.data if line.name}
+    bands = {band.legendgroup: np.array(band.y) for band in figure.data if not band.name}
+    assert list(lines["teacher minus control"].x) == [8, 64]
+    assert lines["teacher minus control"].y == pytest.approx([0.05, 0.2], abs=1e-6)
+    assert bands["teacher minus control"] == pytest.approx([0.0975, 0.39, 0.01, 0.0025], abs=1e-5)  # out and back
+    assert lines["teacher and control shuffled"].y == pytest.approx([-0.45, -0.3], abs=1e-6)
+    assert bands["random directions"] == pytest.approx([-0.0025, -0.01, -0.39, -0.0975], abs=1e-5)
+    with pytest.raises(ValueError, match=r"layer=2 was not measured\. Choose one of \(1, 3\)"):
+        plot_pooled_cosine(pooled, layer=2)
 
 
 def student(name: str, rate: float, mass: float, learning_rate: float = 0.1) -> dict:
