@@ -38,7 +38,7 @@ from steerlens.vectors.means import diff_in_means
 from steerlens.vectors.resumed import ResumedRows
 
 PROMPT = preference_trait("owl").prompt
-CONFIG = FitConfig(n_train=96, n_validation=16, n_heldout=64, steps=150, batch_size=16, patience=1000)
+CONFIG = FitConfig(n_train=48, n_validation=8, n_heldout=64, steps=150, batch_size=8, patience=1000)
 """As many passes over the training rows as FitConfig's defaults make."""
 
 N_LAYERS = 8
@@ -75,7 +75,7 @@ def main() -> None:
                 vector = fit(model, questions, rows, layer)
                 times[loop].append(time.process_time() - start)
                 explained[loop] = _kl_explained(model, data, vector, layer)
-        print(f"\n{name} (block {layer} of {N_LAYERS})")
+        print(f"\n{name} (block {layer} of {N_LAYERS})", flush=True)
         for loop in LOOPS:
             ratios = [theirs / ours for theirs, ours in zip(times[loop], times["engine"], strict=True)]
             memory = subprocess.run(
