@@ -37,7 +37,7 @@ class FitConfig:
     positions: Positions = "all"
     parametrization: Parametrization = "free"
     l2: float = 0.0
-    n_train: int = 768
+    n_train: int = 1536
     n_validation: int = 96
     n_heldout: int = 512
     max_new_tokens: int = 32
