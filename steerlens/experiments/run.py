@@ -2,21 +2,19 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
-from steerlens.experiments.config import ReproduceConfig
+from steerlens.experiments.config import DataConfig
+
+Config = TypeVar("Config", bound=DataConfig, covariant=True)
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Generic[Config]):
     """A run's directory, and what each stage leaves there."""
 
-    config: ReproduceConfig
+    config: Config
     directory: Path
-
-    @property
-    def models(self) -> tuple[str, str]:
-        """The two initialisations."""
-        return self.config.model, self.config.other_model
 
     def vector_path(self, model: str) -> Path:
         """v_teacher of `model`: the mean difference, every layer."""
