@@ -1,5 +1,6 @@
 """At which learning rate does each optimizer reach a given held-out loss? The search alone; training is a function."""
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ def next_rate(curve: Curve, reference: float, tolerance: float) -> float | None:
     if matching_rates(curve, reference, tolerance):
         return None
     rates = sorted(curve)
-    for low, high in reversed(list(zip(rates, rates[1:], strict=False))):
+    for low, high in reversed(list(itertools.pairwise(rates))):
         if (curve[low] < reference) != (curve[high] < reference):
             return math.sqrt(low * high)
     lowest = min(rates, key=lambda rate: curve[rate])

@@ -33,6 +33,15 @@ class Run(Generic[Config]):
         """The gradients of a student's training."""
         return self.directory / "traces" / f"{student}.safetensors"
 
+    def steps_path(self, student: str) -> Path:
+        """Where the optimizer's steps of a student's training went."""
+        return self.directory / "steps" / f"{student}.safetensors"
+
+    @property
+    def scales_path(self) -> Path:
+        """Adam's scales, from one scout."""
+        return self.directory / "scales.safetensors"
+
     @property
     def other_vectors(self) -> list[Path]:
         """v_teacher of every other trait on the first model."""
