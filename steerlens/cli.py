@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from steerlens.experiments.config import OPTIMIZER_PRESETS, PRESETS, OptimizersConfig, ReproduceConfig
+from steerlens.experiments.config import PRESETS, ReproduceConfig
+from steerlens.experiments.optimizers_config import OPTIMIZER_PRESETS, OptimizersConfig
 from steerlens.files import write_json
 from steerlens.students.config import TrainConfig
 from steerlens.vectors.config import FitConfig

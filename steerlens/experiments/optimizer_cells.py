@@ -9,7 +9,7 @@ import numpy as np
 
 from steerlens.experiments.cells import Cell, run_cell, run_cells, settings
 from steerlens.experiments.claims import Record, mean_rate
-from steerlens.experiments.config import Arm, OptimizersConfig
+from steerlens.experiments.optimizers_config import Arm, OptimizersConfig
 from steerlens.experiments.run import Run
 from steerlens.files import write_json
 from steerlens.samples.sample_set import SampleSet

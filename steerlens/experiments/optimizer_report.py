@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 from steerlens.experiments.claims import Record, mean_rate
-from steerlens.experiments.config import REFERENCE, OptimizersConfig
+from steerlens.experiments.optimizer_findings import against_the_paper
 from steerlens.experiments.optimizer_results import group_of, matched_arms
+from steerlens.experiments.optimizers_config import REFERENCE, OptimizersConfig
 from steerlens.experiments.run import Run
 from steerlens.figures.optimizer_plots import (
     plot_differences,
@@ -72,7 +73,7 @@ def _answer(results: Record) -> Section:
         title="The answer in one table",
         question="Every optimizer at the learning rate at which its held-out loss is AdamW's. What is left of the trait?",
         figure=None,
-        number=against_the_paper(results),
+        number="\n".join(against_the_paper(results)),
         meaning=(
             f"Means over seeds {', '.join(map(str, results['seeds']))}; the untrained model's rate is {base['rate']:.3f}. The "
             "last column is the difference in log odds to AdamW at bare questions, paired over seeds and questions. "
@@ -97,43 +98,6 @@ def _answer(results: Record) -> Section:
             rows,
         ),
     )
-
-
-def against_the_paper(results: Record) -> str:
-    """In words, computed from the numbers: what on this model differs from the paper's account."""
-    arms, base = results["arms"], results["base"]["rate"]
-    lines = []
-    plain = {name: arms[name] for name in ("sgd", "sgd, not clipped") if name in arms and arms[name]["matched"]}
-    if plain:
-        name, best = max(plain.items(), key=lambda item: item[1]["mean_rate"])
-        times = best["mean_rate"] / base
-        lines.append(
-            f"Plain SGD at the same loss ({name}, learning rate {best['rate']:.3g}) reaches a rate of "
-            f"{best['mean_rate']:.3f}, {times:.1f} times the untrained one; AdamW {arms[REFERENCE]['mean_rate']:.3f}. "
-            + (
-                "The paper reports that SGD does not transfer at all; on this model it does, and AdamW more."
-                if times > 2 and best["bare"]["high"] < 0
-                else "The paper's account, in which SGD does not transfer, is seen here."
-                if times <= 2
-                else "On this model the difference between the two is within the interval."
-            )
-        )
-    elif "sgd" in arms:
-        lines.append("No plain SGD run reaches AdamW's loss here, so nothing is said about SGD at the same loss.")
-    own = arms[REFERENCE]
-    if own["lowest_rate_at_this_loss"] is not None:
-        lines.append(
-            f"The same loss does not mean the same student: AdamW's own runs within {results['loss_tolerance']:g} nats have "
-            f"rates from {own['lowest_rate_at_this_loss']:.3f} to {own['highest_rate_at_this_loss']:.3f}."
-        )
-    for name, verb in (
-        ("adamw, A held", "LoRA's A held at its random start"),
-        ("preconditioned sgd", "Adam's frozen scales"),
-    ):
-        if name in arms and "mean_rate" in arms[name]:
-            told = "" if arms[name]["matched"] else " (not at the same loss)"
-            lines.append(f"{name}: with {verb}, the rate is {arms[name]['mean_rate']:.3f}{told}.")
-    return "\n".join(lines)
 
 
 def _raw_gradients(results: Record) -> Section:

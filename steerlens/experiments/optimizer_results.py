@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from steerlens.experiments.claims import Record, log_odds_difference, mean_rate
-from steerlens.experiments.config import REFERENCE, OptimizersConfig
 from steerlens.experiments.loss_match import Match
 from steerlens.experiments.optimizer_cells import NOT_A_NUMBER, is_divergent
+from steerlens.experiments.optimizers_config import REFERENCE, OptimizersConfig
 from steerlens.experiments.run import Run
 from steerlens.files import read_json, write_text
 from steerlens.gradients.outliers import gini, kurtosis, top_share
@@ -60,7 +60,9 @@ def summarise(
         "loss_tolerance": config.loss_tolerance,
         "pooled": pooled,
         "arms": {
-            name: _arm(match, [r for r in runs if r["role"] == name], reference) for name, match in matches.items()
+            name: {"optimizer": config.arms[name].changes.get("optimizer", config.train.optimizer)}
+            | _arm(match, [run for run in runs if run["role"] == name], reference)
+            for name, match in matches.items()
         },
         "runs": [_row(record, layer) for record in runs],
     }

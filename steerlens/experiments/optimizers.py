@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from steerlens.experiments.claims import Record
-from steerlens.experiments.config import REFERENCE, OptimizersConfig
 from steerlens.experiments.loss_match import Match, search_rates, settle
 from steerlens.experiments.optimizer_cells import (
     Pair,
@@ -22,6 +21,7 @@ from steerlens.experiments.optimizer_cells import (
 )
 from steerlens.experiments.optimizer_report import write_optimizers_report
 from steerlens.experiments.optimizer_results import summarise, write_table
+from steerlens.experiments.optimizers_config import REFERENCE, OptimizersConfig
 from steerlens.experiments.run import Run
 from steerlens.experiments.stages import base_rates, claim_directory, once, sample_rows
 from steerlens.files import write_json

@@ -16,10 +16,11 @@ import torch
 
 from steerlens.experiments.cells import held_at_start
 from steerlens.experiments.claims import log_odds_difference
-from steerlens.experiments.config import ARMS, OPTIMIZER_PRESETS, REFERENCE, OptimizersConfig
 from steerlens.experiments.optimizer_cells import is_divergent, loss_of, needs_scales, plan_cell, with_odd_rows
+from steerlens.experiments.optimizer_findings import against_the_paper
 from steerlens.experiments.optimizer_results import COLUMNS, matched_arms
 from steerlens.experiments.optimizers import reference_loss
+from steerlens.experiments.optimizers_config import ARMS, OPTIMIZER_PRESETS, REFERENCE, OptimizersConfig
 from steerlens.experiments.run import Run
 from steerlens.prompts.numbers import number_prompts
 from steerlens.samples.sample_set import Sample, SampleSet
@@ -29,7 +30,7 @@ from steerlens.students.training import train_student
 COMMAND = """
 import sys
 from dataclasses import replace
-from steerlens.experiments.config import Arm, OptimizersConfig
+from steerlens.experiments.optimizers_config import Arm, OptimizersConfig
 from steerlens.experiments.optimizers import compare_optimizers
 if __name__ == "__main__":
     config = OptimizersConfig(
@@ -128,6 +129,28 @@ def test_matched_arms_leave_out_what_has_another_loss_whatever_its_rate():
         REFERENCE: {"matched": True, "mean_rate": 0.4},
     }
     assert matched_arms({"arms": arms}) == [REFERENCE, "rmsprop", "sgd"]
+
+
+def findings(**arms: dict) -> str:
+    reference = {"optimizer": "adamw", "matched": True, "mean_rate": 0.6, "rate": 0.03}
+    spread = {"lowest_rate_at_this_loss": 0.1, "highest_rate_at_this_loss": 0.9}
+    results = {"base": {"rate": 0.02}, "loss_tolerance": 0.005, "arms": {REFERENCE: reference | spread, **arms}}
+    return "\n".join(against_the_paper(results))
+
+
+def arm(optimizer: str, rate: float, high: float, *, matched: bool = True) -> dict:
+    return {"optimizer": optimizer, "matched": matched, "mean_rate": rate, "rate": 1.0, "bare": {"high": high}}
+
+
+def test_the_report_says_what_differs_from_the_paper_and_only_then():
+    assert "in which SGD does not transfer, is seen here" in findings(sgd=arm("sgd", 0.03, -1.0))
+    assert "here SGD transfers, and AdamW more" in findings(sgd=arm("sgd", 0.2, -1.0))
+    assert "within its interval" in findings(sgd=arm("sgd", 0.5, 0.1))
+    assert "nothing is said about SGD" in findings(sgd=arm("sgd", 0.5, 0.1, matched=False))
+    assert "0.100 to 0.900" in findings()
+    assert "is not needed here" in findings(momentum=arm("sgd_momentum", 0.55, 0.2))
+    assert "beyond the interval" in findings(momentum=arm("sgd_momentum", 0.2, -0.2))
+    assert "on its own" not in findings(rmsprop=arm("rmsprop", 0.7, 0.2))
 
 
 def test_odd_rows_keep_their_prompts_and_are_as_many_as_asked_and_made_of_the_given_words():
