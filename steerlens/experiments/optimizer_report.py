@@ -264,39 +264,32 @@ def _installed(run: Run[OptimizersConfig], results: Record) -> Section:
 
 
 def _what_decides(results: Record) -> Section:
+    found = results["deciding"]
     usable = [row for row in results["runs"] if not row["divergent"]]
-    strengths, odds = (np.array(values) for values in zip(*[_point(row) for row in usable], strict=True))
-    correlation = _rank_correlation(strengths, odds)
-    losses = _rank_correlation(np.array([-row["heldout_loss"] for row in usable]), odds)
+    by_layer = ", ".join(f"{value:.2f}" for value in found["by_layer"])
     return Section(
         title="What decides",
         question=(
             "All runs of all optimizers and learning rates together: is it the optimizer, or how far it has carried the "
             "student along the vector at the questions?"
         ),
-        figure=plot_rate_over_strength(results["runs"], results["base"]["rate"]),
+        figure=plot_rate_over_strength(
+            [row | {"strength_questions": found["strengths"][row["name"]]} for row in usable], results["base"]["rate"]
+        ),
         number=(
-            f"Rank correlation of the rate with the strength at questions over {len(usable)} runs: {correlation:.2f}; with the "
-            f"held-out loss (lower is higher): {losses:.2f}."
+            f"Rank correlation over {len(usable)} runs of the rate with the strength at questions, layer by layer: "
+            f"{by_layer} (shown: layer {found['layer']}); with the held-out loss: {found['loss']:.2f}."
         ),
         meaning=(
             "Where the points of different optimizers lie on one curve, an optimizer matters by how far along the vector it "
             "gets at the same loss, and not in another way. The arms that hold LoRA's A fixed, or give SGD Adam's frozen "
             "scales, say which part of Adam carries it there."
         ),
-        doubts="A correlation over runs that were made by changing the learning rate is not an intervention on the strength.",
+        doubts=(
+            "The layer was chosen for its correlation, among a few. And a correlation over runs that differ in optimizer and "
+            "learning rate is not an intervention on the strength."
+        ),
     )
-
-
-def _point(row: Record) -> tuple[float, float]:
-    return row["strength_questions"], float(np.log(row["rate"]) - np.log1p(-row["rate"]))
-
-
-def _rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Spearman's; not-a-number for fewer than three runs."""
-    if len(one) < 3:
-        return float("nan")
-    return float(np.corrcoef(one.argsort().argsort(), other.argsort().argsort())[0, 1])
 
 
 def _runs(results: Record) -> Section:

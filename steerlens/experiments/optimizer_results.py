@@ -64,6 +64,7 @@ def summarise(
             | _arm(match, [run for run in runs if run["role"] == name], reference)
             for name, match in matches.items()
         },
+        "deciding": deciding([run for run in runs if not run["divergent"]]),
         "runs": [_row(record, layer) for record in runs],
     }
 
@@ -108,6 +109,30 @@ def _arm(match: Match, runs: Sequence[Record], reference: Sequence[Record]) -> R
         for context, key in (("bare", "shares"), ("prefixed", "shares_prefixed")):
             summary[context] = asdict(log_odds_difference(ours, theirs, key, paired=True))
     return summary
+
+
+def deciding(runs: Sequence[Record]) -> Record:
+    """What the rate goes with over all runs: Spearman's rank correlations with strength at questions, and with loss.
+
+    `layer` is the one with the highest correlation, `strengths` are those there, by the run's name.
+    """
+    rates = np.array([run["rate"] for run in runs])
+    strengths = np.array([run["strength_questions"] for run in runs])  # [run layer]
+    by_layer = [_rank_correlation(column, rates) for column in strengths.T]
+    layer = int(np.argmax(by_layer))
+    return {
+        "by_layer": by_layer,
+        "loss": _rank_correlation(np.array([run["heldout_loss"] for run in runs]), rates),
+        "layer": layer,
+        "strengths": dict(zip([run["name"] for run in runs], strengths[:, layer].tolist(), strict=True)),
+    }
+
+
+def _rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
+    """Spearman's; 0 for fewer than three runs."""
+    if len(one) < 3:
+        return 0.0
+    return float(np.corrcoef(one.argsort().argsort(), other.argsort().argsort())[0, 1])
 
 
 def _row(record: Record, layer: int) -> Record:

@@ -18,7 +18,7 @@ from steerlens.experiments.cells import held_at_start
 from steerlens.experiments.claims import log_odds_difference
 from steerlens.experiments.optimizer_cells import is_divergent, loss_of, needs_scales, plan_cell, with_odd_rows
 from steerlens.experiments.optimizer_findings import against_the_paper
-from steerlens.experiments.optimizer_results import COLUMNS, matched_arms
+from steerlens.experiments.optimizer_results import COLUMNS, deciding, matched_arms
 from steerlens.experiments.optimizers import reference_loss
 from steerlens.experiments.optimizers_config import ARMS, OPTIMIZER_PRESETS, REFERENCE, OptimizersConfig
 from steerlens.experiments.run import Run
@@ -151,6 +151,19 @@ def test_the_report_says_what_differs_from_the_paper_and_only_then():
     assert "is not needed here" in findings(momentum=arm("sgd_momentum", 0.55, 0.2))
     assert "beyond the interval" in findings(momentum=arm("sgd_momentum", 0.2, -0.2))
     assert "on its own" not in findings(rmsprop=arm("rmsprop", 0.7, 0.2))
+
+
+def test_what_decides_is_found_at_the_layer_where_rates_follow_strength():
+    rates, noise = [0.02, 0.1, 0.3, 0.9], [0.3, 0.1, 0.4, 0.2]
+    runs = [
+        {"name": str(i), "rate": rate, "strength_questions": [noise[i], 2 * rate], "heldout_loss": 3.0 - rate}
+        for i, rate in enumerate(rates)
+    ]
+    found = deciding(runs)
+    assert found["layer"] == 1
+    assert found["by_layer"] == pytest.approx([0.0, 1.0])
+    assert found["loss"] == pytest.approx(-1.0)
+    assert found["strengths"]["3"] == 1.8
 
 
 def test_odd_rows_keep_their_prompts_and_are_as_many_as_asked_and_made_of_the_given_words():
