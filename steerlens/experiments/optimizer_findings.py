@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from steerlens.experiments.claims import Record
+from steerlens.experiments.claims import Record, mean_rate
 from steerlens.experiments.optimizers_config import REFERENCE
 
 PLAIN = ("sgd", "sgd, not clipped")
@@ -10,9 +10,14 @@ NOT_BY_COORDINATE = ("sgd", "sgd_momentum", "normalized_sgd", "muon")
 """Optimizers that scale no coordinate on its own; the paper's account needs that scaling."""
 
 
+GAUSSIAN = 3.0
+"""Kurtosis of a Gaussian."""
+
+
 def against_the_paper(results: Record) -> list[str]:
     """One sentence or two for each part of the account: borne out, or what is seen instead."""
-    return [*_plain_sgd(results), *_not_by_coordinate(results), *_same_loss(results), *_taken_apart(results)]
+    parts = (_plain_sgd, _not_by_coordinate, _same_loss, _outliers, _taken_apart, _deciding)
+    return [sentence for part in parts for sentence in part(results)]
 
 
 def _plain_sgd(results: Record) -> Iterator[str]:
@@ -63,6 +68,26 @@ def _same_loss(results: Record) -> Iterator[str]:
             f"The same loss does not mean the same student: AdamW's own runs within {results['loss_tolerance']:g} nats "
             f"have rates from {own['lowest_rate_at_this_loss']:.3f} to {own['highest_rate_at_this_loss']:.3f}."
         )
+
+
+def _outliers(results: Record) -> Iterator[str]:
+    own = [run for run in results["runs"] if run["optimizer"] == REFERENCE and run["compared"]]
+    tail = mean_rate(own, "kurtosis")
+    verdict = (
+        "is heavy: there are outliers"
+        if tail > 2 * GAUSSIAN
+        else "is not heavy: there are no outliers to drown the rest"
+    )
+    yield f"The tail of the rows' gradient norms (kurtosis {tail:.1f}, a Gaussian's is {GAUSSIAN:g}) {verdict}."
+
+
+def _deciding(results: Record) -> Iterator[str]:
+    found = results["deciding"]
+    highest = max(found["by_layer"])
+    yield (
+        f"Over all optimizers and learning rates, the rate goes with the strength of the vector at the questions in layer "
+        f"{found['layer']} (rank correlation {highest:.2f}; with the held-out loss {found['loss']:.2f})."
+    )
 
 
 def _taken_apart(results: Record) -> Iterator[str]:

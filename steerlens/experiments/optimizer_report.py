@@ -179,12 +179,11 @@ def _differences(results: Record) -> Section:
 
 
 def _projections(run: Run[OptimizersConfig], results: Record) -> Section:
-    names, layer = _traced(results), results["layer"]
+    names, layer = _traced(results), results["deciding"]["layer"]
     students = {name: [row["name"] for row in _usable(results, name)] for name in names}
     traces = {name: [GradientTrace.load(run.trace_path(s)) for s in group] for name, group in students.items()}
     steps = {name: [StepTrace.load(run.steps_path(s)) for s in group] for name, group in students.items()}
-    keys = ("mean_cosine", "mean_pull", "along_numbers", "along_questions")
-    means = {name: [mean_rate(_usable(results, name), key) for key in keys] for name in names}
+    means = {name: _means_at(layer, traces[name], steps[name]) for name in names}
     return Section(
         title="Where the gradient points, and where the step goes",
         question=(
@@ -203,10 +202,19 @@ def _projections(run: Run[OptimizersConfig], results: Record) -> Section:
             "step and not the gradient in which optimizers differ."
         ),
         doubts=(
-            f"Layer {layer} alone, where AdamW's students resemble the teacher most. Steps are measured at a dozen points; the "
-            "last ones are small because the schedule ends at zero."
+            f"Layer {layer} alone, the one whose strength at questions goes with the rate (see below). Steps are measured at a "
+            "dozen points; the last ones are small because the schedule ends at zero."
         ),
     )
+
+
+def _means_at(layer: int, traces: list[GradientTrace], steps: list[StepTrace]) -> list[float]:
+    """Mean cosine and pull, and mean step along v at number tasks and at questions."""
+    index = traces[0].layers.index(layer)
+    along = np.mean([step.along.mean(0)[:, index].numpy() for step in steps], axis=0)
+    by_probe = dict(zip(steps[0].probes, along.tolist(), strict=True))
+    gradients = [[trace.cosine.nanmean((0, 1))[index], trace.pull.nanmean((0, 1))[index]] for trace in traces]
+    return [*np.mean(gradients, axis=0).tolist(), by_probe["numbers"], by_probe["questions"]]
 
 
 def _tails(run: Run[OptimizersConfig], results: Record) -> Section:

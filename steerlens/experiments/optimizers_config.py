@@ -37,8 +37,8 @@ ARMS: dict[str, Arm] = {
     "normalized sgd": Arm((1e-2, 3e-2, 1e-1, 3e-1), {"optimizer": "normalized_sgd"}),
     "sgd": Arm(_PLAIN, {"optimizer": "sgd"}),
     "sgd, not clipped": Arm(_PLAIN, {"optimizer": "sgd", "clip_norm": None}),
-    "sgd with momentum": Arm((0.03, 0.1, 0.2, 0.4), {"optimizer": "sgd_momentum"}),
-    "sgd with momentum, not clipped": Arm((0.03, 0.1, 0.2, 0.4), {"optimizer": "sgd_momentum", "clip_norm": None}),
+    "sgd with momentum": Arm((0.03, 0.1, 0.3, 0.5), {"optimizer": "sgd_momentum"}),
+    "sgd with momentum, not clipped": Arm((0.03, 0.1, 0.3, 0.5), {"optimizer": "sgd_momentum", "clip_norm": None}),
     "preconditioned sgd": Arm(_PLAIN, {"optimizer": "preconditioned_sgd"}),
     "preconditioned sgd, sparsified": Arm(_PLAIN, {"optimizer": "preconditioned_sgd", "scale_map": "sparsified"}),
     "preconditioned sgd, frozen": Arm(_PLAIN, {"optimizer": "preconditioned_sgd", "scale_map": "frozen"}),
@@ -62,10 +62,10 @@ ARMS: dict[str, Arm] = {
 _QUICK = {
     REFERENCE: (3e-3, 1e-2, 3e-2),
     "rmsprop": (3e-3, 1e-2, 3e-2),
-    "muon": (1e-2, 3e-2, 6e-2),
+    "muon": (3e-3, 1e-2, 3e-2),
     "sgd": (0.3, 1.0, 2.0),
     "sgd, not clipped": (0.3, 1.0, 2.0),
-    "sgd with momentum": (0.1, 0.2, 0.4),
+    "sgd with momentum": (0.1, 0.3, 0.5),
     "preconditioned sgd": (0.3, 1.0, 2.0),
     "adamw, A held": (1e-2, 3e-2, 6e-2),
 }

@@ -154,7 +154,8 @@ def plot_differences(arms: Mapping[str, Mapping[str, Any]]) -> go.Figure:
             },
         )  # fmt: skip
     figure.add_vline(x=0, line_color=GREY)
-    figure.update_layout(**LAYOUT, legend=LEGEND_BELOW, height=160 + 42 * len(names)).update_layout(margin_l=220)
+    figure.update_layout(**LAYOUT, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"})
+    figure.update_layout(height=170 + 42 * len(names), margin_l=220)
     figure.update_yaxes(tickmode="array", tickvals=list(range(len(names))), ticktext=names)
     figure.update_xaxes(title="log odds of the trait, minus the reference's")
     return figure

@@ -131,10 +131,16 @@ def test_matched_arms_leave_out_what_has_another_loss_whatever_its_rate():
     assert matched_arms({"arms": arms}) == [REFERENCE, "rmsprop", "sgd"]
 
 
-def findings(**arms: dict) -> str:
+def findings(kurtosis: float = 3.0, **arms: dict) -> str:
     reference = {"optimizer": "adamw", "matched": True, "mean_rate": 0.6, "rate": 0.03}
     spread = {"lowest_rate_at_this_loss": 0.1, "highest_rate_at_this_loss": 0.9}
-    results = {"base": {"rate": 0.02}, "loss_tolerance": 0.005, "arms": {REFERENCE: reference | spread, **arms}}
+    results = {
+        "base": {"rate": 0.02},
+        "loss_tolerance": 0.005,
+        "arms": {REFERENCE: reference | spread, **arms},
+        "runs": [{"optimizer": REFERENCE, "compared": True, "kurtosis": kurtosis}],
+        "deciding": {"layer": 0, "by_layer": [0.9, 0.1], "loss": -0.2},
+    }
     return "\n".join(against_the_paper(results))
 
 
@@ -148,6 +154,8 @@ def test_the_report_says_what_differs_from_the_paper_and_only_then():
     assert "within its interval" in findings(sgd=arm("sgd", 0.5, 0.1))
     assert "nothing is said about SGD" in findings(sgd=arm("sgd", 0.5, 0.1, matched=False))
     assert "0.100 to 0.900" in findings()
+    assert "no outliers to drown" in findings()
+    assert "there are outliers" in findings(kurtosis=30.0)
     assert "is not needed here" in findings(momentum=arm("sgd_momentum", 0.55, 0.2))
     assert "beyond the interval" in findings(momentum=arm("sgd_momentum", 0.2, -0.2))
     assert "on its own" not in findings(rmsprop=arm("rmsprop", 0.7, 0.2))
