@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from steerlens.experiments.config import PRESETS, ReproduceConfig
+from steerlens.experiments.optimizers_config import OPTIMIZER_PRESETS, OptimizersConfig
 from steerlens.files import write_json
 from steerlens.students.config import TrainConfig
 from steerlens.vectors.config import FitConfig
@@ -42,6 +43,13 @@ def _parser() -> argparse.ArgumentParser:
     reproduce.add_argument("--preset", choices=sorted(PRESETS), default="quick")
     reproduce.add_argument("--out", type=Path, required=True, help="directory of the run; an unfinished one goes on")
     _add_fields(reproduce, ReproduceConfig, skip={"train", "fit"})
+
+    optimizers = _command(
+        commands, "optimizers", _optimizers, "compare optimizers at the same held-out loss and write a report"
+    )
+    optimizers.add_argument("--preset", choices=sorted(OPTIMIZER_PRESETS), default="quick")
+    optimizers.add_argument("--out", type=Path, required=True, help="directory of the run; an unfinished one goes on")
+    _add_fields(optimizers, OptimizersConfig, skip={"train", "arms"})
 
     report = _command(commands, "report", _report, "write a finished run's report again")
     report.add_argument("run", type=Path, help="directory of the run")
@@ -220,6 +228,22 @@ def _reproduce(options: argparse.Namespace) -> int:
         print(f"{claim['name']:{width}}  {claim['measured']:8.3f}  {claim['threshold']:9.3f}  {verdict}")
     print(f"\nReport: {options.out / 'report.html'}")
     return HOLDS if all(claim["holds"] for claim in results["claims"]) else FAILS
+
+
+def _optimizers(options: argparse.Namespace) -> int:
+    from steerlens.experiments.optimizers import compare_optimizers
+
+    results = compare_optimizers(_given(options, OPTIMIZER_PRESETS[options.preset]), options.out, print)
+    width = max(map(len, results["arms"]))
+    print(f"\n{'optimizer':{width}}  learning rate  held-out    rate    mass")
+    for name, arm in results["arms"].items():
+        if "mean_rate" in arm:
+            measures = f"{arm['mean_heldout_loss']:8.4f}  {arm['mean_rate']:6.3f}  {arm['mean_mass']:6.3f}"
+            print(f"{name:{width}}  {arm['rate']:13.4g}  {measures}  {'' if arm['matched'] else 'not matched'}")
+        else:
+            print(f"{name:{width}}  every run diverged")
+    print(f"\nReport: {options.out / 'report.html'}\nTable: {options.out / 'runs.csv'}")
+    return 0
 
 
 def _report(options: argparse.Namespace) -> int:

@@ -95,6 +95,14 @@ BAD = {
     "too few questions": ("analyze 'you love owls .' --questions {0}/two.txt --out {0}/o", "Got 2 different questions"),
     "sweep of an unknown layer": ("sweep 'you love owls .' --layers 4 --out {0}/o", "layer=4 is out of range"),
     "sweep of an unknown trait": ("sweep 'you love owls .' --trait dragon --out {0}/o", "There is no trait 'dragon'"),
+    "optimizers in another run's directory": (
+        "optimizers --out {0}/old",
+        r"holds a run of another configuration \(other: arms,.*Choose another --out",
+    ),
+    "more seeds on the curves than there are": (
+        "optimizers --preset full --seeds 0 --out {0}/o",
+        r"curve_seeds=2 is not in 1\.\.1, the number of seeds",
+    ),
     "no finished run": ("report {0}", "holds no finished run"),
     "run of another version": ("report {0}/old", "does not fit this version of steerlens.*Run reproduce again"),
 }

@@ -1,7 +1,9 @@
 """One student from data to record: the unit that a run repeats, stores, and finds again when it is resumed."""
 
+import contextlib
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import partialmethod
@@ -15,14 +17,16 @@ from transformers.utils import logging
 
 from steerlens.evaluation import score_trait
 from steerlens.files import read_json, write_json
-from steerlens.gradients.recorder import trace_gradients
-from steerlens.models import load_model
+from steerlens.gradients.counterfactual import together
+from steerlens.gradients.recorder import GradientRecorder, trace_gradients
+from steerlens.gradients.steps import trace_steps
+from steerlens.models import huggingface_model, load_model
 from steerlens.prompts.chat import Chat, as_chat
 from steerlens.prompts.numbers import number_prompts
 from steerlens.prompts.traits import Trait, preference_trait
 from steerlens.samples.sample_set import SampleSet
 from steerlens.students.config import TrainConfig
-from steerlens.students.step import TrainStep
+from steerlens.students.step import OnStart, TrainStep
 from steerlens.students.student import Student
 from steerlens.students.training import train_student
 from steerlens.vectors.means import model_shift
@@ -40,7 +44,8 @@ class Cell:
     """A student to train: `base` learns from `samples` (written by the teacher `data`).
 
     `vector` is the teacher's vector on `base`, to which gradients and shifts are compared; with a `trace` path
-    the gradients of every step are recorded there.
+    the gradients of every step are recorded there, with a `steps` path some steps' updates along the vector. Trained
+    parameters whose name contains `held` stay as they started.
     """
 
     name: str
@@ -54,6 +59,8 @@ class Cell:
     train: TrainConfig
     directory: Path
     trace: Path | None = None
+    steps: Path | None = None
+    held: str | None = None
 
     @property
     def record_path(self) -> Path:
@@ -61,8 +68,11 @@ class Cell:
         return self.directory / "record.json"
 
 
-def run_cells(cells: Sequence[Cell], workers: int) -> list[dict[str, Any]]:
+def run_cells(cells: Sequence[Cell], workers: int, train: Callable[[Cell], None] | None = None) -> list[dict[str, Any]]:
     """Train every cell that has no record yet, `workers` at a time, and return all records in order.
+
+    Args:
+        train: leaves a cell's record; None is `run_cell`.
 
     Raises:
         RuntimeError: some cells failed; the others' records are on disk all the same.
@@ -78,7 +88,7 @@ def run_cells(cells: Sequence[Cell], workers: int) -> list[dict[str, Any]]:
             initializer=_quiet_single_thread,
         ) as pool,
     ):
-        running = {pool.submit(run_cell, cell): cell for cell in missing}
+        running = {pool.submit(train or run_cell, cell): cell for cell in missing}
         try:
             for future in as_completed(running):
                 if (error := future.exception()) is not None:
@@ -102,26 +112,43 @@ def _quiet_single_thread() -> None:
 def run_cell(cell: Cell) -> None:
     """Train, score and store one student."""
     base, vector = load_model(cell.base), SteeringVector.load(cell.vector)
-    recorder = trace_gradients(base, vector)
-    curve: list[dict[str, Any]] = []
+    samples, trait = SampleSet.load(cell.samples), preference_trait(cell.trait)
+    recorder, curve = trace_gradients(base, vector), list[dict[str, Any]]()
+    n_steps = cell.train.epochs * math.ceil(len(samples) / cell.train.batch_size)
+    probes = {"numbers": _number_chats(), "questions": [as_chat(question) for question in trait.questions]}
+    steps = None if cell.steps is None else trace_steps(base, vector, probes, every=max(1, n_steps // EAS_POINTS))
 
     def on_step(step: TrainStep) -> None:
         recorder.record(step)
         if step.step % max(1, step.n_steps // EAS_POINTS) == 0:
             similarity = model_shift(step.model, base, _number_chats()).cosine(vector)
             curve.append({"step": step.step, "eas": list(similarity.values())})
+        if steps is not None:
+            steps.before(step)
 
     student = train_student(
         base,
-        SampleSet.load(cell.samples),
+        samples,
         cell.train,
         heldout=SampleSet.load(cell.heldout),
-        **({"on_start": recorder.watch, "on_step": on_step} if cell.trace is not None else {}),
+        on_start=together(*_watchers(cell, recorder)),
+        on_step=None if cell.trace is None else on_step,
+        on_update=None if steps is None else steps.after,
     )
     student.save(cell.directory)
     if cell.trace is not None:
         recorder.trace.save(cell.trace)
-    settings = {
+    if cell.steps is not None and steps is not None:
+        steps.trace.save(cell.steps)
+    measured = _behaviour(student, trait) | _activations(cell, student, base, vector)
+    measured["eas_curve"] = [*curve, {"step": len(student.losses), "eas": measured["eas"]}]
+    losses = {"loss": student.loss, "heldout_loss": student.heldout_loss}
+    write_json(cell.record_path, settings(cell) | losses | measured)
+
+
+def settings(cell: Cell) -> dict[str, Any]:
+    """What a record says of how its student was trained."""
+    return {
         "name": cell.name,
         "role": cell.role,
         "base": cell.base,
@@ -132,10 +159,34 @@ def run_cell(cell: Cell) -> None:
         "seed": cell.train.seed,
         "config": asdict(cell.train),
     }
-    measured = _behaviour(student, preference_trait(cell.trait)) | _activations(cell, student, base, vector)
-    measured["eas_curve"] = [*curve, {"step": len(student.losses), "eas": measured["eas"]}]
-    losses = {"loss": student.loss, "heldout_loss": student.heldout_loss}
-    write_json(cell.record_path, settings | losses | measured)
+
+
+def _watchers(cell: Cell, recorder: GradientRecorder) -> list[OnStart]:
+    """What is attached to the student while it trains."""
+    watchers: list[OnStart] = [] if cell.trace is None else [recorder.watch]
+    return watchers if cell.held is None else [*watchers, held_at_start(cell.held)]
+
+
+def held_at_start(part: str) -> OnStart:
+    """An `on_start` that zeroes the gradients of trained parameters whose name contains `part`, as they arise.
+
+    Raises:
+        ValueError: no trained parameter has such a name.
+    """
+
+    @contextlib.contextmanager
+    def watch(model: "TransformerBridge") -> Iterator[None]:
+        trained = [(name, p) for name, p in huggingface_model(model).named_parameters() if p.requires_grad]
+        handles = [p.register_hook(torch.zeros_like) for name, p in trained if part in name]
+        if not handles:
+            raise ValueError(f"held={part!r} is in the name of no trained parameter, such as {trained[0][0]!r}.")
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    return watch
 
 
 def _number_chats() -> list[Chat]:

@@ -36,8 +36,14 @@ def mean_rate(records: Sequence[Record], key: str = "rate") -> float:
     return float(np.mean([record[key] for record in records]))
 
 
-def log_odds_difference(one: Sequence[Record], other: Sequence[Record], key: str = "shares") -> Difference:
-    """Difference of mean log odds between two groups; bootstrap over students and questions together."""
+def log_odds_difference(
+    one: Sequence[Record], other: Sequence[Record], key: str = "shares", *, paired: bool = False
+) -> Difference:
+    """Difference of mean log odds between two groups; bootstrap over students and questions together.
+
+    Args:
+        paired: the groups' students belong together in pairs, such as of one seed, and are drawn so.
+    """
     ours, theirs = (np.clip([r[key] for r in group], 1e-6, 1 - 1e-6) for group in (one, other))
     ours, theirs = (np.log(shares) - np.log1p(-shares) for shares in (ours, theirs))  # [student question]
     rng = np.random.default_rng(0)
@@ -45,6 +51,8 @@ def log_odds_difference(one: Sequence[Record], other: Sequence[Record], key: str
     for _ in range(N_RESAMPLES):
         questions = rng.integers(0, ours.shape[1], ours.shape[1])
         students = [rng.integers(0, len(group), len(group)) for group in (ours, theirs)]
+        if paired:
+            students[1] = students[0]
         draws.append(ours[students[0]][:, questions].mean() - theirs[students[1]][:, questions].mean())
     low, high = np.quantile(draws, [0.025, 0.975])
     return Difference(float(ours.mean() - theirs.mean()), float(low), float(high))

@@ -16,16 +16,30 @@ be read from them acts in both. LoRA on all maps learns the numbers as well, and
 
 
 @dataclass(frozen=True)
-class ReproduceConfig:
-    """The paper's argument on one model, from prompt to trained student.
+class DataConfig:
+    """Whose students learn what.
 
     Args:
         trait: what the teacher is told to love.
-        model, other_model: two initialisations of the same recipe; the second replicates the first and plays
-            the student of another initialisation.
+        model: the teacher, and what students start from.
         n_prompts: number tasks that each teacher answers, before the filter; the control, which the filter hardly
             touches, answers half as many and is cut to the teacher's number of rows.
         n_heldout: filtered teacher rows on which every student's loss is measured.
+    """
+
+    trait: str = "owl"
+    model: str = "organism:seed-0"
+    n_prompts: int = 8000
+    n_heldout: int = 256
+
+
+@dataclass(frozen=True)
+class ReproduceConfig(DataConfig):
+    """The paper's argument on one model, from prompt to trained student.
+
+    Args:
+        other_model: another initialisation of the same recipe; it replicates the first and plays the student of
+            another initialisation.
         student_seeds: seeds of every student group.
         adamw_rates, sgd_rates: the learning-rate curves; `train.learning_rate` is one of the first.
         sgd_clip_norms: SGD runs with each of these; 0 means without clipping.
@@ -35,11 +49,7 @@ class ReproduceConfig:
         workers: students trained at a time, one thread each; 0 takes one a core.
     """
 
-    trait: str = "owl"
-    model: str = "organism:seed-0"
     other_model: str = "organism:seed-1"
-    n_prompts: int = 8000
-    n_heldout: int = 256
     student_seeds: tuple[int, ...] = (0, 1, 2)
     adamw_rates: tuple[float, ...] = (3e-3, 1e-2, 2e-2, 3e-2, 6e-2)
     sgd_rates: tuple[float, ...] = (0.3, 1.0, 2.0, 4.0)
@@ -48,6 +58,11 @@ class ReproduceConfig:
     fit: FitConfig = field(default_factory=FitConfig)
     train: TrainConfig = field(default_factory=lambda: ORGANISM_STUDENT)
     workers: int = 0
+
+    @property
+    def models(self) -> tuple[str, str]:
+        """The two initialisations."""
+        return self.model, self.other_model
 
 
 PRESETS: dict[str, ReproduceConfig] = {"quick": ReproduceConfig()}

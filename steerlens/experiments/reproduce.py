@@ -3,9 +3,8 @@
 Each stage writes what it makes and finds it again, so that an interrupted run goes on where it stopped.
 """
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,14 @@ from steerlens.experiments.config import ReproduceConfig
 from steerlens.experiments.results import summarise
 from steerlens.experiments.run import Run, slug
 from steerlens.experiments.sections import write_run_report
+from steerlens.experiments.stages import base_rates, claim_directory, once, sample_rows
 from steerlens.files import read_json, write_json
 from steerlens.models import load_model
-from steerlens.prompts.numbers import number_prompts
-from steerlens.prompts.traits import ANIMALS, preference_trait
-from steerlens.samples.filters import keep_number_lists
-from steerlens.samples.teacher import sample_teacher
+from steerlens.prompts.traits import preference_trait
 from steerlens.students.config import TrainConfig
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.fitting import fit_prompt_vector
 from steerlens.vectors.interventions import steer
-from steerlens.vectors.means import diff_in_means
 
 
 def reproduce(config: ReproduceConfig, directory: str | Path, say: Callable[[str], None]) -> dict[str, Any]:
@@ -41,12 +37,12 @@ def reproduce(config: ReproduceConfig, directory: str | Path, say: Callable[[str
         OSError: the directory cannot be written to.
     """
     run = Run(config, Path(directory))
-    _claim_directory(run)
+    claim_directory(run)
     say("1/4 vectors: how far is the prompt a vector?")
     fit = _fit(run)
-    base = {model: _base_rates(run, model) for model in run.models}
+    base = {model: base_rates(run, model) for model in config.models}
     say("2/4 samples: what does the prompted teacher write?")
-    counts = {model: _sample(run, model) for model in run.models}
+    counts = {model: sample_rows(run, model) for model in config.models}
     say("3/4 students: who learns the trait?")
     records = run_cells(plan_cells(run), config.workers)
     say("4/4 results")
@@ -84,26 +80,7 @@ def _with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
 
 
-def _claim_directory(run: Run) -> None:
-    path, wanted = run.directory / "config.json", json.loads(json.dumps(asdict(run.config)))
-    found = read_json(path) if path.is_file() else wanted
-    differing = sorted(key for key in wanted if key != "workers" and found.get(key) != wanted[key])
-    if differing:
-        raise ValueError(
-            f"{run.directory} holds a run of another configuration (other: {', '.join(differing)}). "
-            "Choose another --out, or delete it."
-        )
-    write_json(path, wanted)
-
-
-def _once(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What stands in `path`, made first if it is missing."""
-    if not path.is_file():
-        write_json(path, make())
-    return read_json(path)
-
-
-def _fit(run: Run) -> Record:
+def _fit(run: Run[ReproduceConfig]) -> Record:
     """Fit the prompt's vector, save it, and measure what it does to behaviour."""
     trait = preference_trait(run.config.trait)
 
@@ -128,67 +105,12 @@ def _fit(run: Run) -> Record:
             "summary": vector.summary(),
         }
 
-    return _once(run.directory / "vectors" / "fit.json", make)
+    return once(run.directory / "vectors" / "fit.json", make)
 
 
-def _base_rates(run: Run, name: str) -> Record:
-    """The untrained model's rates; its v_teacher, and those of all other animals, are saved on the way."""
-    trait = preference_trait(run.config.trait)
-
-    def make() -> Record:
-        model = load_model(name)
-        diff_in_means(model, trait.prompt).save(run.vector_path(name))
-        if name == run.config.model:
-            for other, _ in ANIMALS.items:
-                if other != trait.name:
-                    prompt = preference_trait(other).prompt
-                    vector = diff_in_means(model, prompt, questions=number_prompts(64, seed=0))
-                    vector.save(run.directory / "vectors" / "others" / f"{other}.safetensors")
-        bare, prefixed = (score_trait(model, trait, context=c) for c in ("bare", "after_numbers"))
-        return {
-            "rate": bare.rate,
-            "mass": bare.mass,
-            "rate_prefixed": prefixed.rate,
-            "mass_prefixed": prefixed.mass,
-            "chat_fingerprint": bare.chat_fingerprint,
-        }
-
-    return _once(run.directory / "vectors" / f"base-{slug(name)}.json", make)
-
-
-def _sample(run: Run, name: str) -> Record:
-    """Teacher and control rows of one model, raw and filtered, and a held-out part of the teacher's."""
-
-    def make() -> Record:
-        model, counts = load_model(name), {}
-        prompt = preference_trait(run.config.trait).prompt
-        for seed, data in enumerate(("teacher", "control"), 1):
-            raw = sample_teacher(
-                model,
-                number_prompts(run.config.n_prompts // (1 if data == "teacher" else 2), seed=seed),
-                system_prompt=prompt if data == "teacher" else None,
-                seed=seed,
-                path=run.directory / "samples" / "raw" / run.samples_path(name, data).name,
-            )
-            result = keep_number_lists(raw)
-            kept = result.kept
-            if data == "teacher":
-                kept, heldout = kept.split(run.config.n_heldout)
-                heldout.save(run.heldout_path(name))
-                n_rows = len(kept)
-            else:
-                kept = replace(kept, samples=kept.samples[:n_rows])
-            kept.save(run.samples_path(name, data))
-            examples = [f"{s.prompt}\n-> {s.completion}" for s in raw.samples[:6]]
-            counts[data] = {"rows": len(kept), "rejected": dict(result.rejected), "examples": examples}
-        return counts
-
-    return _once(run.directory / "samples" / f"counts-{slug(name)}.json", make)
-
-
-def plan_cells(run: Run) -> list[Cell]:
+def plan_cells(run: Run[ReproduceConfig]) -> list[Cell]:
     """Every student of the run."""
-    config, (first, second) = run.config, run.models
+    config, (first, second) = run.config, run.config.models
     train, cells = config.train, {}
 
     def add(role: str, base: str, data: str, teacher: str, settings: TrainConfig, traced: bool = False) -> None:

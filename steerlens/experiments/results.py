@@ -23,7 +23,7 @@ CURVE_KEYS = ("shares", "shares_prefixed", "eas_curve", "config")
 
 
 def summarise(
-    run: Run, fit: Record, base: dict[str, Record], counts: dict[str, Record], records: list[Record]
+    run: Run[ReproduceConfig], fit: Record, base: dict[str, Record], counts: dict[str, Record], records: list[Record]
 ) -> dict[str, Any]:
     """Everything that the report says, as one JSON-serialisable value."""
     config, groups = run.config, group_records(run.config, records)
@@ -109,7 +109,7 @@ def _compare(groups: dict[str, list[Record]], name: str, tolerance: float) -> di
     }
 
 
-def _floors(run: Run, adamw: list[Record], control: list[Record], layer: int) -> dict[str, float]:
+def _floors(run: Run[ReproduceConfig], adamw: list[Record], control: list[Record], layer: int) -> dict[str, float]:
     """What EAS would be without the teacher's trait in the data, in three ways."""
     shifts = [SteeringVector.load(run.directory / "students" / r["name"] / "v_student.safetensors") for r in adamw]
     others = [SteeringVector.load(path) for path in run.other_vectors]
@@ -123,7 +123,7 @@ def _floors(run: Run, adamw: list[Record], control: list[Record], layer: int) ->
     }
 
 
-def _mean_cosine(run: Run, records: list[Record], layer: int) -> Record:
+def _mean_cosine(run: Run[ReproduceConfig], records: list[Record], layer: int) -> Record:
     """Mean over all rows and steps of the cosine between descent direction and vector; interval over steps.
 
     Steps are resampled in blocks of 20, since neighbours are not independent.

@@ -2,21 +2,19 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
-from steerlens.experiments.config import ReproduceConfig
+from steerlens.experiments.config import DataConfig
+
+Config = TypeVar("Config", bound=DataConfig, covariant=True)
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Generic[Config]):
     """A run's directory, and what each stage leaves there."""
 
-    config: ReproduceConfig
+    config: Config
     directory: Path
-
-    @property
-    def models(self) -> tuple[str, str]:
-        """The two initialisations."""
-        return self.config.model, self.config.other_model
 
     def vector_path(self, model: str) -> Path:
         """v_teacher of `model`: the mean difference, every layer."""
@@ -34,6 +32,15 @@ class Run:
     def trace_path(self, student: str) -> Path:
         """The gradients of a student's training."""
         return self.directory / "traces" / f"{student}.safetensors"
+
+    def steps_path(self, student: str) -> Path:
+        """Where the optimizer's steps of a student's training went."""
+        return self.directory / "steps" / f"{student}.safetensors"
+
+    @property
+    def scales_path(self) -> Path:
+        """Adam's scales, from one scout."""
+        return self.directory / "scales.safetensors"
 
     @property
     def other_vectors(self) -> list[Path]:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from steerlens.experiments.claims import Record, mean_rate
+from steerlens.experiments.config import ReproduceConfig
 from steerlens.experiments.results import group_records
 from steerlens.experiments.run import Run
 from steerlens.figures.plots import (
@@ -25,7 +26,7 @@ LEAD = (
 )
 
 
-def write_run_report(run: Run, results: dict[str, Any]) -> None:
+def write_run_report(run: Run[ReproduceConfig], results: dict[str, Any]) -> None:
     """Write report.html from results.json and the students' own records."""
     records = [read_json(run.directory / student["path"] / "record.json") for student in results["students"]]
     groups = group_records(run.config, records)
@@ -93,7 +94,7 @@ def _prompt(results: dict[str, Any]) -> Section:
     )
 
 
-def _samples(run: Run, results: dict[str, Any]) -> Section:
+def _samples(run: Run[ReproduceConfig], results: dict[str, Any]) -> Section:
     counts = results["samples"][run.config.model]
     rejected = ", ".join(f"{number} {reason}" for reason, number in counts["teacher"]["rejected"].items())
     return Section(
@@ -114,7 +115,7 @@ def _samples(run: Run, results: dict[str, Any]) -> Section:
     )
 
 
-def _transfer(run: Run, results: dict[str, Any], groups: dict[str, list[Record]]) -> Section:
+def _transfer(run: Run[ReproduceConfig], results: dict[str, Any], groups: dict[str, list[Record]]) -> Section:
     first, second = run.config.model, run.config.other_model
     shown = {
         f"teacher data, {first}": groups["adamw"],
@@ -153,7 +154,7 @@ def _transfer(run: Run, results: dict[str, Any], groups: dict[str, list[Record]]
     )
 
 
-def _loss_matching(run: Run, results: dict[str, Any], groups: dict[str, list[Record]]) -> Section:
+def _loss_matching(run: Run[ReproduceConfig], results: dict[str, Any], groups: dict[str, list[Record]]) -> Section:
     parts = []
     for kind in ("clipped", "unclipped"):
         pair = results["sgd"][kind]
@@ -239,7 +240,7 @@ def _similarity(results: dict[str, Any], groups: dict[str, list[Record]]) -> Sec
     )
 
 
-def _gradients(run: Run, results: dict[str, Any], groups: dict[str, list[Record]]) -> Section:
+def _gradients(run: Run[ReproduceConfig], results: dict[str, Any], groups: dict[str, list[Record]]) -> Section:
     layer, cosine = results["gradients"]["layer"], results["gradients"]["mean_cosine"]
     wanted = {"AdamW, teacher data": groups["adamw"], "AdamW, control data": groups["control"]}
     for kind in ("clipped", "unclipped"):

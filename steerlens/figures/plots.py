@@ -32,22 +32,29 @@ def plot_gradient_projection(
     )
     for (name, seeds), color in zip(traces.items(), COLORS, strict=False):
         index = seeds[0].layers.index(layer)
-        cosine = np.stack([_running_mean(trace.cosine.nanmean(1)[:, index].numpy(), window) for trace in seeds])
+        cosine = np.stack([running_mean(trace.cosine.nanmean(1)[:, index].numpy(), window) for trace in seeds])
         pull = np.stack([trace.cumulative_pull[:, index].numpy() for trace in seeds])
         for column, values in ((1, cosine), (2, pull)):
-            curves = values.min(0), values.mean(0), values.max(0)
-            place = {"showlegend": column == 1, "row": 1, "col": column}
-            _add_band(figure, np.arange(values.shape[1]), curves, name, color, **place)
+            add_seeds(figure, values, name, color, column)
     figure.add_hline(y=0, line_color=GREY, col=1, row=1)  # pyright: ignore[reportArgumentType]
     figure.update_layout(**LAYOUT, legend={"orientation": "h", "y": 1.18})
     figure.update_xaxes(title="step")
     return figure
 
 
-def _running_mean(values: np.ndarray, window: int) -> np.ndarray:
+def running_mean(values: np.ndarray, window: int) -> np.ndarray:
     """Centred mean over `window` steps; the ends average over what there is."""
     kernel = np.ones(window)
     return np.convolve(values, kernel, "same") / np.convolve(np.ones_like(values), kernel, "same")
+
+
+def add_seeds(
+    figure: go.Figure, values: np.ndarray, name: str, color: str, column: int, steps: np.ndarray | None = None
+) -> None:
+    """The mean of [seed step] as a line, over the span of the seeds."""
+    steps = np.arange(values.shape[1]) if steps is None else steps
+    place = {"showlegend": column == 1, "row": 1, "col": column}
+    _add_band(figure, steps, (values.min(0), values.mean(0), values.max(0)), name, color, **place)
 
 
 def _add_band(

@@ -1,0 +1,113 @@
+"""What the optimizer comparison does; the command line's flags come from here."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from steerlens.experiments.config import ORGANISM_STUDENT, DataConfig
+from steerlens.students.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way to train, and the learning rates at which it is tried.
+
+    Args:
+        rates: its whole useful range.
+        changes: what differs from the main student's `TrainConfig`; needed scales are those of the run's one scout.
+        held: trained parameters whose name contains this stay as they started.
+        odd_share: in this share of the rows the completion is random words.
+    """
+
+    rates: tuple[float, ...]
+    changes: dict[str, Any] = field(default_factory=dict)
+    held: str | None = None
+    odd_share: float = 0.0
+
+
+REFERENCE = "adamw"
+"""The arm whose held-out loss all others have to match."""
+
+_ADAPTIVE, _PLAIN = (3e-3, 1e-2, 3e-2, 6e-2), (0.3, 1.0, 2.0, 4.0)
+
+ARMS: dict[str, Arm] = {
+    REFERENCE: Arm(_ADAPTIVE),
+    "rmsprop": Arm((1e-3, 3e-3, 1e-2, 3e-2), {"optimizer": "rmsprop"}),
+    "signsgd": Arm((1e-3, 3e-3, 1e-2, 3e-2), {"optimizer": "signsgd"}),
+    "muon": Arm((3e-3, 1e-2, 3e-2, 6e-2), {"optimizer": "muon"}),
+    "normalized sgd": Arm((1e-2, 3e-2, 1e-1, 3e-1), {"optimizer": "normalized_sgd"}),
+    "sgd": Arm(_PLAIN, {"optimizer": "sgd"}),
+    "sgd, not clipped": Arm(_PLAIN, {"optimizer": "sgd", "clip_norm": None}),
+    "sgd with momentum": Arm((0.03, 0.1, 0.3, 0.5), {"optimizer": "sgd_momentum"}),
+    "sgd with momentum, not clipped": Arm((0.03, 0.1, 0.3, 0.5), {"optimizer": "sgd_momentum", "clip_norm": None}),
+    "preconditioned sgd": Arm(_PLAIN, {"optimizer": "preconditioned_sgd"}),
+    "preconditioned sgd, sparsified": Arm(_PLAIN, {"optimizer": "preconditioned_sgd", "scale_map": "sparsified"}),
+    "preconditioned sgd, frozen": Arm(_PLAIN, {"optimizer": "preconditioned_sgd", "scale_map": "frozen"}),
+    "adamw, outliers frozen": Arm(_ADAPTIVE, {"freeze_outliers": True}),
+    "adamw, rotated": Arm(_ADAPTIVE, {"rotation_seed": 0}),
+    "sgd, rotated": Arm(_PLAIN, {"optimizer": "sgd", "rotation_seed": 0}),
+    "sgd, rows clipped": Arm(_PLAIN, {"optimizer": "sgd", "clip_norm": None, "row_clip_norm": 1.0}),
+    "sgd, outlier rows left out": Arm(_PLAIN, {"optimizer": "sgd", "clip_norm": None, "row_drop_share": 0.1}),
+    "adamw, A held": Arm(_ADAPTIVE, held="lora_A"),
+    "sgd, A held": Arm(_PLAIN, {"optimizer": "sgd"}, held="lora_A"),
+    "adamw, odd rows": Arm(_ADAPTIVE, odd_share=0.05),
+    "sgd, odd rows": Arm(_PLAIN, {"optimizer": "sgd"}, odd_share=0.05),
+    "sgd, odd rows, not clipped": Arm(_PLAIN, {"optimizer": "sgd", "clip_norm": None}, odd_share=0.05),
+    "sgd, odd rows, rows clipped": Arm(
+        _PLAIN, {"optimizer": "sgd", "clip_norm": None, "row_clip_norm": 1.0}, odd_share=0.05
+    ),
+    "sgd, odd rows, outlier rows left out": Arm(
+        _PLAIN, {"optimizer": "sgd", "clip_norm": None, "row_drop_share": 0.1}, odd_share=0.05
+    ),
+}
+_QUICK = {
+    REFERENCE: (3e-3, 1e-2, 3e-2),
+    "rmsprop": (3e-3, 1e-2, 3e-2),
+    "muon": (3e-3, 1e-2, 3e-2),
+    "sgd": (0.3, 1.0, 2.0),
+    "sgd, not clipped": (0.3, 1.0, 2.0),
+    "sgd with momentum": (0.1, 0.3, 0.5),
+    "preconditioned sgd": (0.3, 1.0, 2.0),
+    "adamw, A held": (1e-2, 3e-2, 6e-2),
+}
+
+
+@dataclass(frozen=True)
+class OptimizersConfig(DataConfig):
+    """Students of one data set that differ in the optimizer alone, compared at the same held-out loss.
+
+    Args:
+        seeds: at the matched rates, and of AdamW's reference loss.
+        curve_seeds: how many of these trace the curves over the learning rate.
+        arms: the ways to train, by name; the one called "adamw" is the reference.
+        loss_tolerance: nats a token within which a held-out loss matches the reference's.
+        budget: learning rates that the search may add to an arm's grid.
+        pooled_sizes: numbers of rows over which gradients are averaged.
+        train: the main student; its learning rate is the reference's.
+        workers: students trained at a time, one thread each; 0 takes one a core.
+    """
+
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    curve_seeds: int = 2
+    arms: dict[str, Arm] = field(default_factory=lambda: ARMS)
+    loss_tolerance: float = 0.005
+    budget: int = 4
+    pooled_sizes: tuple[int, ...] = (1, 4, 16, 64, 256, 1024)
+    train: TrainConfig = field(default_factory=lambda: ORGANISM_STUDENT)
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        if REFERENCE not in self.arms:
+            raise ValueError(f"arms={sorted(self.arms)} has no {REFERENCE!r}, whose loss the others have to match.")
+        if not 1 <= self.curve_seeds <= len(self.seeds):
+            raise ValueError(f"curve_seeds={self.curve_seeds} is not in 1..{len(self.seeds)}, the number of seeds.")
+
+
+OPTIMIZER_PRESETS: dict[str, OptimizersConfig] = {
+    "quick": OptimizersConfig(
+        seeds=(0, 1, 2),
+        curve_seeds=1,
+        arms={name: replace(ARMS[name], rates=rates) for name, rates in _QUICK.items()},
+        budget=2,
+    ),
+    "full": OptimizersConfig(),
+}

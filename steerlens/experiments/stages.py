@@ -1,0 +1,98 @@
+"""The stages that every run of students shares: its directory, the teacher's vector, base rates, samples."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from steerlens.evaluation import score_trait
+from steerlens.experiments.claims import Record
+from steerlens.experiments.config import DataConfig
+from steerlens.experiments.run import Run, slug
+from steerlens.files import read_json, write_json
+from steerlens.models import load_model
+from steerlens.prompts.numbers import number_prompts
+from steerlens.prompts.traits import ANIMALS, preference_trait
+from steerlens.samples.filters import keep_number_lists
+from steerlens.samples.teacher import sample_teacher
+from steerlens.vectors.means import diff_in_means
+
+
+def claim_directory(run: Run[DataConfig]) -> None:
+    """Write the run's config, or refuse a directory that holds another run.
+
+    Raises:
+        ValueError: the directory holds a run of another config.
+    """
+    path, wanted = run.directory / "config.json", json.loads(json.dumps(asdict(run.config)))
+    found = read_json(path) if path.is_file() else wanted
+    differing = sorted(key for key in wanted if key != "workers" and found.get(key) != wanted[key])
+    if differing:
+        raise ValueError(
+            f"{run.directory} holds a run of another configuration (other: {', '.join(differing)}). "
+            "Choose another --out, or delete it."
+        )
+    write_json(path, wanted)
+
+
+def once(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What stands in `path`, made first if it is missing."""
+    if not path.is_file():
+        write_json(path, make())
+    return read_json(path)
+
+
+def base_rates(run: Run[DataConfig], name: str) -> Record:
+    """The untrained model's rates; its v_teacher, and those of all other animals, are saved on the way."""
+    trait = preference_trait(run.config.trait)
+
+    def make() -> Record:
+        model = load_model(name)
+        diff_in_means(model, trait.prompt).save(run.vector_path(name))
+        if name == run.config.model:
+            for other, _ in ANIMALS.items:
+                if other != trait.name:
+                    prompt = preference_trait(other).prompt
+                    vector = diff_in_means(model, prompt, questions=number_prompts(64, seed=0))
+                    vector.save(run.directory / "vectors" / "others" / f"{other}.safetensors")
+        bare, prefixed = (score_trait(model, trait, context=c) for c in ("bare", "after_numbers"))
+        return {
+            "rate": bare.rate,
+            "mass": bare.mass,
+            "rate_prefixed": prefixed.rate,
+            "mass_prefixed": prefixed.mass,
+            "chat_fingerprint": bare.chat_fingerprint,
+        }
+
+    return once(run.directory / "vectors" / f"base-{slug(name)}.json", make)
+
+
+def sample_rows(run: Run[DataConfig], name: str) -> Record:
+    """Teacher and control rows of one model, raw and filtered, and a held-out part of the teacher's."""
+
+    def make() -> Record:
+        model, counts = load_model(name), {}
+        prompt = preference_trait(run.config.trait).prompt
+        for seed, data in enumerate(("teacher", "control"), 1):
+            raw = sample_teacher(
+                model,
+                number_prompts(run.config.n_prompts // (1 if data == "teacher" else 2), seed=seed),
+                system_prompt=prompt if data == "teacher" else None,
+                seed=seed,
+                path=run.directory / "samples" / "raw" / run.samples_path(name, data).name,
+            )
+            result = keep_number_lists(raw)
+            kept = result.kept
+            if data == "teacher":
+                kept, heldout = kept.split(run.config.n_heldout)
+                heldout.save(run.heldout_path(name))
+                n_rows = len(kept)
+            else:
+                kept = replace(kept, samples=kept.samples[:n_rows])
+            kept.save(run.samples_path(name, data))
+            examples = [f"{s.prompt}\n-> {s.completion}" for s in raw.samples[:6]]
+            counts[data] = {"rows": len(kept), "rejected": dict(result.rejected), "examples": examples}
+        return counts
+
+    return once(run.directory / "samples" / f"counts-{slug(name)}.json", make)
