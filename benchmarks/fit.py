@@ -1,4 +1,4 @@
-"""How much faster the fitting engine is than a plain loop, on a random-weight Llama of 12 million parameters.
+"""How much faster the fitting engine is than a plain loop, on a random-weight Llama of 15 million parameters.
 
 Both fit one vector to the same rows with the same optimizer, learning rates, batch size and number of steps, from
 the same start. The plain loop is what one writes first: each step runs the prompted model, then the whole model with
