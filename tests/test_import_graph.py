@@ -19,6 +19,7 @@ ORDER = {
     "samples": 6,
     "students": 7,
     "gradients": 7,
+    "audit": 7,
     "figures": 8,
     "experiments": 9,
     "cli": 10,
