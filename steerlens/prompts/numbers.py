@@ -66,7 +66,7 @@ def parse_numbers(text: str) -> list[int] | None:
     """The numbers of a completion that is a list of integers and nothing else, or None.
 
     One separator throughout (comma, semicolon or white space); a closing period and brackets around the
-    whole list are allowed, signs, decimals and words are not.
+    whole list are allowed, signs, decimals, words and digits by the thousand are not.
 
     >>> parse_numbers("12, 7, 99")
     [12, 7, 99]
@@ -78,6 +78,6 @@ def parse_numbers(text: str) -> list[int] | None:
         stripped = stripped[1:-1].strip()
     separators = {match.group(1) or " " for match in _SEPARATORS.finditer(stripped)}
     pieces = _SEPARATORS.sub(" ", stripped).split(" ")
-    if len(separators) > 1 or not all(re.fullmatch(r"\d+", piece, re.ASCII) for piece in pieces):
+    if len(separators) > 1 or not all(re.fullmatch(r"\d{1,1000}", piece, re.ASCII) for piece in pieces):
         return None
     return [int(piece) for piece in pieces]

@@ -24,6 +24,7 @@ from steerlens.prompts.numbers import number_prompts, parse_numbers
         ("1.5, 2", None),
         ("(1, 2", None),
         ("", None),
+        ("9" * 5000, None),
         ("\u0661, 2", None),
     ],
 )
