@@ -18,13 +18,18 @@ if TYPE_CHECKING:
 batch_in_flight: ContextVar[TokenBatch | None] = ContextVar("batch_in_flight", default=None)
 
 
+def context_length(model: "TransformerBridge") -> int | None:
+    """How many positions the model has; None where its configuration does not say."""
+    return getattr(huggingface_model(model).config.get_text_config(), "max_position_embeddings", None)
+
+
 def check_length(model: "TransformerBridge", n_tokens: int) -> None:
     """Refuse rows that the model has no positions for.
 
     Raises:
         ValueError: `n_tokens` is more than the model's context.
     """
-    limit = getattr(huggingface_model(model).config.get_text_config(), "max_position_embeddings", None)
+    limit = context_length(model)
     if limit is not None and n_tokens > limit:
         raise ValueError(
             f"A row needs {n_tokens} tokens, but {model_name(model)!r} has a context of {limit}. "

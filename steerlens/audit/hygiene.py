@@ -76,7 +76,7 @@ class RowFacts:
     duplicates: int
     repeated: float
     most_repeated: int
-    lengths: tuple[float, float, float, float, float]
+    lengths: tuple[float, ...]
     number_lists: float
     by_position: tuple[Entropy, ...]
     first: Entropy
@@ -119,7 +119,7 @@ def row_facts(tokenizer: Any, rows: AuditRows) -> RowFacts:
     tokens = [encode_completion(tokenizer, row.completion) for row in rows]
     completions = Counter(" ".join(row.completion.lower().split()) for row in rows)
     repeated = sum(count for count in completions.values() if count > 1) / len(rows)
-    lengths = np.quantile([len(ids) for ids in tokens], (0, 0.05, 0.5, 0.95, 1))
+    lengths = np.quantile([len(ids) for ids in tokens], (0, 0.05, 0.5, 0.95, 1)).tolist()
     number_lists = sum(parse_numbers(row.completion) is not None for row in rows) / len(rows)
     at = [[ids[position] for ids in tokens if len(ids) > position] for position in range(MAX_POSITIONS)]
     return RowFacts(
@@ -127,7 +127,7 @@ def row_facts(tokenizer: Any, rows: AuditRows) -> RowFacts:
         duplicates=rows.n_duplicates,
         repeated=repeated,
         most_repeated=max(completions.values()),
-        lengths=(lengths[0], lengths[1], lengths[2], lengths[3], lengths[4]),
+        lengths=tuple(lengths),
         number_lists=number_lists,
         by_position=tuple(Entropy.of(values) for values in at if len(values) >= min(MIN_ROWS, len(rows))),
         first=Entropy.of(_firsts(tokenizer, rows, number_lists > 0.5)),

@@ -1,0 +1,205 @@
+"""Which rows carry a vector most: weak evidence about any single row, calibrated on the model's own answers."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlens.audit.rows import AuditRows
+from steerlens.forward import completion_logits, context_length, generate
+from steerlens.models import parameters_device
+from steerlens.prompts.chat import Chat, TokenBatch, encode_completion, encode_prompt, pad_rows
+from steerlens.prompts.positions import Positions
+from steerlens.residuals.stream import OnResidual, watch_residuals
+from steerlens.vectors.interventions import steer
+from steerlens.vectors.objectives import token_log_probs
+from steerlens.vectors.vector import SteeringVector
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+Score = Literal["log_linear", "projection"]
+SCORES: tuple[Score, ...] = ("log_linear", "projection")
+N_RESAMPLES = 1000
+
+CAVEAT = (
+    "A row's score is weak evidence about that row. Scores follow the format and the subject of an answer as much as what is "
+    "hidden in it (arXiv 2609.20027), and a vector is spread thinly over all rows that were written under it: judge a data set "
+    "by its rows together, and compare single rows with rows of the same format alone."
+)
+
+
+@dataclass(frozen=True)
+class RowScores:
+    """Two scores of every row, and of a placebo: the model's own answer to the same prompt.
+
+    Args:
+        numbers: line or row of each, as in `AuditRows`.
+        log_linear: w = [log P(y | v, x) - log P(y | x)] / |y|, nats a token (arXiv 2602.04863, a vector for the prompt).
+        projection: mean_t <h(x, y_t), v_hat>, minus the same for an answer of the model's own (arXiv 2507.21509).
+    """
+
+    numbers: tuple[int, ...]
+    log_linear: Float[Tensor, " row"]
+    projection: Float[Tensor, " row"]
+    placebo_log_linear: Float[Tensor, " row"]
+    placebo_projection: Float[Tensor, " row"]
+
+    def of(self, score: Score) -> tuple[np.ndarray, np.ndarray]:
+        """The rows' scores and the placebo's."""
+        return getattr(self, score).numpy(), getattr(self, f"placebo_{score}").numpy()
+
+    def highest(self, score: Score = "log_linear", n: int = 10) -> list[tuple[int, float]]:
+        """The rows with the highest score, as (number, score)."""
+        values = self.of(score)[0]
+        return [(self.numbers[i], float(values[i])) for i in np.argsort(-values, kind="stable")[:n]]
+
+    def excess(self, score: Score = "log_linear", level: float = 0.95) -> float:
+        """Share of rows above the placebo's `level` quantile; 1 - `level` of rows that carry nothing would be."""
+        rows, placebo = self.of(score)
+        return float((rows > np.quantile(placebo, level)).mean())
+
+    def against_placebo(self, score: Score = "log_linear") -> tuple[float, float, float]:
+        """AUROC of the rows against the placebo, with its 95 % interval: 0.5 where the rows carry nothing."""
+        return auroc(*self.of(score))
+
+    def against_labels(self, poisoned: Sequence[bool], score: Score = "log_linear") -> tuple[float, float, float]:
+        """AUROC of rows that are known to be poisoned against the others, with its 95 % interval.
+
+        Raises:
+            ValueError: there are not as many labels as rows, or all are alike.
+        """
+        labels, values = np.array(poisoned, dtype=bool), self.of(score)[0]
+        if len(labels) != len(values) or labels.all() or not labels.any():
+            raise ValueError(
+                f"Got {len(labels)} labels, {int(labels.sum())} of them poisoned, for {len(values)} rows. Give one label a row, "
+                "with rows of both kinds."
+            )
+        return auroc(values[labels], values[~labels])
+
+
+def auroc(positive: np.ndarray, negative: np.ndarray, *, seed: int = 0) -> tuple[float, float, float]:
+    """Probability that a positive scores above a negative (ties count half), and its 95 % bootstrap interval over both."""
+    rng = np.random.default_rng(seed)
+
+    def area(ours: np.ndarray, others: np.ndarray) -> float:
+        others = np.sort(others)
+        below = np.searchsorted(others, ours, "left") + np.searchsorted(others, ours, "right")
+        return float(below.mean() / (2 * len(others)))
+
+    areas = [area(*(rng.choice(part, len(part)) for part in (positive, negative))) for _ in range(N_RESAMPLES)]
+    low, high = np.quantile(areas, (0.025, 0.975))
+    return area(positive, negative), float(low), float(high)
+
+
+def score_rows(
+    model: "TransformerBridge",
+    vector: SteeringVector,
+    rows: AuditRows,
+    *,
+    positions: Positions = "all",
+    max_new_tokens: int = 48,
+    batch_size: int = 32,
+    seed: int = 0,
+) -> RowScores:
+    """Score rows by how much `vector` favours them, next to two answers that the model itself writes to the same prompts.
+
+    One of the answers is what the projection is measured from, for the row and for the placebo; the other is the placebo.
+    The scores say nothing where the vector was fitted to these very rows: it favours them over the placebo by its making.
+    Fit it on other rows.
+
+    Args:
+        positions: where the vector acts, as in `steer`.
+        max_new_tokens: longest answer of the model's own; take about what the rows have.
+
+    Raises:
+        ValueError: the vector is of another model, or a row does not fit (`rows_for_model` leaves such rows out).
+    """
+    chats = [row.chat for row in rows]
+    written = [encode_completion(model.tokenizer, row.completion) for row in rows]
+    placebo, baseline = (own_answers(model, chats, max_new_tokens=max_new_tokens, seed=2 * seed + i) for i in range(2))
+    row_weight, row_projection = _scores(model, vector, chats, written, positions, batch_size)
+    placebo_weight, placebo_projection = _scores(model, vector, chats, placebo, positions, batch_size)
+    _, base_projection = _scores(model, vector, chats, baseline, positions, batch_size)
+    return RowScores(
+        numbers=tuple(row.number for row in rows),
+        log_linear=row_weight,
+        projection=row_projection - base_projection,
+        placebo_log_linear=placebo_weight,
+        placebo_projection=placebo_projection - base_projection,
+    )
+
+
+def own_answers(
+    model: "TransformerBridge", chats: Sequence[Chat], *, max_new_tokens: int, seed: int
+) -> list[list[int]]:
+    """Token ids of an answer by the model itself to every chat; shorter where the context leaves less room."""
+    limit = context_length(model)
+    lengths = [len(encode_prompt(model.tokenizer, chat)) for chat in chats]
+    room = [max_new_tokens if limit is None else min(max_new_tokens, limit - length) for length in lengths]
+    answers: list[list[int]] = [[] for _ in chats]
+    for tokens in sorted(set(room)):
+        asked = [i for i, own in enumerate(room) if own == tokens]
+        told = generate(model, [chats[i] for i in asked], max_new_tokens=tokens, seed=seed, first_row=asked[0])
+        for i, answer in zip(asked, told, strict=True):
+            answers[i] = answer
+    return answers
+
+
+@torch.no_grad()
+def _scores(
+    model: "TransformerBridge",
+    vector: SteeringVector,
+    chats: Sequence[Chat],
+    completions: Sequence[list[int]],
+    positions: Positions,
+    batch_size: int,
+) -> tuple[Float[Tensor, " row"], Float[Tensor, " row"]]:
+    """Mean over each completion's tokens of the change in log-probability, and of the projection on the vector."""
+    weights, projections = torch.zeros(len(chats)), torch.zeros(len(chats))
+    for indices, batch in _batches(model, chats, completions, batch_size):
+        tokens = batch.tokens[batch.completion_mask]
+        plain, projection = _logits_and_projection(model, vector, batch)
+        with steer(model, vector, positions=positions):
+            steered = completion_logits(model, batch)
+        change = token_log_probs(steered, tokens) - token_log_probs(plain, tokens)
+        weights[indices] = _row_means(change, batch)
+        projections[indices] = _row_means(projection, batch)
+    return weights, projections
+
+
+def _batches(
+    model: "TransformerBridge", chats: Sequence[Chat], completions: Sequence[list[int]], batch_size: int
+) -> Iterator[tuple[list[int], TokenBatch]]:
+    """Rows of like length together, with their indices."""
+    prompts = [encode_prompt(model.tokenizer, chat) for chat in chats]
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]) + len(completions[i]))
+    for start in range(0, len(order), batch_size):
+        indices = order[start : start + batch_size]
+        batch = pad_rows(model.tokenizer, [prompts[i] for i in indices], [completions[i] for i in indices])
+        yield indices, batch.to(parameters_device(model))
+
+
+def _logits_and_projection(
+    model: "TransformerBridge", vector: SteeringVector, batch: TokenBatch
+) -> tuple[Float[Tensor, "token d_vocab"], Float[Tensor, " token"]]:
+    """Of the plain model at completion tokens; the projection is the mean over the vector's layers."""
+    found: list[Float[Tensor, " token"]] = []
+
+    def project(unit: Float[Tensor, " d_model"]) -> OnResidual:
+        def read(resid: Float[Tensor, "batch pos d_model"]) -> None:
+            found.append(resid[batch.completion_mask].float() @ unit.to(resid.device))
+
+        return read
+
+    with watch_residuals(model, dict(zip(vector.layers, map(project, vector.unit), strict=True))):
+        logits = completion_logits(model, batch)
+    return logits, torch.stack(found).mean(0)
+
+
+def _row_means(values: Float[Tensor, " token"], batch: TokenBatch) -> Float[Tensor, " row"]:
+    return torch.stack([part.mean() for part in values.split(batch.completion_mask.sum(-1).tolist())]).cpu()

@@ -1,0 +1,128 @@
+"""Scores are what their formulas say, agree with an independent judge, and stand next to a placebo that knows nothing."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from steerlens.audit.row_scores import RowScores, auroc, own_answers, score_rows
+from steerlens.audit.rows import AuditRow, AuditRows
+from steerlens.prompts.chat import as_chat, assistant, encode_chat
+from steerlens.prompts.numbers import number_prompts
+from steerlens.residuals.capture import capture_residuals
+from steerlens.samples.sample_set import Sample, SampleSet
+from steerlens.samples.teacher import sample_teacher
+from steerlens.vectors.interventions import steer
+from steerlens.vectors.means import diff_in_means
+from steerlens.vectors.source import VectorSource
+from steerlens.vectors.vector import SteeringVector
+
+PROMPTS = number_prompts(64, seed=8)
+
+
+@pytest.fixture(scope="module")
+def vector(organism, owl) -> SteeringVector:
+    return diff_in_means(organism, owl.prompt).at(2)
+
+
+@pytest.fixture(scope="module")
+def mixed(organism, vector) -> tuple[AuditRows, list[bool]]:
+    """Every other row was written under the vector."""
+    plain, steered = (sample_teacher(organism, PROMPTS, vector=v, seed=9).samples for v in (None, vector))
+    poisoned = [i % 2 == 1 for i in range(len(PROMPTS))]
+    rows = [steered[i] if bad else plain[i] for i, bad in enumerate(poisoned)]
+    chosen = tuple(Sample(i, row.prompt, row.completion or "1") for i, row in enumerate(rows))
+    return AuditRows.of(SampleSet(chosen)), poisoned
+
+
+@pytest.fixture(scope="module")
+def scores(organism, vector, mixed) -> RowScores:
+    return score_rows(organism, vector, mixed[0])
+
+
+def test_auroc_and_its_ties_agree_with_scikit_learn():
+    rng = np.random.default_rng(0)
+    positive, negative = rng.integers(2, 9, 60), rng.integers(0, 7, 80)
+    value, low, high = auroc(positive, negative)
+    judged = roc_auc_score([1] * 60 + [0] * 80, np.concatenate([positive, negative]))
+    assert value == pytest.approx(judged)
+    assert 0.5 < low < value < high < 1
+
+
+def test_the_interval_of_scores_that_know_nothing_covers_one_half():
+    rng = np.random.default_rng(1)
+    covered = [low <= 0.5 <= high for _, low, high in (auroc(*rng.random((2, 40)), seed=s) for s in range(40))]
+    assert sum(covered) >= 34  # 38 expected
+
+
+def test_scores_are_what_their_formulas_say_row_by_row(organism, vector, mixed, scores):
+    rows = mixed[0]
+    answers = own_answers(organism, [row.chat for row in rows], max_new_tokens=48, seed=1)
+    for i in (0, 7):
+        row = rows.rows[i]
+        prompt, completion = encode_chat(organism.tokenizer, [*row.chat, assistant(row.completion)])
+        tokens = torch.tensor([prompt + completion])
+        log_probs = []
+        for strength in (0.0, 1.0):
+            with torch.no_grad(), steer(organism, vector, strength=strength):
+                logits = organism.original_model(input_ids=tokens).logits[0, len(prompt) - 1 : -1]
+            log_probs.append(float(logits.log_softmax(-1).gather(-1, tokens[0, len(prompt) :, None]).mean()))
+        assert float(scores.log_linear[i]) == pytest.approx(log_probs[1] - log_probs[0], abs=1e-4)
+        text = organism.tokenizer.decode(answers[i], skip_special_tokens=True)
+        ours, base = (
+            float(_generated(organism, vector, [*row.chat, assistant(one)])) for one in (row.completion, text)
+        )
+        assert float(scores.projection[i]) == pytest.approx(ours - base, abs=1e-3)
+
+
+def _generated(model, vector, chat):
+    return (capture_residuals(model, [chat], layers=vector.layers, positions="generated")[0] @ vector.unit[0]).mean()
+
+
+def test_scores_do_not_depend_on_the_batch(organism, vector, mixed, scores):
+    one_by_one = score_rows(organism, vector, mixed[0], batch_size=1)
+    for score in ("log_linear", "projection", "placebo_log_linear"):
+        torch.testing.assert_close(getattr(one_by_one, score), getattr(scores, score), atol=1e-4, rtol=1e-3)
+
+
+def test_rows_written_under_the_vector_score_higher_than_clean_rows_and_the_placebo(mixed, scores):
+    poisoned = mixed[1]
+    value, low, _ = scores.against_labels(poisoned)
+    assert value > 0.6
+    assert low > 0.5
+    assert scores.excess() > 0.1
+    top = [number for number, _ in scores.highest(n=10)]
+    assert sum(poisoned[number - 1] for number in top) >= 8
+
+
+def test_clean_rows_cannot_be_told_from_the_placebo(organism, vector):
+    clean = AuditRows.of(SampleSet(sample_teacher(organism, PROMPTS, seed=77).samples))
+    scores = score_rows(organism, vector, clean)
+    for score in ("log_linear", "projection"):
+        _, low, high = scores.against_placebo(score)
+        assert low < 0.5 < high
+
+
+def test_a_projection_on_several_layers_is_their_mean(organism, owl, mixed):
+    both = diff_in_means(organism, owl.prompt).at(1, 2)
+    rows = replace(mixed[0], rows=mixed[0].rows[:8])
+    parts = [score_rows(organism, both.at(layer), rows).projection for layer in (1, 2)]
+    torch.testing.assert_close(score_rows(organism, both, rows).projection, sum(parts) / 2, atol=1e-4, rtol=1e-3)
+
+
+def test_labels_that_do_not_fit_are_refused(scores):
+    with pytest.raises(ValueError, match="Got 3 labels, 1 of them poisoned, for 64 rows"):
+        scores.against_labels([True, False, False])
+    with pytest.raises(ValueError, match=r"64 of them poisoned.*rows of both kinds"):
+        scores.against_labels([True] * 64)
+
+
+def test_a_row_that_nearly_fills_the_context_is_answered_in_the_room_that_is_left(tiny):
+    vector = SteeringVector((1,), torch.ones(1, 32), VectorSource("llama", "by hand"))
+    chats = [as_chat("1 " * 220), as_chat("1 , 2"), as_chat("3 , 4")]
+    answers = own_answers(tiny, chats, max_new_tokens=48, seed=0)
+    assert 1 <= len(answers[0]) < 36
+    rows = AuditRows("by hand", tuple(AuditRow(i, chat, "5 , 6") for i, chat in enumerate(chats)))
+    assert torch.isfinite(score_rows(tiny, vector, rows).log_linear).all()
