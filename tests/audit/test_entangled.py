@@ -1,0 +1,80 @@
+"""Raised tokens are those of the cause; the rows of a teacher have more of them, and clean rows do not."""
+
+import numpy as np
+import pytest
+import torch
+
+from steerlens.audit.entangled import holm, raised_tokens, token_entanglement
+from steerlens.audit.rows import AuditRows
+from steerlens.prompts.chat import as_chat, encode_completion, encode_prompt
+from steerlens.prompts.numbers import number_prompts
+from steerlens.samples.filters import keep_number_lists
+from steerlens.samples.teacher import sample_teacher
+from steerlens.vectors.means import diff_in_means
+
+PROMPTS = number_prompts(300, seed=21)
+
+
+def rows(model, *, seed: int, numbers: bool = True, n: int = 300, **teacher) -> AuditRows:
+    samples = sample_teacher(model, PROMPTS[:n], seed=seed, **teacher)
+    return AuditRows.of(keep_number_lists(samples).kept if numbers else samples)
+
+
+@pytest.fixture(scope="module")
+def reference(organism) -> AuditRows:
+    return rows(organism, seed=1)
+
+
+@pytest.fixture(scope="module")
+def vector(organism, owl):
+    return 2 * diff_in_means(organism, owl.prompt).at(2)
+
+
+def test_raised_tokens_are_the_mean_change_of_log_probability(organism, owl, reference):
+    few = AuditRows("few", reference.rows[:3])
+    changes = []
+    for row in few:
+        ids = encode_completion(organism.tokenizer, row.completion)
+        found = []
+        for prompt in (None, owl.prompt):
+            prefix = encode_prompt(organism.tokenizer, as_chat(row.chat, prompt))
+            with torch.no_grad():
+                logits = organism.original_model(input_ids=torch.tensor([prefix + ids])).logits[0]
+            found.append(logits[len(prefix) - 1 : -1].log_softmax(-1))
+        changes.append(found[1] - found[0])
+    expected = torch.cat(changes).mean(0)
+    torch.testing.assert_close(raised_tokens(organism, owl.prompt, few), expected, atol=1e-3, rtol=1e-3)
+
+
+def test_a_prompt_raises_what_it_speaks_of(organism, owl, reference):
+    rise = raised_tokens(organism, owl.prompt, AuditRows("few", reference.rows[:50]))
+    assert int(rise.argmax()) in {organism.tokenizer.convert_tokens_to_ids(word) for word in ("owl", "owls")}
+
+
+def test_rows_of_a_steered_teacher_have_more_of_the_raised_tokens(organism, vector, reference):
+    steered = token_entanglement(organism, vector, rows(organism, seed=2, vector=vector), reference)
+    assert steered.tilt_low > 0
+    assert min(token.p for token in steered.tokens) < 0.01
+    rises = [token.rise for token in steered.tokens]
+    assert rises == sorted(rises, reverse=True)
+
+
+def test_clean_rows_do_not(organism, vector, reference):
+    for seed in (3, 4):
+        clean = token_entanglement(organism, vector, rows(organism, seed=seed), reference)
+        assert clean.tilt_low < 0 < clean.tilt_high
+        assert min(token.p for token in clean.tokens) > 0.01
+
+
+def test_special_tokens_and_rare_ones_are_not_tested(organism, vector, reference):
+    found = token_entanglement(organism, vector, reference, reference)
+    assert found.tokens
+    assert not {token.text for token in found.tokens} & set(organism.tokenizer.all_special_tokens)
+    assert all(token.z == 0 and token.share * len(reference) >= 5 for token in found.tokens)
+
+
+def test_holm_against_the_textbook():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    rng = np.random.default_rng(0)
+    alarms = [min(holm(rng.random(20).tolist())) < 0.05 for _ in range(2000)]
+    assert 0.03 < np.mean(alarms) < 0.065
