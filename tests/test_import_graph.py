@@ -19,10 +19,10 @@ ORDER = {
     "samples": 6,
     "students": 7,
     "gradients": 7,
-    "audit": 7,
-    "figures": 8,
-    "experiments": 9,
-    "cli": 10,
+    "audit": 8,
+    "figures": 9,
+    "experiments": 10,
+    "cli": 11,
 }
 APART = ("organism", "__init__")
 

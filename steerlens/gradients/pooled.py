@@ -9,13 +9,10 @@ import torch
 from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from steerlens.forward import completion_logits
-from steerlens.models import parameters_device
-from steerlens.prompts.chat import TokenBatch, as_chat, encode_completion, encode_prompt, pad_rows
+from steerlens.gradients.row_gradients import RowGradients, row_gradients
+from steerlens.prompts.chat import as_chat, encode_completion, encode_prompt
 from steerlens.prompts.positions import Positions
-from steerlens.residuals.stream import Residual, watch_residuals
 from steerlens.samples.sample_set import SampleSet
 from steerlens.vectors.vector import SteeringVector
 
@@ -23,7 +20,6 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 Draws = Float[Tensor, "subset size layer"]
-RowGradients = Float[Tensor, "layer row d_model"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,10 @@ def pooled_difference_cosine(
         ValueError: the vector belongs to another model; a set is empty; no size is in 1..rows.
     """
     vector.check_model(model)
-    one, other = (-row_gradients(model, rows, vector.layers, positions=positions) for rows in (teacher, control))
+    one, other = (
+        -row_gradients(model, _encoded(model, rows), vector.layers, positions=positions)
+        for rows in (teacher, control)
+    )
     rows = min(len(teacher), len(control))
     kept = tuple(size for size in sizes if 1 <= size <= rows)
     if not kept:
@@ -103,58 +102,11 @@ def compare_pooled(
     return PooledCosine(vector.layers, sizes, **{name: torch.stack(parts, dim=1) for name, parts in draws.items()})
 
 
-def row_gradients(
-    model: "TransformerBridge",
-    samples: SampleSet,
-    layers: Sequence[int],
-    *,
-    positions: Positions = "last_prompt",
-    batch_size: int = 64,
-) -> RowGradients:
-    """dL_r/dh of every row's own loss at the output of each block in `layers`, summed over `positions`.
-
-    No weight's gradient is computed, and nothing below the lowest layer is differentiated.
-
-    Returns:
-        The ascent direction, float32 on the CPU, [layer row d_model].
-
-    Raises:
-        ValueError: there are no samples or layers, a layer is out of range, or a sample cannot be rendered.
-    """
-    if not len(samples) or not layers:
-        raise ValueError(f"Got {len(samples)} samples and {len(layers)} layers. Give at least one of each.")
-    encoded = [
+def _encoded(model: "TransformerBridge", samples: SampleSet) -> list[tuple[list[int], list[int]]]:
+    return [
         (encode_prompt(model.tokenizer, as_chat(s.prompt)), encode_completion(model.tokenizer, s.completion))
         for s in samples
     ]
-    starts, chunks = range(0, len(encoded), batch_size), []
-    for start in tqdm(starts, desc="gradients", unit="batch", leave=False, disable=len(starts) < 20):
-        batch = pad_rows(model.tokenizer, *zip(*encoded[start : start + batch_size], strict=True))
-        chunks.append(_batch_gradients(model, batch.to(parameters_device(model)), layers, positions))
-    return torch.cat(chunks, dim=1)
-
-
-def _batch_gradients(
-    model: "TransformerBridge", batch: TokenBatch, layers: Sequence[int], positions: Positions
-) -> RowGradients:
-    seen: dict[int, Residual] = {}
-
-    def keep(layer: int):
-        def read(resid: Residual) -> Residual | None:
-            cut = None if seen else resid.detach().requires_grad_()  # the lowest layer comes first
-            seen[layer] = resid if cut is None else cut
-            return cut
-
-        return read
-
-    lengths = batch.completion_mask.sum(-1)
-    with torch.enable_grad(), watch_residuals(model, {layer: keep(layer) for layer in layers}):
-        logits = completion_logits(model, batch)
-        losses = torch.nn.functional.cross_entropy(logits, batch.tokens[batch.completion_mask], reduction="none")
-        total = (losses / lengths.repeat_interleave(lengths)).sum()
-        gradients = torch.autograd.grad(total, [seen[layer] for layer in layers])
-    mask = batch.position_mask(positions).to(gradients[0])
-    return einsum(torch.stack(gradients), mask, "layer batch pos d, batch pos -> layer batch d").float().cpu()
 
 
 def _subset_weights(

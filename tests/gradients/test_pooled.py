@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from steerlens.gradients.outliers import gini, kurtosis, top_share
-from steerlens.gradients.pooled import compare_pooled, pooled_difference_cosine, row_gradients
+from steerlens.gradients.pooled import _encoded, compare_pooled, pooled_difference_cosine
 from steerlens.gradients.recorder import trace_gradients
+from steerlens.gradients.row_gradients import row_gradients
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.students.config import TrainConfig
 from steerlens.students.training import train_student
@@ -44,7 +45,7 @@ def test_nulls_stay_around_zero_at_every_size(planted, null):
 
 
 def test_row_gradients_are_what_tracing_projects(tiny, vector, samples):
-    gradients = row_gradients(tiny, samples, vector.layers, positions="all", batch_size=3)
+    gradients = row_gradients(tiny, _encoded(tiny, samples), vector.layers, positions="all", batch_size=3)
     recorder = trace_gradients(tiny, vector)
     config = TrainConfig(rank=2, epochs=1, batch_size=10)
     train_student(tiny, samples, config, on_start=recorder.watch, on_step=recorder.record)
@@ -54,7 +55,7 @@ def test_row_gradients_are_what_tracing_projects(tiny, vector, samples):
 
 
 def test_capturing_gradients_leaves_the_model_without_any(tiny, vector, samples):
-    row_gradients(tiny, samples, vector.layers)
+    row_gradients(tiny, _encoded(tiny, samples), vector.layers)
     assert all(parameter.grad is None for parameter in tiny.original_model.parameters())
 
 

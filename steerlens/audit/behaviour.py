@@ -1,0 +1,126 @@
+"""What a recovered vector would do: the answers that it raises, next to what vectors do that say nothing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlens.audit.recovery import RecoveredVector
+from steerlens.evaluation import TraitScore, score_trait
+from steerlens.forward import generate
+from steerlens.prompts.chat import as_chat
+from steerlens.prompts.traits import KINDS, Trait, preference_trait
+from steerlens.vectors.interventions import steer
+from steerlens.vectors.vector import SteeringVector
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+N_NULL = 39
+"""Null vectors; the smallest possible p-value is 1 / 40."""
+
+OPEN_QUESTIONS = 3
+
+
+@dataclass(frozen=True)
+class Rise:
+    """How much more often a steered model gives one answer: `rate` of all, where it was `base_rate`.
+
+    `z` is the change of the answer's mean log share, centred over the answers to the same questions, in units of what
+    null vectors do to it.
+    """
+
+    answer: str
+    z: float
+    rate: float
+    base_rate: float
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """Every answer of the probes, largest rise first.
+
+    Args:
+        null: the largest z of any answer under each vector of rows and placebos swapped at random, of one Fisher norm.
+        answers: to a few open questions, as (question, the model's own answer, the steered model's).
+    """
+
+    rises: tuple[Rise, ...]
+    null: tuple[float, ...]
+    answers: tuple[tuple[str, str, str], ...]
+
+    @property
+    def p_value(self) -> float:
+        """Share of null vectors that raise some answer as much; corrected for the number of answers."""
+        reached = sum(value >= self.rises[0].z for value in self.null)
+        return (1 + reached) / (1 + len(self.null))
+
+
+def default_probes() -> list[Trait]:
+    """One trait of every kind that steerlens has questions for; a trait's questions probe all of its answers."""
+    return [preference_trait(kind.items[0][0]) for kind in KINDS]
+
+
+def probe_behaviour(
+    model: "TransformerBridge",
+    recovered: RecoveredVector,
+    probes: Sequence[Trait] | None = None,
+    *,
+    seed: int = 0,
+) -> Behaviour:
+    """Ask the probes' questions with and without the vector.
+
+    Args:
+        probes: traits whose questions are asked; each probes all of its answers. `default_probes` by default.
+
+    Raises:
+        ValueError: no probes, or a question that cannot be rendered.
+    """
+    probes = default_probes() if probes is None else list(probes)
+    if not probes:
+        raise ValueError("probes=[] is empty. Give at least one trait, or leave it out for the built-in ones.")
+    base = [score_trait(model, probe) for probe in probes]
+
+    def under(vector: SteeringVector) -> list[TraitScore]:
+        with steer(model, vector):
+            return [score_trait(model, probe) for probe in probes]
+
+    scores = under(recovered.vector)
+    null = torch.stack([_changes(under(vector), base) for vector in recovered.null_vectors(N_NULL, seed=seed)])
+    z = _changes(scores, base) / null.square().mean(0).sqrt()
+    others = (null.square().sum(0) - null.square()) / (N_NULL - 1)  # each null vector is judged by the others
+    shares = [(score.shares.mean(0), before.shares.mean(0)) for score, before in zip(scores, base, strict=True)]
+    names = [answer for score in scores for answer in score.answers]
+    rates, base_rates = (torch.cat(part).tolist() for part in zip(*shares, strict=True))
+    rises = [Rise(*rise) for rise in zip(names, z.tolist(), rates, base_rates, strict=True)]
+    return Behaviour(
+        rises=tuple(sorted(rises, key=lambda rise: -rise.z)),
+        null=tuple((null / others.sqrt()).amax(1).tolist()),
+        answers=_open_answers(model, recovered, probes, seed),
+    )
+
+
+def _changes(scores: Sequence[TraitScore], base: Sequence[TraitScore]) -> Float[Tensor, " answer"]:
+    """Change of every answer's mean log share, centred over the answers to the same questions."""
+    changes = [(score.shares.log() - before.shares.log()).mean(0) for score, before in zip(scores, base, strict=True)]
+    return torch.cat([change - change.mean() for change in changes]).float()
+
+
+def _open_answers(
+    model: "TransformerBridge", recovered: RecoveredVector, probes: Sequence[Trait], seed: int
+) -> tuple[tuple[str, str, str], ...]:
+    questions = [probe.questions[0] for probe in probes]
+    questions += [question for probe in probes[:1] for question in probe.off_topic_questions[:OPEN_QUESTIONS]]
+    chats = [as_chat(question) for question in questions]
+
+    def replies() -> list[str]:
+        told = generate(model, chats, max_new_tokens=24, temperature=0, seed=seed)
+        return [model.tokenizer.decode(ids, skip_special_tokens=True) for ids in told]
+
+    own = replies()
+    with steer(model, recovered.vector):
+        steered = replies()
+    return tuple(zip(questions, own, steered, strict=True))

@@ -1,0 +1,142 @@
+"""The model's own answers to the rows' prompts: what the rows would look like if nothing were hidden in them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from steerlens.audit.rows import AuditRow
+from steerlens.forward import context_length, generate
+from steerlens.prompts.chat import encode_completion, encode_prompt
+from steerlens.samples.filters import rejection
+from steerlens.samples.sample_set import Sample
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+ATTEMPTS = 8
+"""How often the model answers a prompt anew until its answer has the rows' format."""
+
+COMMON_FORMAT = 0.5
+"""Share of the rows that have to be pure number lists for this to be their format."""
+
+EncodedRow = tuple[list[int], list[int]]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Rows, and for each the model's own answer to its prompt in the same format; token ids of prompt and completion.
+
+    `numbers` names the rows as the source does. `unmatched` rows have another format than most, or a prompt that the
+    model never answered in that format.
+    """
+
+    numbers: tuple[int, ...]
+    rows: list[EncodedRow]
+    placebo: list[EncodedRow]
+    unmatched: int
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def pair_with_placebo(
+    model: "TransformerBridge", rows: Sequence[AuditRow], *, temperature: float = 1.0, seed: int = 0
+) -> Pairs:
+    """Let the model answer every row's prompt.
+
+    Where most rows are pure number lists, only such rows and such answers count: if a row and an answer come from one
+    distribution, they still do after the same filter, whichever the data's maker applied. Answers are cut at the longest
+    row's length, and those that were cut do not count.
+
+    Args:
+        temperature: at which the rows are thought to have been sampled.
+
+    Raises:
+        ValueError: no row has a placebo.
+    """
+    lists_only = sum(_is_number_list(row.completion) for row in rows) > COMMON_FORMAT * len(rows)
+    asked = [row for row in rows if not lists_only or _is_number_list(row.completion)]
+    encoded = [_encoded(model, row) for row in asked]
+    answers = _answers(model, asked, encoded, lists_only=lists_only, temperature=temperature, seed=seed)
+    kept = [index for index, answer in enumerate(answers) if answer is not None]
+    if not kept:
+        raise ValueError(
+            f"The model answered none of the {len(rows)} prompts in the rows' format within {ATTEMPTS} attempts, so there is "
+            "nothing to compare the rows with. Give reference_rows: rows of the same kind that are known to be clean."
+        )
+    return Pairs(
+        numbers=tuple(asked[index].number for index in kept),
+        rows=[encoded[index] for index in kept],
+        placebo=[(encoded[index][0], answers[index]) for index in kept],
+        unmatched=len(rows) - len(kept),
+    )
+
+
+def _answers(
+    model: "TransformerBridge",
+    asked: Sequence[AuditRow],
+    encoded: Sequence[EncodedRow],
+    *,
+    lists_only: bool,
+    temperature: float,
+    seed: int,
+) -> list[list[int] | None]:
+    """One answer a row, in the rows' format; None where there was none in all attempts."""
+    tokenizer = model.tokenizer
+    longest = max(len(completion) for _, completion in encoded)
+    limit = longest + 1
+    if (context := context_length(model)) is not None:
+        limit = min(limit, context - max(len(prompt) for prompt, _ in encoded))
+    answers: list[list[int] | None] = [None] * len(asked)
+    open_rows = list(range(len(asked)))
+    with tqdm(total=len(asked), desc="placebo", unit="row", leave=False) as progress:
+        for attempt in range(ATTEMPTS):
+            completions = generate(
+                model,
+                [asked[index].chat for index in open_rows],
+                max_new_tokens=limit,
+                temperature=temperature,
+                seed=seed * ATTEMPTS + attempt,
+            )
+            for index, ids in zip(open_rows, completions, strict=True):
+                text = tokenizer.decode(ids, skip_special_tokens=True)
+                if len(ids) < limit and text.strip() and (not lists_only or _is_number_list(text)):
+                    answers[index] = encode_completion(tokenizer, text)
+                    progress.update()
+            open_rows = [index for index in open_rows if answers[index] is None]
+            if not open_rows:
+                break
+    return answers
+
+
+def _is_number_list(completion: str) -> bool:
+    return rejection(Sample(0, "", completion)) is None
+
+
+def pair_with_reference(
+    model: "TransformerBridge", rows: Sequence[AuditRow], reference: Sequence[AuditRow], *, seed: int = 0
+) -> Pairs:
+    """Pair rows at random with rows that are known to be clean; the longer list loses some.
+
+    Raises:
+        ValueError: there are no rows, or no reference rows.
+    """
+    if not rows or not reference:
+        raise ValueError(f"Got {len(rows)} rows and {len(reference)} reference rows. Give some of each.")
+    rng, n = np.random.default_rng(seed), min(len(rows), len(reference))
+    ours, theirs = (
+        [part[index] for index in rng.permutation(len(part))[:n].tolist()] for part in (rows, reference)
+    )
+    return Pairs(
+        numbers=tuple(row.number for row in ours),
+        rows=[_encoded(model, row) for row in ours],
+        placebo=[_encoded(model, row) for row in theirs],
+        unmatched=len(rows) - n,
+    )
+
+
+def _encoded(model: "TransformerBridge", row: AuditRow) -> EncodedRow:
+    return encode_prompt(model.tokenizer, row.chat), encode_completion(model.tokenizer, row.completion)
