@@ -23,7 +23,7 @@ def read_records(source: str | Path) -> Iterator[Record]:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is of another kind, or damaged as a whole.
-        ImportError: parquet files and data sets need the optional libraries.
+        ModuleNotFoundError: parquet files and data sets need the optional libraries.
     """
     path = Path(source).expanduser()
     if path.is_dir():
@@ -163,5 +163,5 @@ def _data_set(name: str) -> Iterator[Record]:
         ) from error
 
 
-def _missing(library: str, purpose: str) -> ImportError:
-    return ImportError(f"{library} is needed to {purpose}. Install it with: pip install 'steerlens[audit]'")
+def _missing(library: str, purpose: str) -> ModuleNotFoundError:
+    return ModuleNotFoundError(f"{library} is needed to {purpose}. Install it with: pip install 'steerlens[audit]'")

@@ -7,7 +7,13 @@ from typing import Any
 from steerlens.audit.audit import AuditResult, Verdict
 from steerlens.audit.row_scores import CAVEAT, SCORES, RowScores
 from steerlens.audit.rows import AuditRows
-from steerlens.experiments.audit_sections import entanglement_section, hygiene_section, reading_section, scores_section
+from steerlens.experiments.audit_sections import (
+    entanglement_section,
+    hygiene_section,
+    reading_section,
+    scores_section,
+    shown_text,
+)
 from steerlens.figures.audit_plots import plot_gain, plot_gain_by_layer, plot_promoted, plot_traits
 from steerlens.figures.report import Section, Table, write_report
 
@@ -140,6 +146,10 @@ def _effect(result: AuditResult) -> Section:
             "may change what is not among them."
         ),
         table=Table(("under the vector", ""), shown) if shown else None,
+        quoted=[
+            f"asked: {shown_text(asked)}\nthe model as it is: {shown_text(own)}\nunder the vector: {shown_text(steered)}"
+            for asked, own, steered in result.behaviour.get("answers", ())
+        ],
     )
 
 

@@ -39,12 +39,13 @@ def scores_section(scores: RowScores, rows: AuditRows) -> Section:
 
 
 def quoted_row(row: AuditRow) -> str:
-    """A row as one text, shortened; what does not print is written as an escape, so that it cannot hide."""
-    prompt = row.chat[-1]["content"]
-    return f"row {row.number}\n{row.chat[-1]['role']}: {_shown(prompt)}\ncompletion: {_shown(row.completion)}"
+    """The last turn of a row's chat, and its completion."""
+    turn = row.chat[-1]
+    return f"row {row.number}\n{turn['role']}: {shown_text(turn['content'])}\ncompletion: {shown_text(row.completion)}"
 
 
-def _shown(text: str) -> str:
+def shown_text(text: str) -> str:
+    """The text, shortened; what does not print is written as an escape, so that it cannot hide."""
     cut = text if len(text) <= N_CHARACTERS else f"{text[:N_CHARACTERS]} ..."
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in cut)
 

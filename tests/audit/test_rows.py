@@ -211,7 +211,7 @@ def test_a_hub_name_reaches_the_datasets_library_without_leave_to_run_code(monke
 def test_a_missing_library_is_named_with_the_way_to_install_it(tmp_path, monkeypatch, name, library):
     monkeypatch.setitem(sys.modules, library, None)
     (tmp_path / "data.parquet").write_bytes(b"PAR1")
-    with pytest.raises(ImportError, match=rf"{library} is needed .* pip install 'steerlens\[audit\]'"):
+    with pytest.raises(ModuleNotFoundError, match=rf"{library} is needed .* pip install 'steerlens\[audit\]'"):
         read_rows(tmp_path / name if name == "data.parquet" else name)
 
 

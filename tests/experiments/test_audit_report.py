@@ -51,7 +51,7 @@ def result(organism, rows) -> AuditResult:
         vector=SteeringVector((2,), torch.ones(1, 96), VectorSource("organism:seed-0", "by hand")),
         promoted=[("owl", 3.0), (EVIL, 2.0), (LINK, 1.0)],
         traits=[("owl", 0.62, 0.017), ("cat", 0.05, 0.05)],
-        behaviour={"damage": 0.25},
+        behaviour={"damage": 0.25, "answers": [("choose one animal .", "a dog", f"an owl {EVIL}")]},
         hygiene=check_hygiene(organism, rows),
         row_scores=RowScores(tuple(range(1, 41)), rows_scores, rows_scores, placebo, placebo),
         entangled=Entanglement((EntangledToken(EVIL, 1.5, 0.4, 0.1, 5.0, 0.001),), 0.02, 0.01, 0.03),
@@ -83,6 +83,7 @@ def test_the_numbers_behind_the_verdict_are_in_the_report(tmp_path, result, rows
     assert "By 0.0312 nats a completion token, with a vector after block 2, on 40 rows in all (p = 0.004)" in shown
     assert "0.0021 at most, in 3 trials" in shown
     assert "owl from 1.7% to 62.0%" in shown
+    assert "the model as it is: a dog\nunder the vector: an owl" in shown
     assert CAVEAT in shown
     area, low, high = result.row_scores.against_placebo()
     assert f"log-linear weight {area:.2f} ({low:.2f} to {high:.2f})" in shown
