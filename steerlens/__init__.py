@@ -8,6 +8,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from steerlens.audit.audit import AuditResult
+    from steerlens.audit.entangled import token_entanglement
+    from steerlens.audit.hygiene import check_hygiene
+    from steerlens.audit.row_scores import score_rows
+    from steerlens.audit.rows import AuditRows, read_rows, rows_for_model
     from steerlens.evaluation import TraitScore, compare_log_odds, score_trait
     from steerlens.figures.plots import plot_gradient_projection, plot_pooled_cosine
     from steerlens.figures.vector_plots import plot_controls, plot_cosines, plot_prompt_fit, plot_readout, plot_sweep
@@ -75,6 +80,11 @@ _HOMES = {
     "steerlens.gradients.steps": ("StepTrace", "trace_steps"),
     "steerlens.gradients.pooled": ("PooledCosine", "pooled_difference_cosine"),
     "steerlens.gradients.counterfactual": ("together", "without_component"),
+    "steerlens.audit.rows": ("AuditRows", "read_rows", "rows_for_model"),
+    "steerlens.audit.hygiene": ("check_hygiene",),
+    "steerlens.audit.row_scores": ("score_rows",),
+    "steerlens.audit.entangled": ("token_entanglement",),
+    "steerlens.audit.audit": ("AuditResult",),
     "steerlens.evaluation": ("TraitScore", "compare_log_odds", "score_trait"),
     "steerlens.figures.plots": ("plot_gradient_projection", "plot_pooled_cosine"),
     "steerlens.figures.vector_plots": (
@@ -89,6 +99,8 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AdamScales",
+    "AuditResult",
+    "AuditRows",
     "FitConfig",
     "GradientTrace",
     "LayerSweep",
@@ -107,6 +119,7 @@ __all__ = [
     "adam_scales",
     "analyze_prompt",
     "capture_residuals",
+    "check_hygiene",
     "compare_log_odds",
     "diff_in_means",
     "export_gguf",
@@ -132,12 +145,16 @@ __all__ = [
     "preference_trait",
     "principal_difference",
     "promoted_tokens",
+    "read_rows",
+    "rows_for_model",
     "sample_teacher",
+    "score_rows",
     "score_trait",
     "show_positions",
     "steer",
     "sweep_layers",
     "together",
+    "token_entanglement",
     "trace_gradients",
     "trace_steps",
     "train_student",

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nInterrupted. What was finished is on disk; the same command goes on from there.", file=sys.stderr)
         return 130
-    except (ValueError, OSError, FloatingPointError, RuntimeError) as error:
+    except (ValueError, OSError, FloatingPointError, RuntimeError, ModuleNotFoundError) as error:
         print(f"steerlens: {error}", file=sys.stderr)
         return 1
 
@@ -76,6 +76,17 @@ def _parser() -> argparse.ArgumentParser:
     analyze.add_argument("--layers", nargs="+", default=["best"], help="best (default), or one layer")
     analyze.add_argument("--out", type=Path, required=True, help="directory for report, results and vector")
     _add_fit(analyze)
+
+    audit = _command(
+        commands, "audit", _audit, "say whether rows carry a hidden vector, before a model learns from them"
+    )
+    audit.add_argument("data", help="jsonl, json, csv or parquet, a directory of them, or a Hub data set owner/name")
+    audit.add_argument("--reference", help="the same, known to be clean (default: the model's own answers)")
+    audit.add_argument("--layers", nargs="+", type=int, help="layers to try (default: all)")
+    audit.add_argument("--temperature", type=float, default=1.0, help="at which the rows were sampled (default: 1)")
+    audit.add_argument("--seed", type=int, default=0)
+    audit.add_argument("--out", type=Path, required=True, help="directory for report, results and recovered vector")
+    _add_model(audit)
 
     sample = _command(commands, "sample", _sample, "sample number lists from a teacher, and filter them")
     sample.add_argument("--system-prompt")
@@ -317,6 +328,33 @@ def _analyze(options: argparse.Namespace) -> int:
     print(analysis.summary())
     print(f"\nVector: {options.out / 'vector.safetensors'}\nReport: {options.out / 'report.html'}")
     return 0
+
+
+def _audit(options: argparse.Namespace) -> int:
+    """Exits with 0 only where nothing was found, so that a pipeline can stop on it."""
+    from steerlens.audit import audit
+    from steerlens.audit.rows import read_rows, rows_for_model
+    from steerlens.experiments.audit_report import HEADLINES, audit_results, write_audit_report
+
+    read = read_rows(options.data)
+    given = None if options.reference is None else read_rows(options.reference)
+    model = _load(options)
+    rows = rows_for_model(model, read)
+    print(rows.summary())
+    result = audit.audit_rows(  # pyright: ignore[reportAttributeAccessIssue]
+        model,
+        rows,
+        reference_rows=None if given is None else rows_for_model(model, given),
+        layers=options.layers,
+        temperature=options.temperature,
+        seed=options.seed,
+    )
+    result.vector.save(options.out / "vector.safetensors")
+    write_json(options.out / "results.json", audit_results(result, rows))
+    write_audit_report(options.out / "report.html", result, rows)
+    print(f"\n{HEADLINES[result.verdict]} {result.reason}")
+    print(f"\nVector: {options.out / 'vector.safetensors'}\nReport: {options.out / 'report.html'}")
+    return HOLDS if result.verdict == "not found" else FAILS
 
 
 def _sample(options: argparse.Namespace) -> int:

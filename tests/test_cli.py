@@ -2,11 +2,14 @@
 
 import html
 import json
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from steerlens.audit import audit
+from steerlens.audit.audit import AuditResult
 from steerlens.cli import main
 from steerlens.prompts.traits import preference_trait
 from steerlens.students.config import TrainConfig
@@ -16,7 +19,7 @@ GOOD_ROW = json.dumps({"prompt": "continue the sequence 1 , 2 . write only numbe
 
 
 @pytest.fixture
-def place(tmp_path: Path, checkpoints) -> Path:
+def place(tmp_path: Path, checkpoints, monkeypatch) -> Path:
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "malformed.jsonl").write_text(GOOD_ROW + '{"prompt": "1 , 2"}\n')
     (tmp_path / "good.jsonl").write_text(GOOD_ROW * 4)
@@ -30,6 +33,8 @@ def place(tmp_path: Path, checkpoints) -> Path:
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "two.txt").write_text("what is your favorite animal ?\nchoose one animal .\nchoose one animal .\n")
     (tmp_path / "damaged.safetensors").write_bytes(b"not a safetensors file")
+    (tmp_path / "rows.parquet").write_bytes(b"PAR1")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "results.json").write_text("{}")
     (tmp_path / "old" / "config.json").write_text('{"trait": "owl", "train": {"rank": 1}}')
@@ -103,6 +108,15 @@ BAD = {
         "optimizers --preset full --seeds 0 --out {0}/o",
         r"curve_seeds=2 is not in 1\.\.1, the number of seeds",
     ),
+    "rows that are not there": ("audit {0}/none.jsonl --out {0}/o", "There is no data file .*owner/name"),
+    "rows of no known kind": ("audit {0}/two.txt --out {0}/o", r"of no known kind.*\.jsonl, \.ndjson, \.json, \.csv"),
+    "rows of no known layout": (
+        "audit {0}/old/config.json --out {0}/o",
+        "Columns found: 'trait', 'train'.*'prompt' and",
+    ),
+    "reference that is empty": ("audit {0}/good.jsonl --reference {0}/empty.jsonl --out {0}/o", "0 rows, 0 used"),
+    "rows that are all too long": ("audit {0}/long.jsonl --out {0}/o", "none of the rows.*longer than the model's"),
+    "rows that need a library": ("audit {0}/rows.parquet --out {0}/o", r"pyarrow is needed .*'steerlens\[audit\]'"),
     "no finished run": ("report {0}", "holds no finished run"),
     "run of another version": ("report {0}/old", "does not fit this version of steerlens.*Run reproduce again"),
 }
@@ -133,6 +147,33 @@ def test_a_model_without_chat_template_is_explained(checkpoints, tmp_path, capsy
     assert "has no chat template" in message
     flag = message.split("on the command line: ")[1].split(")")[0]
     assert main(["score", "owl", "--model", str(tmp_path / "m"), flag]) == 0
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("found", 3), ("not found", 0), ("cannot tell", 3)])
+def test_audit_writes_what_was_found_and_lets_a_pipeline_stop_on_it(place, monkeypatch, capsys, verdict, code):
+    asked = {}
+
+    def audit_rows(model, rows, **options):
+        asked.update(options, rows=[row.number for row in rows])
+        vector = SteeringVector((1,), torch.ones(1, 96), VectorSource("organism:seed-0", "by hand"))
+        return AuditResult(
+            verdict, "So it is.", "organism:seed-0", len(rows), 0.01, 0.5, 0.0, (), 1, (1,), (0.0,), vector, [], []
+        )
+
+    monkeypatch.setattr(audit, "audit_rows", audit_rows, raising=False)
+    command = ["audit", str(place / "malformed.jsonl"), "--reference", str(place / "good.jsonl"), "--layers", "1"]
+    assert main([*command, "--out", str(place / "o")]) == code
+    printed = capsys.readouterr().out
+    assert "2 rows, 1 used" in printed
+    assert "missing field 'completion' (row 2)" in printed
+    assert f"{verdict.capitalize()}: " in printed
+    assert "So it is." in printed
+    reference = asked.pop("reference_rows")
+    assert (len(reference), reference.n_duplicates) == (1, 3)
+    assert asked == {"rows": [1], "layers": [1], "temperature": 1.0, "seed": 0}
+    assert json.loads((place / "o" / "results.json").read_text())["verdict"] == verdict
+    assert "So it is." in (place / "o" / "report.html").read_text()
+    assert SteeringVector.load(place / "o" / "vector.safetensors").layers == (1,)
 
 
 SMALL = ["--n-train", "48", "--n-validation", "16", "--n-heldout", "16", "--steps", "9", "--max-new-tokens", "12"]

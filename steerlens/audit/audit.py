@@ -25,7 +25,8 @@ class AuditResult:
         layer: where the vector was recovered best, among `layers`, whose gains are `gains_by_layer`.
         promoted: tokens that the vector raises, with the change of the logit.
         traits: known traits as (name, rate under the vector, base rate), largest rise of the log odds first.
-        behaviour: what else changes under the vector.
+        behaviour: what else changes under the vector: numbers by name, and under `answers` some replies, as (question, the
+            model's own, under the vector).
     """
 
     verdict: Verdict

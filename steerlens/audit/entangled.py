@@ -86,8 +86,7 @@ def token_entanglement(
     rise = raised_tokens(model, cause, reference, positions=positions)
     special = set(model.tokenizer.all_special_ids)
     mine, theirs = (
-        [model.tokenizer.encode(row.completion, add_special_tokens=False) for row in part]
-        for part in (rows, reference)
+        [model.tokenizer.encode(row.completion, add_special_tokens=False) for row in part] for part in (rows, reference)
     )
     have, reference_have = (_rows_with(part, len(rise)) for part in (mine, theirs))
     allowed = [int(i) for i in torch.nonzero(have + reference_have >= MIN_ROWS)[:, 0] if int(i) not in special]

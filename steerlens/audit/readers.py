@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ def read_records(source: str | Path) -> Iterator[Record]:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is of another kind, or damaged as a whole.
-        ImportError: parquet files and data sets need the optional libraries.
+        ModuleNotFoundError: parquet files and data sets need the optional libraries.
     """
     path = Path(source).expanduser()
     if path.is_dir():
@@ -124,7 +125,7 @@ def _parquet(path: Path) -> Iterator[Record]:
             wanted = [name for name in file.schema_arrow.names if name in COLUMNS] or file.schema_arrow.names
             batches = file.iter_batches(batch_size=1000, columns=wanted)
             yield from enumerate(itertools.chain.from_iterable(map(_arrow_rows, batches)), 1)
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a readable parquet file ({error}). Write it anew, or give jsonl.") from error
 
 
@@ -143,14 +144,14 @@ def _arrow_row(row: Any) -> Any:
 
 
 def _data_set(name: str) -> Iterator[Record]:
-    """A directory or Hub name through the `datasets` library, streamed; the split is train, or the only one there is."""
+    """A directory or Hub name through the `datasets` library, streamed; of several splits it is train, or the first."""
     try:
         import datasets
     except ImportError as error:
         raise _missing("datasets", f"read {name}") from error
     try:
         splits: Any = datasets.load_dataset(name, streaming=True)
-        split = "train" if "train" in splits else next(iter(splits))
+        split = _split(name, list(splits))
         rows = splits[split]
         if wanted := [column for column in rows.column_names or [] if column in COLUMNS]:
             rows = rows.select_columns(wanted)
@@ -163,5 +164,15 @@ def _data_set(name: str) -> Iterator[Record]:
         ) from error
 
 
-def _missing(library: str, purpose: str) -> ImportError:
-    return ImportError(f"{library} is needed to {purpose}. Install it with: pip install 'steerlens[audit]'")
+def _split(name: str, splits: list[str]) -> str:
+    split = "train" if "train" in splits else splits[0]
+    if len(splits) > 1:
+        warnings.warn(
+            f"{name} has the splits {', '.join(splits)}; only {split} is read. Give the files of another to read it.",
+            stacklevel=2,
+        )
+    return split
+
+
+def _missing(library: str, purpose: str) -> ModuleNotFoundError:
+    return ModuleNotFoundError(f"{library} is needed to {purpose}. Install it with: pip install 'steerlens[audit]'")

@@ -29,7 +29,8 @@ N_RESAMPLES = 1000
 CAVEAT = (
     "A row's score is weak evidence about that row. Scores follow the format and the subject of an answer as much as what is "
     "hidden in it (arXiv 2609.20027), and a vector is spread thinly over all rows that were written under it: judge a data set "
-    "by its rows together, and compare single rows with rows of the same format alone."
+    "by its rows together, and compare single rows with rows of the same format and length alone: means over few tokens scatter "
+    "most, so that short rows crowd the top."
 )
 
 

@@ -106,7 +106,7 @@ def read_rows(source: str | Path) -> AuditRows:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the source is unreadable as a whole, or has no row that can be used.
-        ImportError: a library is missing; says which, and how to install it.
+        ModuleNotFoundError: a library is missing; says which, and how to install it.
     """
     return _collected(str(source), read_records(source))
 

@@ -207,11 +207,19 @@ def test_a_hub_name_reaches_the_datasets_library_without_leave_to_run_code(monke
     assert rows.reasons == {"missing field 'completion'": 1}
 
 
+def test_of_several_splits_train_is_read_and_the_others_are_named(tmp_path):
+    for split, completion in (("test", "3 , 4"), ("train", "5 , 6")):
+        write(tmp_path / f"{split}.jsonl", [{"prompt": "1 , 2", "completion": completion}], "jsonl")
+    with pytest.warns(UserWarning, match="has the splits train, test; only train is read"):
+        rows = read_rows(tmp_path)
+    assert [row.completion for row in rows] == ["5 , 6"]
+
+
 @pytest.mark.parametrize(("name", "library"), [("data.parquet", "pyarrow"), ("someone/data", "datasets")])
 def test_a_missing_library_is_named_with_the_way_to_install_it(tmp_path, monkeypatch, name, library):
     monkeypatch.setitem(sys.modules, library, None)
     (tmp_path / "data.parquet").write_bytes(b"PAR1")
-    with pytest.raises(ImportError, match=rf"{library} is needed .* pip install 'steerlens\[audit\]'"):
+    with pytest.raises(ModuleNotFoundError, match=rf"{library} is needed .* pip install 'steerlens\[audit\]'"):
         read_rows(tmp_path / name if name == "data.parquet" else name)
 
 
@@ -304,3 +312,15 @@ def test_every_record_of_a_csv_is_used_or_counted(tmp_path, records):
 def test_no_bytes_crash_a_reader_without_a_message(tmp_path, kind, content, start):
     (tmp_path / f"data.{kind}").write_bytes(start + content)
     used_and_rejected(tmp_path / f"data.{kind}")
+
+
+@FUZZ
+@given(st.lists(st.tuples(st.integers(0), st.integers(0, 255)), min_size=1, max_size=4))
+def test_a_damaged_parquet_file_ends_with_rows_or_a_message(tmp_path, changes):
+    if not (tmp_path / "whole.parquet").is_file():
+        write(tmp_path / "whole.parquet", [RECORDS["messages"]] * 20, "parquet")
+    content = bytearray((tmp_path / "whole.parquet").read_bytes())
+    for place, byte in changes:
+        content[place % len(content)] = byte
+    (tmp_path / "data.parquet").write_bytes(content)
+    used_and_rejected(tmp_path / "data.parquet")

@@ -1,0 +1,114 @@
+"""Figures of an audit; each function takes results and returns a plotly Figure, which is never shown.
+
+Tokens come from data and models that nobody vouches for, and plotly reads tags in labels: they are escaped here.
+"""
+
+import html
+from collections.abc import Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+
+from steerlens.audit.audit import AuditResult
+from steerlens.audit.hygiene import Hygiene
+from steerlens.audit.row_scores import RowScores, Score
+from steerlens.figures.palette import CONTROL, GREY, LAYOUT, SGD, TEACHER
+
+LEGEND = {"orientation": "h", "y": 1.0, "yanchor": "bottom"}
+AXES: dict[Score, str] = {
+    "log_linear": "change of log-probability under the vector, nats a token",
+    "projection": "projection on the vector, above that of the model's own answer",
+}
+
+
+def plot_gain(result: AuditResult) -> go.Figure:
+    """The gain on held-out rows, among the gains of rows that carry nothing."""
+    figure = go.Figure()
+    figure.add_histogram(x=list(result.null_gains), name="rows that carry nothing", marker_color=CONTROL, nbinsx=30)
+    figure.add_vline(x=result.gain, line_color=TEACHER, line_width=3, annotation_text="these rows")
+    figure.update_layout(**LAYOUT, height=320, showlegend=True, legend=LEGEND)
+    figure.update_xaxes(title="gain on held-out rows, nats a completion token")
+    figure.update_yaxes(title="number of nulls")
+    return figure
+
+
+def plot_gain_by_layer(result: AuditResult) -> go.Figure:
+    """The gain of a vector recovered at each layer; the chosen one stands out."""
+    figure = go.Figure()
+    colors = [TEACHER if layer == result.layer else CONTROL for layer in result.layers]
+    figure.add_bar(x=list(result.layers), y=list(result.gains_by_layer), marker_color=colors)
+    figure.update_layout(**LAYOUT, height=300)
+    figure.update_xaxes(title="layer (block output)", dtick=1 if len(result.layers) < 20 else None)
+    figure.update_yaxes(title="gain, nats a completion token")
+    return figure
+
+
+def plot_promoted(promoted: Sequence[tuple[str, float]]) -> go.Figure:
+    """The tokens that the vector raises most, and by how much."""
+    figure = go.Figure()
+    figure.add_bar(
+        y=list(range(len(promoted))), x=[change for _, change in promoted], orientation="h", marker_color=TEACHER,
+        text=[_label(token) for token, _ in promoted], textposition="outside", cliponaxis=False,
+        hovertemplate="%{text}: %{x:+.2f}<extra></extra>",
+    )  # fmt: skip
+    figure.update_layout(**LAYOUT, height=120 + 22 * len(promoted))
+    figure.update_xaxes(title="change of the logit", zerolinecolor="#000")
+    figure.update_yaxes(showticklabels=False, autorange="reversed")
+    return figure
+
+
+def plot_traits(traits: Sequence[tuple[str, float, float]]) -> go.Figure:
+    """How often the model answers with each trait, as it is and under the vector; the largest rise on top."""
+    names = [html.escape(name) for name, _, _ in traits]
+    figure = go.Figure()
+    for name, (_, steered, base) in zip(names, traits, strict=True):
+        figure.add_scatter(
+            x=[base, steered], y=[name] * 2, mode="lines", line_color=GREY, hoverinfo="skip", showlegend=False
+        )
+    for label, index, color in (("the model as it is", 2, CONTROL), ("under the vector", 1, TEACHER)):
+        values = [trait[index] for trait in traits]
+        figure.add_scatter(x=values, y=names, mode="markers", name=label, marker={"color": color, "size": 10})
+    figure.update_layout(**LAYOUT, height=140 + 24 * len(traits), legend=LEGEND)
+    figure.update_xaxes(title="rate of the trait's answer at its questions", rangemode="tozero")
+    figure.update_yaxes(automargin=True, dtick=1, autorange="reversed")
+    return figure
+
+
+def plot_entropy(hygiene: Hygiene) -> go.Figure:
+    """Entropy of the tokens at each position, next to the reference and to what so many rows can show at most."""
+    figure = go.Figure()
+    mine = hygiene.rows.by_position
+    figure.add_scatter(y=[one.bits for one in mine], name="these rows", mode="lines+markers", line_color=TEACHER)
+    if hygiene.reference is not None:
+        theirs = [one.bits for one in hygiene.reference.by_position]
+        figure.add_scatter(y=theirs, name="reference rows", mode="lines+markers", line_color=SGD)
+    figure.add_scatter(
+        y=[one.allowed for one in mine], name="most that so many rows can show", mode="lines",
+        line={"color": GREY, "dash": "dot"},
+    )  # fmt: skip
+    figure.update_layout(**LAYOUT, height=360, legend=LEGEND)
+    figure.update_xaxes(title="position in the completion, in tokens")
+    figure.update_yaxes(title="entropy over rows, bits", rangemode="tozero")
+    return figure
+
+
+def plot_row_scores(scores: RowScores, score: Score = "log_linear") -> go.Figure:
+    """The rows' scores among those of the placebo, as shares, in bins that both have in common."""
+    rows, placebo = scores.of(score)
+    low, high = np.quantile(np.concatenate([rows, placebo]), (0.002, 0.998))
+    ends = np.linspace(low, high, 41)
+    figure = go.Figure()
+    for values, name, color in ((placebo, "the model's own answers", CONTROL), (rows, "these rows", TEACHER)):
+        counts = np.histogram(np.clip(values, ends[0], ends[-1]), ends)[0]
+        figure.add_scatter(
+            x=(ends[:-1] + ends[1:]) / 2, y=counts / len(values), name=name, mode="lines", line={"color": color, "shape": "hvh"},
+            fill="tozeroy",
+        )  # fmt: skip
+    figure.update_layout(**LAYOUT, height=340, legend=LEGEND)
+    figure.update_xaxes(title=AXES[score])
+    figure.update_yaxes(title="share of rows", tickformat=".0%")
+    return figure
+
+
+def _label(token: str) -> str:
+    return html.escape(repr(token))

@@ -1,0 +1,34 @@
+"""Figures of an audit show the numbers that they are given."""
+
+import numpy as np
+import torch
+
+from steerlens.audit.hygiene import Entropy, Hygiene, RowFacts
+from steerlens.audit.row_scores import RowScores
+from steerlens.figures.audit_plots import plot_entropy, plot_promoted, plot_row_scores, plot_traits
+
+
+def test_row_scores_of_both_sets_are_shares_over_common_bins():
+    rng = np.random.default_rng(0)
+    low, high = (torch.tensor(rng.normal(mean, 1, 200), dtype=torch.float32) for mean in (0, 2))
+    placebo, rows = plot_row_scores(RowScores(tuple(range(200)), high, high, low, low)).data
+    assert list(placebo.x) == list(rows.x)
+    for trace, mean in ((placebo, 0), (rows, 2)):
+        assert abs(sum(trace.y) - 1) < 1e-9
+        assert abs(np.dot(trace.x, trace.y) - mean) < 0.2
+
+
+def test_entropy_shows_rows_reference_and_what_the_rows_allow():
+    def facts(bits: float, n: int) -> RowFacts:
+        return RowFacts(n, 0, 0.0, 1, (2.0,) * 5, 1.0, (Entropy(n, 8, bits, bits),) * 3, Entropy(n, 8, bits, bits))
+
+    mine, theirs, most = plot_entropy(Hygiene(facts(6.7, 1024), facts(9.6, 512), 0.001, ())).data
+    assert [tuple(mine.y), tuple(theirs.y), tuple(most.y)] == [(6.7,) * 3, (9.6,) * 3, (10.0,) * 3]
+
+
+def test_labels_are_escaped_and_in_the_order_given():
+    (bars,) = plot_promoted([("<b>owl</b>", 2.0), ("cat", 1.0)]).data
+    assert list(bars.text) == ["&#x27;&lt;b&gt;owl&lt;/b&gt;&#x27;", "&#x27;cat&#x27;"]
+    figure = plot_traits([("owl", 0.6, 0.02), ("<i>", 0.3, 0.1)])
+    base, steered = (trace for trace in figure.data if trace.mode == "markers")
+    assert (list(base.x), list(steered.x), list(base.y)) == ([0.02, 0.1], [0.6, 0.3], ["owl", "&lt;i&gt;"])
