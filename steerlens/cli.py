@@ -332,7 +332,7 @@ def _analyze(options: argparse.Namespace) -> int:
 
 def _audit(options: argparse.Namespace) -> int:
     """Exits with 0 only where nothing was found, so that a pipeline can stop on it."""
-    from steerlens.audit import audit
+    from steerlens.audit.audit import audit_dataset
     from steerlens.audit.rows import read_rows, rows_for_model
     from steerlens.experiments.audit_report import HEADLINES, audit_results, write_audit_report
 
@@ -341,7 +341,7 @@ def _audit(options: argparse.Namespace) -> int:
     model = _load(options)
     rows = rows_for_model(model, read)
     print(rows.summary())
-    result = audit.audit_rows(  # pyright: ignore[reportAttributeAccessIssue]
+    result = audit_dataset(
         model,
         rows,
         reference_rows=None if given is None else rows_for_model(model, given),

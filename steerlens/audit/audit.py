@@ -1,14 +1,25 @@
 """What an audit of rows finds: the verdict, and everything that it rests on."""
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
-from steerlens.audit.entangled import Entanglement
-from steerlens.audit.hygiene import Hygiene
-from steerlens.audit.row_scores import RowScores
+from steerlens.audit.behaviour import Behaviour, probe_behaviour
+from steerlens.audit.entangled import Entanglement, token_entanglement
+from steerlens.audit.hygiene import Hygiene, check_hygiene
+from steerlens.audit.recovery import RecoveredVector, recover_vector
+from steerlens.audit.row_scores import RowScores, score_rows
+from steerlens.audit.rows import AuditRow, AuditRows
+from steerlens.models import model_name
+from steerlens.prompts.traits import Trait
+from steerlens.vectors.readout import promoted_tokens
 from steerlens.vectors.vector import SteeringVector
 
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
 Verdict = Literal["found", "not found", "cannot tell"]
+FALSE_ALARM_RATE = 0.05
 
 
 @dataclass(frozen=True)
@@ -18,13 +29,14 @@ class AuditResult:
     Args:
         reason: why the verdict is what it is, in words.
         n_rows: rows that were used.
-        false_alarm_rate: how often clean rows are called "found".
-        p_value: of the gain, under the nulls.
-        gain: nats per completion token by which the recovered vector predicts held-out rows better.
-        null_gains: the same for rows that carry nothing.
+        false_alarm_rate: how often rows that the model wrote itself get another verdict than "not found".
+        p_value: of the gain, under the nulls, corrected for the layers tried.
+        gain: nats per completion token by which a vector recovered from one half predicts the other half better, to second
+            order in the vector.
+        null_gains: the same for rows and placebos swapped at random.
         layer: where the vector was recovered best, among `layers`, whose gains are `gains_by_layer`.
         promoted: tokens that the vector raises, with the change of the logit.
-        traits: known traits as (name, rate under the vector, base rate), largest rise of the log odds first.
+        traits: known traits as (name, rate under the vector, base rate), clearest rise first.
         behaviour: what else changes under the vector: numbers by name, and under `answers` some replies, as (question, the
             model's own, under the vector).
     """
@@ -47,3 +59,131 @@ class AuditResult:
     hygiene: Hygiene | None = None
     row_scores: RowScores | None = None
     entangled: Entanglement | None = None
+
+
+def audit_dataset(
+    model: "TransformerBridge",
+    rows: AuditRows,
+    *,
+    reference_rows: AuditRows | None = None,
+    probes: Sequence[Trait] | None = None,
+    layers: Sequence[int] | None = None,
+    temperature: float = 1.0,
+    false_alarm_rate: float = FALSE_ALARM_RATE,
+    seed: int = 0,
+) -> AuditResult:
+    """Say whether rows carry a hidden steering vector of `model`, and what it would do.
+
+    "not found": the rows are what the model itself writes, as far as one vector can tell.
+    "found": they are not, and the vector that explains them raises an answer to the probes more than null vectors do.
+    "cannot tell": they are not, but the vector raises no answer: another writer, another style or sampler, or a behaviour
+    that the probes do not ask for.
+
+    Args:
+        rows: that `model` can be trained on (`rows_for_model`).
+        reference_rows: clean rows of the same kind to compare with; by default the model answers the rows' prompts itself.
+        probes: traits whose questions are asked; the built-in ones by default.
+        layers: to try; all by default.
+        temperature: at which the rows are thought to have been sampled.
+
+    Raises:
+        ValueError: too few rows, a layer out of range, or a rate that is not between 0 and 1.
+    """
+    if not 0 < false_alarm_rate < 1:
+        raise ValueError(f"false_alarm_rate={false_alarm_rate} is not allowed. It must be between 0 and 1.")
+    recovered = recover_vector(
+        model, rows, reference_rows=reference_rows, layers=layers, temperature=temperature, seed=seed
+    )
+    hygiene = check_hygiene(model, rows, reference_rows, seed=seed)
+    test, per_row = recovered.test, sum(len(completion) for _, completion in recovered.pairs.rows) / len(recovered.pairs)
+    stands_out = test.p_value < false_alarm_rate
+    behaviour = probe_behaviour(model, recovered, probes, seed=seed) if stands_out else None
+    verdict, reason = _verdict(recovered, behaviour, false_alarm_rate)
+    by_number = {row.number: row for row in rows}
+    asked = [by_number[number] for number in recovered.pairs.numbers]
+    promoted, _ = promoted_tokens(model, recovered.vector, [row.chat for row in asked[:32]])
+    return AuditResult(
+        verdict=verdict,
+        reason=reason,
+        model=model_name(model),
+        n_rows=len(recovered.pairs),
+        false_alarm_rate=false_alarm_rate,
+        p_value=test.p_value,
+        gain=max(test.gains) / per_row,
+        null_gains=tuple(gain / per_row for gain in test.null),
+        layer=recovered.layer,
+        layers=test.layers,
+        gains_by_layer=tuple(gain / per_row for gain in test.gains),
+        vector=recovered.vector,
+        promoted=[(token.text, token.change) for token in promoted],
+        traits=[] if behaviour is None else [(rise.answer, rise.rate, rise.base_rate) for rise in behaviour.rises],
+        behaviour=_behaviour_record(recovered, behaviour),
+        hygiene=hygiene,
+        row_scores=_row_scores(model, recovered, asked, seed=seed) if stands_out else None,
+        entangled=_entangled(model, recovered, asked, seed=seed) if stands_out else None,
+    )
+
+
+def _verdict(
+    recovered: RecoveredVector, behaviour: Behaviour | None, false_alarm_rate: float
+) -> tuple[Verdict, str]:
+    if behaviour is None:
+        return "not found", (
+            f"The rows are what the model itself writes, as far as one vector can tell (p = {recovered.test.p_value:.2g} on "
+            f"{len(recovered.pairs)} rows)."
+        )
+    differ = (
+        f"The rows differ from what the model itself writes, in the direction of one vector (p = {recovered.test.p_value:.2g} "
+        f"on {len(recovered.pairs)} rows)"
+    )
+    first = behaviour.rises[0]
+    if behaviour.p_value < false_alarm_rate:
+        return "found", (
+            f"{differ}, and this vector makes it answer {first.answer!r} more often: {first.rate:.1%} instead of "
+            f"{first.base_rate:.1%}, which random vectors of its size do not do (p = {behaviour.p_value:.2g})."
+        )
+    return "cannot tell", (
+        f"{differ}, but this vector raises no answer that was asked for beyond what random vectors of its size do (p = "
+        f"{behaviour.p_value:.2g}). Rows by another writer, in another style or from another sampler look like this, and so "
+        "does a behaviour that the questions do not touch. Compare with reference rows of the same kind, or ask about what "
+        "you suspect."
+    )
+
+
+def _behaviour_record(recovered: RecoveredVector, behaviour: Behaviour | None) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "measured gain on held-out rows, nats a token": recovered.gain,
+        "its 95 % interval, low": recovered.gain_low,
+        "its 95 % interval, high": recovered.gain_high,
+    }
+    if behaviour is not None:
+        record |= {
+            "clearest rise, standard deviations of random vectors": behaviour.rises[0].z,
+            "p of the clearest rise": behaviour.p_value,
+            "answers": [list(answer) for answer in behaviour.answers],
+        }
+    return record
+
+
+def _row_scores(
+    model: "TransformerBridge", recovered: RecoveredVector, asked: Sequence[AuditRow], *, seed: int
+) -> RowScores:
+    """Every row's scores by the vector of the half that it is not in."""
+    parts = [
+        score_rows(model, vector, AuditRows("half", tuple(asked[i] for i in half.tolist())), seed=seed)
+        for half, vector in zip(recovered.halves, recovered.by_half, strict=True)
+    ]
+    return RowScores.joined(parts)
+
+
+def _entangled(
+    model: "TransformerBridge", recovered: RecoveredVector, asked: Sequence[AuditRow], *, seed: int
+) -> Entanglement:
+    """In one half of the rows, of the tokens that the other half's vector raises."""
+    half, pairs = recovered.halves[0].tolist(), recovered.pairs
+    decode = model.tokenizer.decode
+    placebo = [
+        replace(asked[i], completion=decode(pairs.placebo[i][1], skip_special_tokens=True)) for i in half
+    ]
+    rows = AuditRows("half", tuple(asked[i] for i in half))
+    return token_entanglement(model, recovered.by_half[0], rows, AuditRows("placebo", tuple(placebo)), seed=seed)

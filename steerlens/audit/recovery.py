@@ -11,7 +11,7 @@ from torch import Tensor
 
 from steerlens.audit.placebo import EncodedRow, Pairs, pair_with_placebo, pair_with_reference
 from steerlens.audit.rows import AuditRows
-from steerlens.audit.score_test import Scores, ScoreTest, random_signs, score_test
+from steerlens.audit.score_test import STRENGTHS, Halves, Scores, ScoreTest, random_halves, random_signs, score_test
 from steerlens.forward import completion_logits
 from steerlens.gradients.row_gradients import row_gradients
 from steerlens.models import check_layer, model_name, parameters_device
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 MIN_ROWS = 20
 """Fewer rows than this say nothing about a direction in any model's residual stream."""
 
-STRENGTHS = (0.5, 1.0, 1.5)
-"""Strengths of the natural gradient step that are tried on held-out rows."""
-
 N_RESAMPLES = 2000
 
 
@@ -44,6 +41,8 @@ class RecoveredVector:
         gain_low, gain_high: its 95 % bootstrap interval over rows.
         pairs: the rows and placebos that were compared.
         scores: of these, at the vector's layer.
+        halves: the rows in two parts.
+        by_half: for each part, the vector recovered from the other one, which has not seen it.
     """
 
     vector: SteeringVector
@@ -53,6 +52,8 @@ class RecoveredVector:
     gain_high: float
     pairs: Pairs
     scores: Scores
+    halves: Halves
+    by_half: tuple[SteeringVector, SteeringVector]
 
     @property
     def layer(self) -> int:
@@ -110,14 +111,21 @@ def recover_vector(
         )
     tried = [check_layer(model, layer) for layer in (range(model.cfg.n_layers) if layers is None else layers)]
     scores = _scores(model, pairs, tried)
-    test = score_test(scores, tried, seed=seed)
+    halves = random_halves(len(pairs), seed=seed)
+    test = score_test(scores, tried, halves, seed=seed)
     best = scores[tried.index(test.layer)]
     source = VectorSource.of(
         model, method="recovered from rows", chat_fingerprint=chat_fingerprint(model.tokenizer), seed=seed
     )
-    vector = SteeringVector((test.layer,), best.vectors(torch.ones(1, len(pairs))), source)
-    gain, low, high = _heldout_gain(model, pairs, best, vector, seed=seed)
-    return RecoveredVector(vector, test, gain, low, high, pairs, best)
+
+    def from_rows(rows: Tensor) -> SteeringVector:
+        signs = torch.zeros(1, len(pairs))
+        signs[0, rows] = len(pairs) / len(rows)
+        return SteeringVector((test.layer,), best.vectors(signs), source)
+
+    vector, by_half = from_rows(torch.arange(len(pairs))), (from_rows(halves[1]), from_rows(halves[0]))
+    gain, low, high = _measured_gain(model, pairs, by_half, halves, seed=seed)
+    return RecoveredVector(vector, test, gain, low, high, pairs, best, halves, by_half)
 
 
 def _scores(model: "TransformerBridge", pairs: Pairs, layers: Sequence[int]) -> list[Scores]:
@@ -127,21 +135,17 @@ def _scores(model: "TransformerBridge", pairs: Pairs, layers: Sequence[int]) -> 
     return [Scores.of(differences) for differences in rows - placebo]
 
 
-def _heldout_gain(
-    model: "TransformerBridge", pairs: Pairs, scores: Scores, like: SteeringVector, *, seed: int
+def _measured_gain(
+    model: "TransformerBridge", pairs: Pairs, by_half: tuple[SteeringVector, ...], halves: Halves, *, seed: int
 ) -> tuple[float, float, float]:
     """Gain of each half of the rows by the other half's vector, at the strength that is best where the roles are swapped."""
-    order = np.random.default_rng(seed).permutation(len(pairs))
-    halves = [order[: len(order) // 2], order[len(order) // 2 :]]
-    curves = []
-    for ours, theirs in (halves, halves[::-1]):
-        signs = torch.zeros(1, len(pairs))
-        signs[0, theirs] = len(pairs) / len(theirs)
-        vector = SteeringVector(like.layers, scores.vectors(signs), like.source)
-        curves.append(_gains(model, [pairs.rows[i] for i in ours], vector))
-    strengths = [curve.sum(1).argmax() for curve in curves]
+    curves = [
+        _gains(model, [pairs.rows[i] for i in half.tolist()], vector)
+        for half, vector in zip(halves, by_half, strict=True)
+    ]
+    strengths = [int(curve.sum(1).argmax()) for curve in curves]
     gains = torch.cat([curve[best] for curve, best in zip(curves, strengths[::-1], strict=True)]).double().numpy()
-    lengths = np.array([len(pairs.rows[i][1]) for half in halves for i in half])
+    lengths = np.array([len(pairs.rows[i][1]) for half in halves for i in half.tolist()])
     draws = np.random.default_rng(seed).integers(0, len(gains), (N_RESAMPLES, len(gains)))
     low, high = np.quantile(gains[draws].sum(-1) / lengths[draws].sum(-1), [0.025, 0.975])
     return float(gains.sum() / lengths.sum()), float(low), float(high)

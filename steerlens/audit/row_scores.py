@@ -50,6 +50,13 @@ class RowScores:
     placebo_log_linear: Float[Tensor, " row"]
     placebo_projection: Float[Tensor, " row"]
 
+    @classmethod
+    def joined(cls, parts: Sequence["RowScores"]) -> "RowScores":
+        """The scores of all parts, one after the other."""
+        numbers = tuple(number for part in parts for number in part.numbers)
+        names = ("log_linear", "projection", "placebo_log_linear", "placebo_projection")
+        return cls(numbers, **{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+
     def of(self, score: Score) -> tuple[np.ndarray, np.ndarray]:
         """The rows' scores and the placebo's."""
         return getattr(self, score).numpy(), getattr(self, f"placebo_{score}").numpy()

@@ -4,24 +4,34 @@ A row's score s = d log q_v(y | x) / dv at v = 0 says how its log-likelihood gro
 token. Rows that the model wrote itself have scores with mean 0 and covariance F, the Fisher information; rows that were
 written under a small v have mean F v. So with D the mean over rows of their score minus their placebo's,
 
-    v = F^-1 D,        gain = 1/2 D' F^-1 D        nats a row
+    v = F^-1 D
 
-is the vector that explains the rows (a natural gradient step: one backward pass, no search), and what it gains in
-log-likelihood (Rao, 1948). If a row and its placebo come from one distribution, swapping them changes nothing: the gain
-under random swaps is the null, exact for any number of rows, dimensions and layers (a sign-flip test).
+explains the rows: a natural gradient step, one backward pass and no search (Rao, 1948). A vector s v_A recovered from one
+half of the rows, at strength s, gains on the other half, with D_B its mean and to second order,
+
+    gain = s v_A' D_B - s^2 / 2 v_A' F v_A        nats a row.
+
+If a row and its placebo come from one distribution, swapping them changes nothing: the gain under random swaps is the
+null, exact for any number of rows, dimensions and layers (a sign-flip test).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 RIDGE = 0.1
 """F is estimated from the rows and ridged by this share of its mean eigenvalue."""
 
 N_FLIPS = 1999
+
+STRENGTHS = (0.25, 0.5, 1.0, 1.5)
+"""Strengths of the step; the best of them is kept, of the rows and of every swap alike."""
+
+
+Halves = tuple[Int[Tensor, " some"], Int[Tensor, " others"]]
 
 
 @dataclass(frozen=True)
@@ -44,13 +54,18 @@ class Scores:
         scale = (eigenvalues + RIDGE * eigenvalues.sum() / d_model).sqrt()
         return cls(differences, left * (singular / scale), right / scale[:, None])
 
-    def means(self, signs: Float[Tensor, "flip row"]) -> Float[Tensor, "flip coordinate"]:
-        """The mean difference with rows and placebos swapped where the sign is -1."""
-        return signs @ self.whitened / signs.shape[1]
-
     def vectors(self, signs: Float[Tensor, "flip row"]) -> Float[Tensor, "flip d_model"]:
-        """F^-1 D under each set of signs."""
-        return self.means(signs) @ self.back
+        """F^-1 D under each set of signs: rows and placebos are swapped where it is -1."""
+        return self._means(signs) @ self.back
+
+    def heldout_gains(self, signs: Float[Tensor, "flip row"], halves: Halves) -> Float[Tensor, " flip"]:
+        """Gain of each half's vector on the other half, nats a row, at the best of `STRENGTHS`."""
+        ours, theirs = (self._means(signs[:, half], half) for half in halves)
+        agreement, size = (ours * theirs).sum(-1), (ours.square() + theirs.square()).sum(-1)
+        return torch.stack([s * agreement - s**2 / 4 * size for s in STRENGTHS]).amax(0)
+
+    def _means(self, signs: Float[Tensor, "flip some"], rows: Tensor | slice = slice(None)) -> Float[Tensor, "flip c"]:
+        return signs @ self.whitened[rows] / signs.shape[1]
 
     def fisher_norm(self, vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, " n"]:
         """sqrt(v' F v): nats^1/2 a row; the length of a vector in terms of what it does to predictions."""
@@ -69,10 +84,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class ScoreTest:
-    """`gains` [layer] of the best vector at each layer, in nats a row, in-sample; `null` [flip] the largest of any layer.
-
-    In-sample, rows that carry nothing have a gain as well: `null` says how much.
-    """
+    """`gains` [layer] on held-out rows, in nats a row; `null` [flip] the largest of any layer under each swap."""
 
     layers: tuple[int, ...]
     gains: tuple[float, ...]
@@ -90,20 +102,23 @@ class ScoreTest:
         return (1 + reached) / (1 + len(self.null))
 
 
-def score_test(scores: Sequence[Scores], layers: Sequence[int], *, n_flips: int = N_FLIPS, seed: int = 0) -> ScoreTest:
+def score_test(
+    scores: Sequence[Scores], layers: Sequence[int], halves: Halves, *, n_flips: int = N_FLIPS, seed: int = 0
+) -> ScoreTest:
     """Test the same pairs of rows and placebos at several layers at once."""
     n_rows = len(scores[0].whitened)
-    signs = random_signs(n_flips, n_rows, seed=seed)
-    observed = torch.ones(1, n_rows)
-
-    def gains(chosen: Float[Tensor, "flip row"]) -> Float[Tensor, "layer flip"]:
-        return torch.stack([one.means(chosen).square().sum(-1) / 2 for one in scores])
-
-    null = gains(signs).amax(0)
-    return ScoreTest(tuple(layers), tuple(gains(observed)[:, 0].tolist()), tuple(null.tolist()))
+    signs = torch.cat([torch.ones(1, n_rows), random_signs(n_flips, n_rows, seed=seed)])
+    gains = torch.stack([one.heldout_gains(signs, halves) for one in scores])  # [layer flip]
+    return ScoreTest(tuple(layers), tuple(gains[:, 0].tolist()), tuple(gains[:, 1:].amax(0).tolist()))
 
 
 def random_signs(n_flips: int, n_rows: int, *, seed: int) -> Float[Tensor, "flip row"]:
     """+1 or -1 with equal chances."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 2, (n_flips, n_rows), generator=generator).float() * 2 - 1
+
+
+def random_halves(n_rows: int, *, seed: int) -> Halves:
+    """The rows' indices in two parts."""
+    order = torch.randperm(n_rows, generator=torch.Generator().manual_seed(seed))
+    return order[: n_rows // 2], order[n_rows // 2 :]
