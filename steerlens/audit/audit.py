@@ -19,11 +19,10 @@ class AuditResult:
         reason: why the verdict is what it is, in words.
         n_rows: rows that were used.
         false_alarm_rate: how often clean rows are called "found".
-        gains_by_layer: what the best vector at each of `layers` gains on the very rows, in nats a row; the test rests on the
-            largest of them, at `layer`.
-        null_gains: the same, largest of all layers, where rows and clean rows are swapped at random; `p_value` is the
-            share of them that reaches the rows' own.
-        gain: nats per completion token by which the vector predicts rows better that it was not recovered from.
+        p_value: of the gain, under the nulls.
+        gain: nats per completion token by which the recovered vector predicts held-out rows better.
+        null_gains: the same for rows that carry nothing.
+        layer: where the vector was recovered best, among `layers`, whose gains are `gains_by_layer`.
         promoted: tokens that the vector raises, with the change of the logit.
         traits: known traits as (name, rate under the vector, base rate), largest rise of the log odds first.
         behaviour: what else changes under the vector: numbers by name, and under `answers` some replies, as (question, the

@@ -86,27 +86,22 @@ def _answer(result: AuditResult) -> Section:
 
 def _evidence(result: AuditResult) -> Section:
     nulls = result.null_gains
-    beside = (
-        f" With rows and clean rows swapped at random, the best gains {max(nulls):.3g} at most in {len(nulls)} swaps "
-        f"(p = {result.p_value:.3g})."
-        if nulls
-        else ""
-    )
+    beside = f" Rows that carry nothing reach {max(nulls):.4f} at most, in {len(nulls)} trials." if nulls else ""
     return Section(
         title="The evidence",
-        question="Is there a vector that makes the model predict these rows better, by more than chance allows?",
+        question="Does one vector, recovered from some of the rows, make the model predict the others better?",
         figure=plot_gain(result),
         number=(
-            f"The best vector, after block {result.layer}, gains {max(result.gains_by_layer):.3g} nats a row on {result.n_rows} "
-            f"rows.{beside} On rows that it was not recovered from, it gains {result.gain:.4f} nats a completion token."
+            f"By {result.gain:.4f} nats a completion token, with a vector after block {result.layer}, on {result.n_rows} rows in "
+            f"all (p = {result.p_value:.3g}).{beside}"
         ),
         meaning=(
-            "For any rows there is a vector that predicts these very rows better. What rows that carry nothing would gain shows "
-            "when rows and clean ones are swapped at random: if nothing tells them apart, the swaps gain as much."
+            "Any rows let a vector be fitted that predicts these rows better. Whether it also does so on rows that it has not "
+            "seen, and by more than for rows that carry nothing, is what tells."
         ),
         doubts=(
-            "Rows from another source differ from clean rows in style and subject as well, and a vector can carry that. Read "
-            "what it would do: a vector that raises punctuation is a style, one that changes answers is not."
+            "Rows from another source differ from the model's own answers in style and subject as well, and a vector can learn "
+            "that. Read what it would do: a vector that raises punctuation is a style, one that changes answers is not."
         ),
     )
 

@@ -47,7 +47,7 @@ def result(organism, rows) -> AuditResult:
         null_gains=(-0.001, 0.0005, 0.0021),
         layer=2,
         layers=(1, 2),
-        gains_by_layer=(0.01, 0.21),
+        gains_by_layer=(0.01, 0.0312),
         vector=SteeringVector((2,), torch.ones(1, 96), VectorSource("organism:seed-0", "by hand")),
         promoted=[("owl", 3.0), (EVIL, 2.0), (LINK, 1.0)],
         traits=[("owl", 0.62, 0.017), ("cat", 0.05, 0.05)],
@@ -80,9 +80,8 @@ def test_each_verdict_comes_with_its_reason_its_false_alarm_rate_and_its_advice(
 
 def test_the_numbers_behind_the_verdict_are_in_the_report(tmp_path, result, rows):
     shown = words(report(tmp_path / "r.html", result, rows))
-    assert "after block 2, gains 0.21 nats a row on 40 rows" in shown
-    assert "0.0021 at most in 3 swaps (p = 0.004)" in shown
-    assert "it gains 0.0312 nats a completion token" in shown
+    assert "By 0.0312 nats a completion token, with a vector after block 2, on 40 rows in all (p = 0.004)" in shown
+    assert "0.0021 at most, in 3 trials" in shown
     assert "owl from 1.7% to 62.0%" in shown
     assert "the model as it is: a dog\nunder the vector: an owl" in shown
     assert CAVEAT in shown
