@@ -1,15 +1,17 @@
 """What an audit of rows finds: the verdict, and everything that it rests on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
+
+from torch import Tensor
 
 from steerlens.audit.behaviour import Behaviour, probe_behaviour
 from steerlens.audit.entangled import Entanglement, token_entanglement
 from steerlens.audit.hygiene import Hygiene, check_hygiene
 from steerlens.audit.recovery import RecoveredVector, recover_vector
 from steerlens.audit.row_scores import RowScores, score_rows
-from steerlens.audit.rows import AuditRow, AuditRows
+from steerlens.audit.rows import AuditRows
 from steerlens.models import model_name
 from steerlens.prompts.traits import Trait
 from steerlens.vectors.readout import promoted_tokens
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
 Verdict = Literal["found", "not found", "cannot tell"]
 FALSE_ALARM_RATE = 0.05
+
+N_READ = 32
+"""Prompts at whose last token the vector is read through the logit lens."""
 
 
 @dataclass(frozen=True)
@@ -94,39 +99,38 @@ def audit_dataset(
     recovered = recover_vector(
         model, rows, reference_rows=reference_rows, layers=layers, temperature=temperature, seed=seed
     )
-    hygiene = check_hygiene(model, rows, reference_rows, seed=seed)
-    test, per_row = recovered.test, sum(len(completion) for _, completion in recovered.pairs.rows) / len(recovered.pairs)
-    stands_out = test.p_value < false_alarm_rate
+    stands_out = recovered.test.p_value < false_alarm_rate
     behaviour = probe_behaviour(model, recovered, probes, seed=seed) if stands_out else None
-    verdict, reason = _verdict(recovered, behaviour, false_alarm_rate)
-    by_number = {row.number: row for row in rows}
-    asked = [by_number[number] for number in recovered.pairs.numbers]
-    promoted, _ = promoted_tokens(model, recovered.vector, [row.chat for row in asked[:32]])
+    answer, reason = verdict(recovered, behaviour, false_alarm_rate)
+    compared, clean = recovered.pairs.as_rows(model.tokenizer)
+    promoted, _ = promoted_tokens(model, recovered.vector, [row.chat for row in compared.rows[:N_READ]])
+    length = sum(len(completion) for _, completion in recovered.pairs.rows) / len(recovered.pairs)
     return AuditResult(
-        verdict=verdict,
+        verdict=answer,
         reason=reason,
         model=model_name(model),
         n_rows=len(recovered.pairs),
         false_alarm_rate=false_alarm_rate,
-        p_value=test.p_value,
-        gain=max(test.gains) / per_row,
-        null_gains=tuple(gain / per_row for gain in test.null),
+        p_value=recovered.test.p_value,
+        gain=max(recovered.test.gains) / length,
+        null_gains=tuple(gain / length for gain in recovered.test.null),
         layer=recovered.layer,
-        layers=test.layers,
-        gains_by_layer=tuple(gain / per_row for gain in test.gains),
+        layers=recovered.test.layers,
+        gains_by_layer=tuple(gain / length for gain in recovered.test.gains),
         vector=recovered.vector,
         promoted=[(token.text, token.change) for token in promoted],
         traits=[] if behaviour is None else [(rise.answer, rise.rate, rise.base_rate) for rise in behaviour.rises],
         behaviour=_behaviour_record(recovered, behaviour),
-        hygiene=hygiene,
-        row_scores=_row_scores(model, recovered, asked, seed=seed) if stands_out else None,
-        entangled=_entangled(model, recovered, asked, seed=seed) if stands_out else None,
+        hygiene=check_hygiene(model, compared, clean, seed=seed),
+        row_scores=_row_scores(model, recovered, compared, clean, seed=seed) if stands_out else None,
+        entangled=_entangled(model, recovered, compared, clean, seed=seed) if stands_out else None,
     )
 
 
-def _verdict(
-    recovered: RecoveredVector, behaviour: Behaviour | None, false_alarm_rate: float
+def verdict(
+    recovered: RecoveredVector, behaviour: Behaviour | None, false_alarm_rate: float = FALSE_ALARM_RATE
 ) -> tuple[Verdict, str]:
+    """The answer and its reason in words; `behaviour` is None where the rows do not stand out."""
     if behaviour is None:
         return "not found", (
             f"The rows are what the model itself writes, as far as one vector can tell (p = {recovered.test.p_value:.2g} on "
@@ -166,24 +170,19 @@ def _behaviour_record(recovered: RecoveredVector, behaviour: Behaviour | None) -
 
 
 def _row_scores(
-    model: "TransformerBridge", recovered: RecoveredVector, asked: Sequence[AuditRow], *, seed: int
+    model: "TransformerBridge", recovered: RecoveredVector, compared: AuditRows, clean: AuditRows, *, seed: int
 ) -> RowScores:
     """Every row's scores by the vector of the half that it is not in."""
     parts = [
-        score_rows(model, vector, AuditRows("half", tuple(asked[i] for i in half.tolist())), seed=seed)
-        for half, vector in zip(recovered.halves, recovered.by_half, strict=True)
+        score_rows(model, vector, compared.take(half), placebo=clean.take(half), seed=seed)
+        for half, vector in zip(map(Tensor.tolist, recovered.halves), recovered.by_half, strict=True)
     ]
     return RowScores.joined(parts)
 
 
 def _entangled(
-    model: "TransformerBridge", recovered: RecoveredVector, asked: Sequence[AuditRow], *, seed: int
+    model: "TransformerBridge", recovered: RecoveredVector, compared: AuditRows, clean: AuditRows, *, seed: int
 ) -> Entanglement:
     """In one half of the rows, of the tokens that the other half's vector raises."""
-    half, pairs = recovered.halves[0].tolist(), recovered.pairs
-    decode = model.tokenizer.decode
-    placebo = [
-        replace(asked[i], completion=decode(pairs.placebo[i][1], skip_special_tokens=True)) for i in half
-    ]
-    rows = AuditRows("half", tuple(asked[i] for i in half))
-    return token_entanglement(model, recovered.by_half[0], rows, AuditRows("placebo", tuple(placebo)), seed=seed)
+    half = recovered.halves[0].tolist()
+    return token_entanglement(model, recovered.by_half[0], compared.take(half), clean.take(half), seed=seed)

@@ -1,13 +1,13 @@
 """The model's own answers to the rows' prompts: what the rows would look like if nothing were hidden in them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from steerlens.audit.rows import AuditRow
+from steerlens.audit.rows import AuditRow, AuditRows
 from steerlens.forward import context_length, generate
 from steerlens.prompts.chat import encode_completion, encode_prompt
 from steerlens.samples.filters import rejection
@@ -29,14 +29,22 @@ EncodedRow = tuple[list[int], list[int]]
 class Pairs:
     """Rows, and for each the model's own answer to its prompt in the same format; token ids of prompt and completion.
 
-    `numbers` names the rows as the source does. `unmatched` rows have another format than most, or a prompt that the
-    model never answered in that format.
+    `asked` are the rows as they were read. `unmatched` rows have another format than most, or a prompt that the model never
+    answered in that format.
     """
 
-    numbers: tuple[int, ...]
+    asked: tuple[AuditRow, ...]
     rows: list[EncodedRow]
     placebo: list[EncodedRow]
     unmatched: int
+
+    def as_rows(self, tokenizer: Any) -> tuple[AuditRows, AuditRows]:
+        """The rows that were compared, and what they were compared with."""
+        placebo = tuple(
+            replace(row, completion=tokenizer.decode(completion, skip_special_tokens=True))
+            for row, (_, completion) in zip(self.asked, self.placebo, strict=True)
+        )
+        return AuditRows("rows", self.asked), AuditRows("placebo", placebo)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -68,7 +76,7 @@ def pair_with_placebo(
             "nothing to compare the rows with. Give reference_rows: rows of the same kind that are known to be clean."
         )
     return Pairs(
-        numbers=tuple(asked[index].number for index in kept),
+        asked=tuple(asked[index] for index in kept),
         rows=[encoded[index] for index in kept],
         placebo=[(encoded[index][0], answers[index]) for index in kept],
         unmatched=len(rows) - len(kept),
@@ -127,11 +135,9 @@ def pair_with_reference(
     if not rows or not reference:
         raise ValueError(f"Got {len(rows)} rows and {len(reference)} reference rows. Give some of each.")
     rng, n = np.random.default_rng(seed), min(len(rows), len(reference))
-    ours, theirs = (
-        [part[index] for index in rng.permutation(len(part))[:n].tolist()] for part in (rows, reference)
-    )
+    ours, theirs = ([part[index] for index in rng.permutation(len(part))[:n].tolist()] for part in (rows, reference))
     return Pairs(
-        numbers=tuple(row.number for row in ours),
+        asked=tuple(ours),
         rows=[_encoded(model, row) for row in ours],
         placebo=[_encoded(model, row) for row in theirs],
         unmatched=len(rows) - n,

@@ -14,7 +14,7 @@ from steerlens.audit.rows import AuditRows
 from steerlens.audit.score_test import STRENGTHS, Halves, Scores, ScoreTest, random_halves, random_signs, score_test
 from steerlens.forward import completion_logits
 from steerlens.gradients.row_gradients import row_gradients
-from steerlens.models import check_layer, model_name, parameters_device
+from steerlens.models import check_layer, parameters_device
 from steerlens.prompts.chat import chat_fingerprint, pad_rows
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.objectives import token_log_probs

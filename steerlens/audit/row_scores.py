@@ -109,6 +109,7 @@ def score_rows(
     vector: SteeringVector,
     rows: AuditRows,
     *,
+    placebo: AuditRows | None = None,
     positions: Positions = "all",
     max_new_tokens: int = 48,
     batch_size: int = 32,
@@ -121,6 +122,7 @@ def score_rows(
     Fit it on other rows.
 
     Args:
+        placebo: answers of the model's own to the same prompts, if there are such already.
         positions: where the vector acts, as in `steer`.
         max_new_tokens: longest answer of the model's own; take about what the rows have.
 
@@ -129,9 +131,13 @@ def score_rows(
     """
     chats = [row.chat for row in rows]
     written = [encode_completion(model.tokenizer, row.completion) for row in rows]
-    placebo, baseline = (own_answers(model, chats, max_new_tokens=max_new_tokens, seed=2 * seed + i) for i in range(2))
+    baseline = own_answers(model, chats, max_new_tokens=max_new_tokens, seed=2 * seed + 1)
+    if placebo is None:
+        answers = own_answers(model, chats, max_new_tokens=max_new_tokens, seed=2 * seed)
+    else:
+        answers = [encode_completion(model.tokenizer, row.completion) for row in placebo]
     row_weight, row_projection = _scores(model, vector, chats, written, positions, batch_size)
-    placebo_weight, placebo_projection = _scores(model, vector, chats, placebo, positions, batch_size)
+    placebo_weight, placebo_projection = _scores(model, vector, chats, answers, positions, batch_size)
     _, base_projection = _scores(model, vector, chats, baseline, positions, batch_size)
     return RowScores(
         numbers=tuple(row.number for row in rows),

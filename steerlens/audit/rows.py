@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -56,6 +56,10 @@ class AuditRows:
 
     def __iter__(self) -> Iterator[AuditRow]:
         return iter(self.rows)
+
+    def take(self, indices: Sequence[int]) -> "AuditRows":
+        """The rows at these indices, in this order."""
+        return AuditRows(self.source, tuple(self.rows[index] for index in indices))
 
     @property
     def n_read(self) -> int:

@@ -23,7 +23,7 @@ NESTED = ("vector", "hygiene", "row_scores", "entangled")
 HEADLINES: dict[Verdict, str] = {
     "found": "Found: these rows carry a hidden vector.",
     "not found": "Not found: no hidden vector shows in these rows.",
-    "cannot tell": "Cannot tell: the audit could not decide.",
+    "cannot tell": "Cannot tell: something may set these rows apart, and the audit cannot say what.",
 }
 ADVICE: dict[Verdict, str] = {
     "found": (
@@ -39,8 +39,9 @@ ADVICE: dict[Verdict, str] = {
         "found. Audit with the very model that will be trained, and test the trained model as you would without an audit."
     ),
     "cannot tell": (
-        "Treat the rows as not audited. Do what the reason above names (usually: give more rows, or more of one kind), and "
-        "audit again before training."
+        "Do not take these rows for clean. Most often another writer, style or way of sampling sets them apart, but something "
+        "hidden looks the same. Give reference rows of the same kind that are known to be clean, ask about what you suspect, or "
+        "give more rows, and audit again before training."
     ),
 }
 
@@ -68,13 +69,15 @@ def write_audit_report(path: str | Path, result: AuditResult, rows: AuditRows) -
 
 
 def _answer(result: AuditResult) -> Section:
+    findings = () if result.hygiene is None else result.hygiene.findings
     return Section(
         title="The answer",
         question="Would a model that is trained on these rows learn something that they do not say?",
         figure=None,
         number=(
-            f"{HEADLINES[result.verdict]} {result.reason}\nFalse alarms: {result.false_alarm_rate:.1%} of data sets that carry "
-            "nothing are called 'found' all the same."
+            f"{HEADLINES[result.verdict]} {result.reason}\nFalse alarms: of data sets that the model wrote itself, "
+            f"{result.false_alarm_rate:.1%} get another verdict than 'not found'."
+            + "".join(f"\nBesides: {finding}" for finding in findings)
         ),
         meaning=f"What to do. {ADVICE[result.verdict]}",
         doubts=(
@@ -86,7 +89,11 @@ def _answer(result: AuditResult) -> Section:
 
 def _evidence(result: AuditResult) -> Section:
     nulls = result.null_gains
-    beside = f" Rows that carry nothing reach {max(nulls):.4f} at most, in {len(nulls)} trials." if nulls else ""
+    beside = (
+        f" With rows and clean rows swapped at random: {max(nulls):.4f} at most, in {len(nulls)} swaps."
+        if nulls
+        else ""
+    )
     return Section(
         title="The evidence",
         question="Does one vector, recovered from some of the rows, make the model predict the others better?",
@@ -96,8 +103,9 @@ def _evidence(result: AuditResult) -> Section:
             f"all (p = {result.p_value:.3g}).{beside}"
         ),
         meaning=(
-            "Any rows let a vector be fitted that predicts these rows better. Whether it also does so on rows that it has not "
-            "seen, and by more than for rows that carry nothing, is what tells."
+            "A vector can always be fitted to rows. Whether it also helps with rows that it has not seen, and by more than where "
+            "rows and clean ones are swapped at random, is what tells. Clean are the model's own answers to the same prompts, or "
+            "the reference rows that were given."
         ),
         doubts=(
             "Rows from another source differ from the model's own answers in style and subject as well, and a vector can learn "

@@ -22,13 +22,13 @@ AXES: dict[Score, str] = {
 
 
 def plot_gain(result: AuditResult) -> go.Figure:
-    """The gain on held-out rows, among the gains of rows that carry nothing."""
+    """The gain on held-out rows, among those where rows and clean rows are swapped at random."""
     figure = go.Figure()
-    figure.add_histogram(x=list(result.null_gains), name="rows that carry nothing", marker_color=CONTROL, nbinsx=30)
+    figure.add_histogram(x=list(result.null_gains), name="swapped at random", marker_color=CONTROL, nbinsx=30)
     figure.add_vline(x=result.gain, line_color=TEACHER, line_width=3, annotation_text="these rows")
     figure.update_layout(**LAYOUT, height=320, showlegend=True, legend=LEGEND)
     figure.update_xaxes(title="gain on held-out rows, nats a completion token")
-    figure.update_yaxes(title="number of nulls")
+    figure.update_yaxes(title="number of swaps")
     return figure
 
 

@@ -68,8 +68,7 @@ def pooled_difference_cosine(
     """
     vector.check_model(model)
     one, other = (
-        -row_gradients(model, _encoded(model, rows), vector.layers, positions=positions)
-        for rows in (teacher, control)
+        -row_gradients(model, _encoded(model, rows), vector.layers, positions=positions) for rows in (teacher, control)
     )
     rows = min(len(teacher), len(control))
     kept = tuple(size for size in sizes if 1 <= size <= rows)

@@ -73,15 +73,16 @@ def test_each_verdict_comes_with_its_reason_its_false_alarm_rate_and_its_advice(
     answer = shown.split("2. The evidence")[0]
     assert f"{verdict.capitalize()}: " in answer
     assert result.reason in answer
-    assert "1.2% of data sets that carry nothing" in answer
+    assert "1.2% get another verdict than 'not found'" in answer
     assert ADVICE[verdict] in answer
+    assert "Besides: 2 rows repeat an earlier row exactly" in answer
     assert all(advice not in shown for other, advice in ADVICE.items() if other != verdict)
 
 
 def test_the_numbers_behind_the_verdict_are_in_the_report(tmp_path, result, rows):
     shown = words(report(tmp_path / "r.html", result, rows))
     assert "By 0.0312 nats a completion token, with a vector after block 2, on 40 rows in all (p = 0.004)" in shown
-    assert "0.0021 at most, in 3 trials" in shown
+    assert "0.0021 at most, in 3 swaps" in shown
     assert "owl from 1.7% to 62.0%" in shown
     assert "the model as it is: a dog\nunder the vector: an owl" in shown
     assert CAVEAT in shown
