@@ -102,7 +102,7 @@ def audit_dataset(
     stands_out = recovered.test.p_value < false_alarm_rate
     behaviour = probe_behaviour(model, recovered, probes, seed=seed) if stands_out else None
     answer, reason = verdict(recovered, behaviour, false_alarm_rate)
-    compared, clean = recovered.pairs.as_rows(model.tokenizer)
+    compared, clean = recovered.pairs.compared, recovered.pairs.clean
     promoted, _ = promoted_tokens(model, recovered.vector, [row.chat for row in compared.rows[:N_READ]])
     length = sum(len(completion) for _, completion in recovered.pairs.rows) / len(recovered.pairs)
     return AuditResult(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 ATTEMPTS = 8
 """How often the model answers a prompt anew until its answer has the rows' format."""
 
+PLACEBO_SEED = 1_000_003
+"""Rows that were sampled here, with a small seed, are not sampled again."""
+
 COMMON_FORMAT = 0.5
 """Share of the rows that have to be pure number lists for this to be their format."""
 
@@ -27,24 +30,17 @@ EncodedRow = tuple[list[int], list[int]]
 
 @dataclass(frozen=True)
 class Pairs:
-    """Rows, and for each the model's own answer to its prompt in the same format; token ids of prompt and completion.
+    """Rows, and for each a clean one: the model's own answer to its prompt in the same format, or a reference row.
 
-    `asked` are the rows as they were read. `unmatched` rows have another format than most, or a prompt that the model never
-    answered in that format.
+    `rows` and `placebo` are the token ids of their prompts and completions. `unmatched` rows have another format than most,
+    or a prompt that the model never answered in that format.
     """
 
-    asked: tuple[AuditRow, ...]
+    compared: AuditRows
+    clean: AuditRows
     rows: list[EncodedRow]
     placebo: list[EncodedRow]
     unmatched: int
-
-    def as_rows(self, tokenizer: Any) -> tuple[AuditRows, AuditRows]:
-        """The rows that were compared, and what they were compared with."""
-        placebo = tuple(
-            replace(row, completion=tokenizer.decode(completion, skip_special_tokens=True))
-            for row, (_, completion) in zip(self.asked, self.placebo, strict=True)
-        )
-        return AuditRows("rows", self.asked), AuditRows("placebo", placebo)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -69,18 +65,14 @@ def pair_with_placebo(
     asked = [row for row in rows if not lists_only or _is_number_list(row.completion)]
     encoded = [_encoded(model, row) for row in asked]
     answers = _answers(model, asked, encoded, lists_only=lists_only, temperature=temperature, seed=seed)
-    kept = [index for index, answer in enumerate(answers) if answer is not None]
-    if not kept:
+    if not answers:
         raise ValueError(
             f"The model answered none of the {len(rows)} prompts in the rows' format within {ATTEMPTS} attempts, so there is "
             "nothing to compare the rows with. Give reference_rows: rows of the same kind that are known to be clean."
         )
-    return Pairs(
-        asked=tuple(asked[index] for index in kept),
-        rows=[encoded[index] for index in kept],
-        placebo=[(encoded[index][0], answers[index]) for index in kept],
-        unmatched=len(rows) - len(kept),
-    )
+    compared = [asked[index] for index in sorted(answers)]
+    clean = [replace(asked[index], completion=answers[index]) for index in sorted(answers)]
+    return _pairs(model, compared, clean, unmatched=len(rows) - len(answers))
 
 
 def _answers(
@@ -91,14 +83,14 @@ def _answers(
     lists_only: bool,
     temperature: float,
     seed: int,
-) -> list[list[int] | None]:
-    """One answer a row, in the rows' format; None where there was none in all attempts."""
+) -> dict[int, str]:
+    """An answer in the rows' format, by the row's index; rows for which there was none in all attempts are missing."""
     tokenizer = model.tokenizer
     longest = max(len(completion) for _, completion in encoded)
     limit = longest + 1
     if (context := context_length(model)) is not None:
         limit = min(limit, context - max(len(prompt) for prompt, _ in encoded))
-    answers: list[list[int] | None] = [None] * len(asked)
+    answers: dict[int, str] = {}
     open_rows = list(range(len(asked)))
     with tqdm(total=len(asked), desc="placebo", unit="row", leave=False) as progress:
         for attempt in range(ATTEMPTS):
@@ -107,14 +99,14 @@ def _answers(
                 [asked[index].chat for index in open_rows],
                 max_new_tokens=limit,
                 temperature=temperature,
-                seed=seed * ATTEMPTS + attempt,
+                seed=PLACEBO_SEED + seed * ATTEMPTS + attempt,
             )
             for index, ids in zip(open_rows, completions, strict=True):
                 text = tokenizer.decode(ids, skip_special_tokens=True)
                 if len(ids) < limit and text.strip() and (not lists_only or _is_number_list(text)):
-                    answers[index] = encode_completion(tokenizer, text)
+                    answers[index] = text
                     progress.update()
-            open_rows = [index for index in open_rows if answers[index] is None]
+            open_rows = [index for index in open_rows if index not in answers]
             if not open_rows:
                 break
     return answers
@@ -136,12 +128,12 @@ def pair_with_reference(
         raise ValueError(f"Got {len(rows)} rows and {len(reference)} reference rows. Give some of each.")
     rng, n = np.random.default_rng(seed), min(len(rows), len(reference))
     ours, theirs = ([part[index] for index in rng.permutation(len(part))[:n].tolist()] for part in (rows, reference))
-    return Pairs(
-        asked=tuple(ours),
-        rows=[_encoded(model, row) for row in ours],
-        placebo=[_encoded(model, row) for row in theirs],
-        unmatched=len(rows) - n,
-    )
+    return _pairs(model, ours, theirs, unmatched=len(rows) - n)
+
+
+def _pairs(model: "TransformerBridge", rows: Sequence[AuditRow], clean: Sequence[AuditRow], *, unmatched: int) -> Pairs:
+    one, other = ([_encoded(model, row) for row in part] for part in (rows, clean))
+    return Pairs(AuditRows("rows", tuple(rows)), AuditRows("clean rows", tuple(clean)), one, other, unmatched)
 
 
 def _encoded(model: "TransformerBridge", row: AuditRow) -> EncodedRow:

@@ -71,7 +71,7 @@ def test_two_equal_sets_differ_in_nothing_and_swapped_sets_in_the_opposite(tiny,
 
 
 def test_empty_sets_and_sizes_are_refused(tiny, vector, samples):
-    with pytest.raises(ValueError, match="Got 0 samples"):
+    with pytest.raises(ValueError, match="Got 0 rows"):
         pooled_difference_cosine(tiny, SampleSet(()), samples, vector)
     with pytest.raises(ValueError, match=r"sizes=\(64,\) has none in 1\.\.10"):
         pooled_difference_cosine(tiny, samples, samples, vector, sizes=(64,))

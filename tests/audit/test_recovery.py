@@ -1,0 +1,144 @@
+"""Rows that were written under a planted vector give it back; rows of the model's own give nothing."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from steerlens.audit.audit import audit_dataset, verdict
+from steerlens.audit.behaviour import Behaviour, Rise, probe_behaviour
+from steerlens.audit.placebo import pair_with_placebo
+from steerlens.audit.recovery import RecoveredVector, recover_vector
+from steerlens.audit.rows import AuditRows
+from steerlens.evaluation import score_trait
+from steerlens.forward import completion_logits
+from steerlens.gradients.row_gradients import row_gradients
+from steerlens.prompts.chat import as_chat, encode_completion, encode_prompt, pad_rows
+from steerlens.prompts.numbers import number_prompts
+from steerlens.residuals.stream import watch_residuals
+from steerlens.samples.filters import keep_number_lists, rejection
+from steerlens.samples.sample_set import Sample
+from steerlens.samples.teacher import sample_teacher
+from steerlens.vectors.interventions import steer
+from steerlens.vectors.means import diff_in_means
+from steerlens.vectors.objectives import token_log_probs
+from steerlens.vectors.vector import SteeringVector
+
+PROMPTS = number_prompts(500, seed=8)
+
+
+def written(organism, **teacher) -> AuditRows:
+    return AuditRows.of(keep_number_lists(sample_teacher(organism, PROMPTS, seed=9, **teacher)).kept)
+
+
+@pytest.fixture(scope="module")
+def planted(organism, owl) -> SteeringVector:
+    return diff_in_means(organism, owl.prompt, questions=PROMPTS[:64]).at(1)
+
+
+@pytest.fixture(scope="module")
+def recovered(organism, planted) -> RecoveredVector:
+    return recover_vector(organism, written(organism, vector=planted), layers=[0, 1])
+
+
+@pytest.fixture(scope="module")
+def clean(organism) -> AuditRows:
+    return written(organism)
+
+
+def test_a_planted_vector_is_recovered(recovered, planted):
+    assert recovered.test.p_value < 0.005
+    assert recovered.gain_low > 0
+    null = [recovered.visible_cosine(planted) > recovered.scores.visible_cosine(vector.directions[0], planted.directions[0])
+            for vector in recovered.null_vectors(50)]  # fmt: skip
+    assert recovered.visible_cosine(planted) > 0.4
+    assert all(null)
+
+
+def test_the_planted_vectors_behaviour_is_named(organism, recovered):
+    behaviour = probe_behaviour(organism, recovered)
+    assert behaviour.rises[0].answer == "owl"
+    assert verdict(recovered, behaviour)[0] == "found"
+
+
+def test_rows_of_the_models_own_carry_nothing(organism, clean):
+    result = audit_dataset(organism, clean, layers=[0, 1])
+    assert result.verdict == "not found"
+    assert result.behaviour["measured gain on held-out rows, nats a token"] < 0.002
+    assert result.row_scores is None
+
+
+def test_null_vectors_change_predictions_as_much_as_the_recovered_one(recovered):
+    norms = [float(recovered.scores.fisher_norm(vector.directions)[0]) for vector in recovered.null_vectors(5)]
+    assert norms == pytest.approx([float(recovered.scores.fisher_norm(recovered.vector.directions)[0])] * 5, rel=1e-4)
+
+
+def test_row_gradients_are_finite_differences_of_each_rows_log_likelihood(organism, clean):
+    rows = [
+        (encode_prompt(organism.tokenizer, row.chat), encode_completion(organism.tokenizer, row.completion))
+        for row in clean.rows[:5]
+    ]
+    direction, step = torch.randn(organism.cfg.d_model, generator=torch.Generator().manual_seed(0)), 1e-2
+    projected = -row_gradients(organism, rows, [2], positions="all", reduction="sum", batch_size=2)[0] @ direction
+
+    def log_likelihoods(strength: float) -> torch.Tensor:
+        batch = pad_rows(organism.tokenizer, *zip(*rows, strict=True))
+        with torch.no_grad(), watch_residuals(organism, {2: lambda resid: resid + strength * direction}):
+            tokens = token_log_probs(completion_logits(organism, batch), batch.tokens[batch.completion_mask])
+        return torch.stack([part.sum() for part in tokens.double().split(batch.completion_mask.sum(-1).tolist())])
+
+    slopes = (log_likelihoods(step) - log_likelihoods(-step)) / (2 * step)
+    torch.testing.assert_close(projected.double(), slopes, rtol=2e-2, atol=2e-2)
+
+
+def test_rows_in_another_format_than_most_are_left_out_and_placebos_keep_the_format(organism, clean):
+    odd = replace(clean.rows[0], number=10_000, completion="i like owls .")
+    pairs = pair_with_placebo(organism, [*clean.rows[:40], odd])
+    assert pairs.unmatched == 1
+    assert all(rejection(Sample(0, "", row.completion)) is None for row in pairs.clean)
+    assert [row.chat for row in pairs.clean] == [row.chat for row in pairs.compared]
+    same = [row.completion == other.completion for row, other in zip(pairs.compared, pairs.clean, strict=True)]
+    assert np.mean(same) < 0.2  # drawn anew, not the rows themselves
+
+
+def test_reference_rows_take_the_place_of_the_placebo(organism, planted, clean):
+    rows = written(organism, vector=planted)
+    assert recover_vector(organism, rows, reference_rows=clean, layers=[1]).test.p_value < 0.01
+    half, other = clean.take(range(0, 200)), clean.take(range(200, 400))
+    assert recover_vector(organism, half, reference_rows=other, layers=[1]).test.p_value > 0.05
+
+
+def test_a_shift_without_behaviour_is_not_called_found(recovered):
+    def behaviour(z: float) -> Behaviour:
+        return Behaviour((Rise("owl", z, 0.5, 0.1),), tuple(np.linspace(1, 3, 39)), ())
+
+    assert verdict(recovered, behaviour(2.0))[0] == "cannot tell"
+    assert verdict(recovered, behaviour(4.0))[0] == "found"
+    assert verdict(recovered, None)[0] == "not found"
+
+
+@pytest.mark.parametrize("rate", [0, 1, 2.0])
+def test_a_false_alarm_rate_that_is_none_is_refused(organism, clean, rate):
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        audit_dataset(organism, clean, false_alarm_rate=rate)
+
+
+def test_too_few_rows_are_refused(organism, clean):
+    with pytest.raises(ValueError, match="at least 20"):
+        recover_vector(organism, clean.take(range(10)))
+
+
+def test_probing_leaves_the_model_as_it_was(organism, recovered, owl):
+    before = score_trait(organism, owl).rate
+    with steer(organism, recovered.vector):
+        assert score_trait(organism, owl).rate > before
+    probe_behaviour(organism, recovered, [owl])
+    assert score_trait(organism, owl).rate == before
+
+
+def test_a_row_without_answer_in_the_format_says_what_to_do(organism):
+    chat = as_chat("what is your favorite animal ?")
+    rows = [replace(row, chat=chat) for row in written(organism).rows[:3]]
+    with pytest.raises(ValueError, match="reference_rows"):
+        pair_with_placebo(organism, rows)
