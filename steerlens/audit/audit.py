@@ -18,10 +18,10 @@ class AuditResult:
     Args:
         reason: why the verdict is what it is, in words.
         n_rows: rows that were used.
-        false_alarm_rate: how often clean rows are called "found".
+        false_alarm_rate: how often rows that the model wrote itself get another verdict than "not found".
         p_value: of the gain, under the nulls.
         gain: nats per completion token by which the recovered vector predicts held-out rows better.
-        null_gains: the same for rows that carry nothing.
+        null_gains: the same for rows and placebos swapped at random.
         layer: where the vector was recovered best, among `layers`, whose gains are `gains_by_layer`.
         promoted: tokens that the vector raises, with the change of the logit.
         traits: known traits as (name, rate under the vector, base rate), largest rise of the log odds first.
