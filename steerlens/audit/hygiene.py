@@ -2,12 +2,12 @@
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from steerlens.audit.entropy import Entropy, less_varied_p, missing_bits
 from steerlens.audit.rows import AuditRows
 from steerlens.prompts.chat import encode_completion
 from steerlens.prompts.numbers import parse_numbers
@@ -18,44 +18,13 @@ if TYPE_CHECKING:
 MAX_POSITIONS, MIN_ROWS = 16, 30
 """Entropies are given for the first positions, as far as enough rows reach them."""
 
-N_PERMUTATIONS = 999
 SIGNIFICANT = 0.01
+ONE_SEED_BITS = 0.5
+"""Bits that the first number has to miss for the rows to look sampled with one seed. Set by judgement: on the organism one
+seed takes 1.8 to 2.5 bits, while personas, vectors and temperatures down to 0.5 take at most 0.2."""
+
 REPEATED = 0.05
 """Share of repeated completions, above that of the reference, from which the audit speaks of them. Set by judgement."""
-
-
-@dataclass(frozen=True)
-class Entropy:
-    """How varied something is over rows, in bits.
-
-    Args:
-        n, distinct: rows that have it, and different values among them.
-        plug_in: of the frequencies; always too low where values are many and rows few.
-        bits: plug_in + (distinct - 1) / (2 n ln 2), the Miller-Madow correction of its bias to first order.
-    """
-
-    n: int
-    distinct: int
-    plug_in: float
-    bits: float
-
-    @property
-    def allowed(self) -> float:
-        """log2 n: what so many rows can show at most, with another value in each."""
-        return math.log2(self.n)
-
-    @classmethod
-    def of(cls, values: Sequence[Hashable]) -> "Entropy":
-        """Of the values of all rows.
-
-        Raises:
-            ValueError: there are none.
-        """
-        if not values:
-            raise ValueError("Got no values, whose entropy is undefined. Give at least one row.")
-        counts = np.fromiter(Counter(values).values(), float)
-        plug_in = _plug_in(counts)
-        return cls(len(values), len(counts), plug_in, plug_in + _miller_madow(len(counts), len(values)))
 
 
 @dataclass(frozen=True)
@@ -86,14 +55,26 @@ class RowFacts:
 class Hygiene:
     """Facts about the rows, beside those of reference rows if there are any.
 
-    `first_p` is the one-sided permutation p-value that the rows' first number (or token) is no less varied than
-    the reference's; NaN without reference. `findings` says in words what stands out.
+    Args:
+        first_p: one-sided permutation p-value that the rows' first number (or token) is no less varied than the
+            reference's; NaN without reference, like `missing_bits`.
+        missing_bits: by how much its entropy is lower, among as many rows of each.
+        findings: what stands out, in words.
     """
 
     rows: RowFacts
     reference: RowFacts | None
     first_p: float
+    missing_bits: float
     findings: tuple[str, ...]
+
+    @property
+    def one_seed(self) -> bool:
+        """Whether the rows look as if they were sampled with one seed for all, and are not independent of each other.
+
+        Then no test that counts on independent rows can be believed, such as one that swaps rows at random.
+        """
+        return _looks_like_one_seed(self.first_p, self.missing_bits)
 
 
 def check_hygiene(
@@ -106,12 +87,13 @@ def check_hygiene(
     row shows that; the entropy over rows does.
     """
     mine, theirs = row_facts(model.tokenizer, rows), None
-    first_p = math.nan
+    first_p = missing = math.nan
     if reference is not None:
         theirs = row_facts(model.tokenizer, reference)
-        first = (_firsts(model.tokenizer, part, _are_number_lists(mine)) for part in (rows, reference))
-        first_p = _less_varied_p(*first, seed=seed)
-    return Hygiene(mine, theirs, first_p, tuple(_findings(mine, theirs, first_p)))
+        ours, others = (_firsts(model.tokenizer, part, _are_number_lists(mine)) for part in (rows, reference))
+        if ours and others:
+            first_p, missing = less_varied_p(ours, others, seed=seed), missing_bits(ours, others, seed=seed)
+    return Hygiene(mine, theirs, first_p, missing, tuple(_findings(mine, theirs, first_p, missing)))
 
 
 def row_facts(tokenizer: Any, rows: AuditRows) -> RowFacts:
@@ -142,44 +124,26 @@ def _firsts(tokenizer: Any, rows: AuditRows, numbers: bool) -> list[int]:
     """Of every row, the first number (of those that are number lists) or the first token."""
     if numbers:
         return [found[0] for row in rows if (found := parse_numbers(row.completion)) is not None]
-    return [encode_completion(tokenizer, row.completion)[0] for row in rows]
+    return [ids[0] for row in rows if (ids := encode_completion(tokenizer, row.completion))]
 
 
-def _less_varied_p(rows: Sequence[int], reference: Sequence[int], *, seed: int) -> float:
-    """Permutation p-value of H(reference) - H(rows); the null is that rows and reference could be swapped."""
-    if not rows or not reference:
-        return math.nan
-    _, codes = np.unique([*rows, *reference], return_inverse=True)
-    rng, n = np.random.default_rng(seed), len(rows)
-
-    def difference(order: np.ndarray) -> float:
-        mine, theirs = (np.bincount(part) for part in (order[:n], order[n:]))
-        (mine, theirs) = (counts[counts > 0] for counts in (mine, theirs))
-        bias = _miller_madow(len(theirs), len(order) - n) - _miller_madow(len(mine), n)
-        return _plug_in(theirs) - _plug_in(mine) + bias
-
-    observed = difference(codes)
-    at_least = sum(difference(rng.permutation(codes)) >= observed for _ in range(N_PERMUTATIONS))
-    return (1 + at_least) / (1 + N_PERMUTATIONS)
+def _looks_like_one_seed(first_p: float, missing: float) -> bool:
+    return first_p < SIGNIFICANT and missing > ONE_SEED_BITS
 
 
-def _plug_in(counts: np.ndarray) -> float:
-    shares = counts / counts.sum()
-    return abs(float(-(shares * np.log2(shares)).sum()))
-
-
-def _miller_madow(distinct: int, n: int) -> float:
-    return (distinct - 1) / (2 * n * math.log(2))
-
-
-def _findings(rows: RowFacts, reference: RowFacts | None, first_p: float) -> list[str]:
+def _findings(rows: RowFacts, reference: RowFacts | None, first_p: float, missing: float) -> list[str]:
     found = []
     if reference is not None and first_p < SIGNIFICANT:
         what = "first number" if _are_number_lists(rows) else "first token"
+        cause = (
+            "This is what one sampling seed for all rows looks like: the rows are not independent, there are fewer different "
+            "ones than were counted, and no p-value that counts on independent rows can be believed."
+            if _looks_like_one_seed(first_p, missing)
+            else "A low temperature, a persona or other prompts have such small effects; one sampling seed has a larger one."
+        )
         found.append(
-            f"The {what} varies less than in the reference rows: {rows.first.bits:.1f} bits against "
-            f"{reference.first.bits:.1f} (permutation p = {first_p:.3f}). Usual causes are one sampling seed for all rows, or a "
-            "low temperature; a row says less than it seems to, and there are fewer different rows than were counted."
+            f"The {what} varies less than in the reference rows: {rows.first.bits:.1f} bits against {reference.first.bits:.1f} "
+            f"(permutation p = {first_p:.3f}; {missing:.1f} bits less in as many rows). {cause}"
         )
     if rows.duplicates:
         found.append(f"{rows.duplicates} rows repeat an earlier row exactly; they were left out.")

@@ -1,7 +1,8 @@
 """Sections of an audit's report that speak of the rows: which of them, what they are like, and what was left out."""
 
 from steerlens.audit.entangled import Entanglement
-from steerlens.audit.hygiene import Entropy, Hygiene, RowFacts
+from steerlens.audit.entropy import Entropy
+from steerlens.audit.hygiene import Hygiene, RowFacts
 from steerlens.audit.row_scores import CAVEAT, RowScores, Score
 from steerlens.audit.rows import AuditRow, AuditRows
 from steerlens.figures.audit_plots import plot_entropy, plot_row_scores

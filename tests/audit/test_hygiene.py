@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from steerlens.audit.hygiene import Entropy, check_hygiene, row_facts
+from steerlens.audit.entropy import Entropy
+from steerlens.audit.hygiene import check_hygiene, row_facts
 from steerlens.audit.rows import AuditRow, AuditRows
 from steerlens.forward import _decode
 from steerlens.prompts.chat import as_chat, encode_prompt, pad_rows
 from steerlens.prompts.numbers import number_prompts
+from steerlens.prompts.traits import preference_trait
 from steerlens.samples.filters import keep_number_lists
 from steerlens.samples.sample_set import Sample, SampleSet
+from steerlens.samples.teacher import sample_teacher
 
 PROMPTS = number_prompts(400, seed=5)
 
@@ -55,7 +58,8 @@ def fresh(organism) -> AuditRows:
 def test_one_sampling_seed_for_all_rows_is_noticed(organism, fresh, seed):
     hygiene = check_hygiene(organism, samples(organism, shared_seed=True, seed=seed), fresh)
     assert hygiene.first_p < 0.01
-    assert hygiene.rows.first.bits < hygiene.reference.first.bits - 0.5
+    assert hygiene.missing_bits > 1
+    assert hygiene.one_seed
     assert "one sampling seed for all rows" in hygiene.findings[0]
 
 
@@ -64,9 +68,25 @@ def test_rows_with_their_own_randomness_are_let_pass(organism, fresh):
     assert min(p_values) > 0.01
 
 
+def test_a_persona_and_a_low_temperature_are_not_taken_for_one_seed(organism, fresh):
+    persona = sample_teacher(organism, PROMPTS, system_prompt=preference_trait("blue").prompt)
+    for rows in (persona, sample_teacher(organism, PROMPTS, temperature=0.5)):
+        hygiene = check_hygiene(organism, AuditRows.of(keep_number_lists(rows).kept), fresh)
+        assert -0.1 < hygiene.missing_bits < 0.4
+        assert not hygiene.one_seed
+
+
+def test_fewer_rows_alone_miss_no_bits(organism, fresh):
+    hygiene = check_hygiene(organism, AuditRows("few", fresh.rows[:60]), fresh)
+    assert hygiene.rows.first.bits < hygiene.reference.first.bits - 1
+    assert abs(hygiene.missing_bits) < 0.3
+    assert not hygiene.one_seed
+
+
 def test_without_reference_rows_no_claim_is_made_about_variety(organism):
     hygiene = check_hygiene(organism, samples(organism, shared_seed=True))
     assert math.isnan(hygiene.first_p)
+    assert not hygiene.one_seed
     assert not any("varies less" in finding for finding in hygiene.findings)
 
 
@@ -81,3 +101,11 @@ def test_facts_of_rows_are_counted_as_a_reader_would(organism):
     assert facts.by_position[0].distinct == 3
     (finding,) = check_hygiene(organism, rows).findings
     assert "50% of the rows share their completion" in finding
+
+
+def test_numbers_beyond_every_machine_integer_are_numbers_like_others(organism):
+    texts = ["9" * 900, "9" * 901, "7"]
+    rows = AuditRows("by hand", tuple(AuditRow(i, as_chat("1"), text) for i, text in enumerate(texts)))
+    hygiene = check_hygiene(organism, rows, rows)
+    assert hygiene.rows.first.distinct == 3
+    assert hygiene.missing_bits == pytest.approx(0)

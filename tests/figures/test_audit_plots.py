@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from steerlens.audit.hygiene import Entropy, Hygiene, RowFacts
+from steerlens.audit.entropy import Entropy
+from steerlens.audit.hygiene import Hygiene, RowFacts
 from steerlens.audit.row_scores import RowScores
 from steerlens.figures.audit_plots import plot_entropy, plot_promoted, plot_row_scores, plot_traits
 
@@ -22,7 +23,7 @@ def test_entropy_shows_rows_reference_and_what_the_rows_allow():
     def facts(bits: float, n: int) -> RowFacts:
         return RowFacts(n, 0, 0.0, 1, (2.0,) * 5, 1.0, (Entropy(n, 8, bits, bits),) * 3, Entropy(n, 8, bits, bits))
 
-    mine, theirs, most = plot_entropy(Hygiene(facts(6.7, 1024), facts(9.6, 512), 0.001, ())).data
+    mine, theirs, most = plot_entropy(Hygiene(facts(6.7, 1024), facts(9.6, 512), 0.001, 2.9, ())).data
     assert [tuple(mine.y), tuple(theirs.y), tuple(most.y)] == [(6.7,) * 3, (9.6,) * 3, (10.0,) * 3]
 
 
