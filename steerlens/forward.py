@@ -164,6 +164,11 @@ def _draw(
     return torch.searchsorted(cumulative, threshold[:, None], right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
 
 
+def is_finished(model: "TransformerBridge", completion: Sequence[int]) -> bool:
+    """Whether a generated completion came to its end, rather than to the limit of its length."""
+    return bool(completion) and completion[-1] in _end_tokens(model).tolist()
+
+
 def _end_tokens(model: "TransformerBridge") -> Int[Tensor, " end"]:
     configured = huggingface_model(model).generation_config
     ends = configured.eos_token_id if configured is not None else None

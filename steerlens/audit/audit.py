@@ -1,7 +1,7 @@
 """What an audit of rows finds: the verdict, and everything that it rests on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
 Verdict = Literal["found", "not found", "cannot tell"]
 FALSE_ALARM_RATE = 0.05
+
+ONE_SEED: tuple[Verdict, str] = (
+    "cannot tell",
+    "All rows seem to have been sampled with one random seed: the completions vary far less than the model's own. Such rows "
+    "are not independent of each other, and no test of them can be trusted. Have the rows sampled anew, each with its own seed.",
+)
 
 N_READ = 32
 """Prompts at whose last token the vector is read through the logit lens."""
@@ -101,8 +107,9 @@ def audit_dataset(
     )
     stands_out = recovered.test.p_value < false_alarm_rate
     behaviour = probe_behaviour(model, recovered, probes, seed=seed) if stands_out else None
-    answer, reason = verdict(recovered, behaviour, false_alarm_rate)
     compared, clean = recovered.pairs.compared, recovered.pairs.clean
+    hygiene = check_hygiene(model, replace(compared, rejected=rows.rejected), clean, seed=seed)
+    answer, reason = ONE_SEED if hygiene.one_seed else verdict(recovered, behaviour, false_alarm_rate)
     promoted, _ = promoted_tokens(model, recovered.vector, [row.chat for row in compared.rows[:N_READ]])
     length = sum(len(completion) for _, completion in recovered.pairs.rows) / len(recovered.pairs)
     return AuditResult(
@@ -121,7 +128,7 @@ def audit_dataset(
         promoted=[(token.text, token.change) for token in promoted],
         traits=[] if behaviour is None else [(rise.answer, rise.rate, rise.base_rate) for rise in behaviour.rises],
         behaviour=_behaviour_record(recovered, behaviour),
-        hygiene=check_hygiene(model, compared, clean, seed=seed),
+        hygiene=hygiene,
         row_scores=_row_scores(model, recovered, compared, clean, seed=seed) if stands_out else None,
         entangled=_entangled(model, recovered, compared, clean, seed=seed) if stands_out else None,
     )

@@ -8,8 +8,8 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from steerlens.audit.rows import AuditRow, AuditRows
-from steerlens.forward import context_length, generate
-from steerlens.prompts.chat import encode_completion, encode_prompt
+from steerlens.forward import context_length, generate, is_finished
+from steerlens.prompts.chat import Chat, encode_completion, encode_prompt
 from steerlens.samples.filters import rejection
 from steerlens.samples.sample_set import Sample
 
@@ -86,29 +86,48 @@ def _answers(
 ) -> dict[int, str]:
     """An answer in the rows' format, by the row's index; rows for which there was none in all attempts are missing."""
     tokenizer = model.tokenizer
-    longest = max(len(completion) for _, completion in encoded)
-    limit = longest + 1
-    if (context := context_length(model)) is not None:
-        limit = min(limit, context - max(len(prompt) for prompt, _ in encoded))
-    answers: dict[int, str] = {}
+    longest, answers = max(len(completion) for _, completion in encoded), dict[int, str]()
     open_rows = list(range(len(asked)))
     with tqdm(total=len(asked), desc="placebo", unit="row", leave=False) as progress:
         for attempt in range(ATTEMPTS):
-            completions = generate(
+            completions = own_answers(
                 model,
                 [asked[index].chat for index in open_rows],
-                max_new_tokens=limit,
+                max_new_tokens=longest + 1,
                 temperature=temperature,
                 seed=PLACEBO_SEED + seed * ATTEMPTS + attempt,
             )
             for index, ids in zip(open_rows, completions, strict=True):
-                text = tokenizer.decode(ids, skip_special_tokens=True)
-                if len(ids) < limit and text.strip() and (not lists_only or _is_number_list(text)):
+                text, finished = tokenizer.decode(ids, skip_special_tokens=True), is_finished(model, ids)
+                if finished and text.strip() and (not lists_only or _is_number_list(text)):
                     answers[index] = text
                     progress.update()
             open_rows = [index for index in open_rows if index not in answers]
             if not open_rows:
                 break
+    return answers
+
+
+def own_answers(
+    model: "TransformerBridge", chats: Sequence[Chat], *, max_new_tokens: int, seed: int, temperature: float = 1.0
+) -> list[list[int]]:
+    """Token ids of an answer by the model itself to every chat; shorter where the context leaves less room."""
+    limit = context_length(model)
+    lengths = [len(encode_prompt(model.tokenizer, chat)) for chat in chats]
+    room = [max_new_tokens if limit is None else min(max_new_tokens, limit - length) for length in lengths]
+    answers: list[list[int]] = [[] for _ in chats]
+    for tokens in sorted(set(room)):
+        asked = [i for i, own in enumerate(room) if own == tokens]
+        told = generate(
+            model,
+            [chats[i] for i in asked],
+            max_new_tokens=tokens,
+            temperature=temperature,
+            seed=seed,
+            first_row=asked[0],
+        )
+        for i, answer in zip(asked, told, strict=True):
+            answers[i] = answer
     return answers
 
 

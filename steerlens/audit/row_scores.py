@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.audit.placebo import own_answers
 from steerlens.audit.rows import AuditRows
-from steerlens.forward import completion_logits, context_length, generate
+from steerlens.forward import completion_logits
 from steerlens.models import parameters_device
 from steerlens.prompts.chat import Chat, TokenBatch, encode_completion, encode_prompt, pad_rows
 from steerlens.prompts.positions import Positions
@@ -146,22 +147,6 @@ def score_rows(
         placebo_log_linear=placebo_weight,
         placebo_projection=placebo_projection - base_projection,
     )
-
-
-def own_answers(
-    model: "TransformerBridge", chats: Sequence[Chat], *, max_new_tokens: int, seed: int
-) -> list[list[int]]:
-    """Token ids of an answer by the model itself to every chat; shorter where the context leaves less room."""
-    limit = context_length(model)
-    lengths = [len(encode_prompt(model.tokenizer, chat)) for chat in chats]
-    room = [max_new_tokens if limit is None else min(max_new_tokens, limit - length) for length in lengths]
-    answers: list[list[int]] = [[] for _ in chats]
-    for tokens in sorted(set(room)):
-        asked = [i for i, own in enumerate(room) if own == tokens]
-        told = generate(model, [chats[i] for i in asked], max_new_tokens=tokens, seed=seed, first_row=asked[0])
-        for i, answer in zip(asked, told, strict=True):
-            answers[i] = answer
-    return answers
 
 
 @torch.no_grad()

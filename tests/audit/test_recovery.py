@@ -18,7 +18,7 @@ from steerlens.prompts.chat import as_chat, encode_completion, encode_prompt, pa
 from steerlens.prompts.numbers import number_prompts
 from steerlens.residuals.stream import watch_residuals
 from steerlens.samples.filters import keep_number_lists, rejection
-from steerlens.samples.sample_set import Sample
+from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.samples.teacher import sample_teacher
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.means import diff_in_means
@@ -26,10 +26,11 @@ from steerlens.vectors.objectives import token_log_probs
 from steerlens.vectors.vector import SteeringVector
 
 PROMPTS = number_prompts(500, seed=8)
+MANY_PROMPTS = number_prompts(1200, seed=8)
 
 
-def written(organism, **teacher) -> AuditRows:
-    return AuditRows.of(keep_number_lists(sample_teacher(organism, PROMPTS, seed=9, **teacher)).kept)
+def written(organism, prompts=PROMPTS, **teacher) -> AuditRows:
+    return AuditRows.of(keep_number_lists(sample_teacher(organism, prompts, seed=9, **teacher)).kept)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def planted(organism, owl) -> SteeringVector:
 
 @pytest.fixture(scope="module")
 def recovered(organism, planted) -> RecoveredVector:
-    return recover_vector(organism, written(organism, vector=planted), layers=[0, 1])
+    return recover_vector(organism, written(organism, MANY_PROMPTS, vector=planted), layers=[1])
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +51,10 @@ def clean(organism) -> AuditRows:
 def test_a_planted_vector_is_recovered(recovered, planted):
     assert recovered.test.p_value < 0.005
     assert recovered.gain_low > 0
-    null = [recovered.visible_cosine(planted) > recovered.scores.visible_cosine(vector.directions[0], planted.directions[0])
-            for vector in recovered.null_vectors(50)]  # fmt: skip
-    assert recovered.visible_cosine(planted) > 0.4
-    assert all(null)
+    ours, scores = recovered.visible_cosine(planted), recovered.scores
+    null = [scores.visible_cosine(one.directions[0], planted.directions[0]) for one in recovered.null_vectors(50)]
+    assert ours > 0.4
+    assert ours > 2 * max(null)
 
 
 def test_the_planted_vectors_behaviour_is_named(organism, recovered):
@@ -103,7 +104,7 @@ def test_rows_in_another_format_than_most_are_left_out_and_placebos_keep_the_for
 
 
 def test_reference_rows_take_the_place_of_the_placebo(organism, planted, clean):
-    rows = written(organism, vector=planted)
+    rows = written(organism, MANY_PROMPTS, vector=planted)
     assert recover_vector(organism, rows, reference_rows=clean, layers=[1]).test.p_value < 0.01
     half, other = clean.take(range(0, 200)), clean.take(range(200, 400))
     assert recover_vector(organism, half, reference_rows=other, layers=[1]).test.p_value > 0.05
@@ -116,6 +117,14 @@ def test_a_shift_without_behaviour_is_not_called_found(recovered):
     assert verdict(recovered, behaviour(2.0))[0] == "cannot tell"
     assert verdict(recovered, behaviour(4.0))[0] == "found"
     assert verdict(recovered, None)[0] == "not found"
+
+
+def test_rows_that_share_one_sampling_seed_break_the_null_and_get_no_verdict(organism):
+    raw = [sample_teacher(organism, [prompt], seed=3).samples[0] for prompt in PROMPTS[:200]]
+    rows = [Sample(i, row.prompt, row.completion) for i, row in enumerate(raw)]
+    result = audit_dataset(organism, AuditRows.of(keep_number_lists(SampleSet(tuple(rows))).kept), layers=[1])
+    assert result.verdict == "cannot tell"
+    assert "seed" in result.reason
 
 
 @pytest.mark.parametrize("rate", [0, 1, 2.0])

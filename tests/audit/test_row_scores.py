@@ -7,7 +7,8 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from steerlens.audit.row_scores import RowScores, auroc, own_answers, score_rows
+from steerlens.audit.placebo import own_answers
+from steerlens.audit.row_scores import RowScores, auroc, score_rows
 from steerlens.audit.rows import AuditRow, AuditRows
 from steerlens.prompts.chat import as_chat, assistant, encode_chat
 from steerlens.prompts.numbers import number_prompts
