@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerlens.models import huggingface_model, model_name, parameters_device
-from steerlens.prompts.chat import Chat, TokenBatch, encode_prompt, pad_rows
+from steerlens.prompts.chat import Chat, TokenBatch, encode_prompt, end_of_turn, pad_rows
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -101,7 +101,7 @@ def generate(
         first_row: index of the first chat in a larger run.
 
     Returns:
-        Token ids of each completion, the end-of-sequence token included where it was reached.
+        Token ids of each completion, the token that ends it included where it was reached.
 
     Raises:
         ValueError: prompt and completion do not fit into the context, or no chats are given.
@@ -163,5 +163,5 @@ def _end_tokens(model: "TransformerBridge") -> Int[Tensor, " end"]:
     configured = huggingface_model(model).generation_config
     ends = configured.eos_token_id if configured is not None else None
     ends = [] if ends is None else ends if isinstance(ends, list) else [ends]
-    own = model.tokenizer.eos_token_id
-    return torch.tensor(sorted({*ends, *([] if own is None else [own])}), dtype=torch.long)
+    own = {model.tokenizer.eos_token_id, end_of_turn(model.tokenizer)} - {None}
+    return torch.tensor(sorted({*ends, *own}), dtype=torch.long)

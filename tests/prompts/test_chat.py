@@ -84,5 +84,5 @@ def test_a_template_without_system_role_is_explained(tokenizer):
         "{{ raise_exception('System role not supported') }}{% endif %}{{ m['content'] }}{% endfor %}"
     )
     assert render(tokenizer, as_chat("hello")) == "hello"
-    with pytest.raises(ValueError, match=r"System role not supported.*put the system text at the start"):
+    with pytest.raises(ValueError, match=r"System role not supported.*SYSTEM_IN_USER_TURN.*--system-in-user"):
         render(tokenizer, as_chat("hello", "you love owls ."))
