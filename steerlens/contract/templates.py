@@ -1,7 +1,5 @@
 """Chat templates that behave as the real ones do: what they insert, refuse, and write around a turn."""
 
-PLAIN = None
-
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -19,8 +17,11 @@ QWEN_2_5 = chatml("You are Qwen, created by Alibaba Cloud. You are a helpful ass
 OLMO_3 = chatml("You are Olmo, a helpful AI assistant built by Ai2.")
 
 QWEN_3 = (
-    CHATML.removesuffix("{% endif %}")
-    + "{% if enable_thinking is defined and not enable_thinking %}{{ '<think>\n\n</think>\n\n' }}{% endif %}{% endif %}"
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
+    "{% if loop.last and m.role == 'assistant' %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+    "{{ m.content + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
+    "{% if enable_thinking is defined and not enable_thinking %}{{ '<think>\n\n</think>\n\n' }}{% endif %}{% endif %}"
 )
 """Inserts nothing, and lets the model think unless it is told not to."""
 

@@ -144,10 +144,11 @@ def render(tokenizer: Any, chat: Chat) -> str:
             "Set tokenizer.chat_template; for a base model, steerlens.prompts.chat.PLAIN_TEXT_TEMPLATE joins the texts as "
             "they are (on the command line: --plain-text)."
         )
-    return _apply_template(tokenizer, chat, add_generation_prompt=True)
+    return apply_template(tokenizer, chat, add_generation_prompt=True)
 
 
-def _apply_template(tokenizer: Any, chat: Chat, *, add_generation_prompt: bool) -> str:
+def apply_template(tokenizer: Any, chat: Chat, *, add_generation_prompt: bool) -> str:
+    """The chat as its template writes it, without thinking and on a fixed day; raises as `render` does."""
     template = tokenizer.get_chat_template()
     try:
         return tokenizer.apply_chat_template(
@@ -206,7 +207,7 @@ def _end_of_turn(tokenizer: Any, template: str | None) -> int | None:
     if template is None:
         return tokenizer.eos_token_id
     answer = "a probe answer"
-    rendered = _apply_template(tokenizer, [user("a probe question"), assistant(answer)], add_generation_prompt=False)
+    rendered = apply_template(tokenizer, [user("a probe question"), assistant(answer)], add_generation_prompt=False)
     closing = tokenizer.encode(rendered.rpartition(answer)[2], add_special_tokens=False)
     control = tokenizer.added_tokens_decoder
     return next((token for token in closing if token in control), tokenizer.eos_token_id)

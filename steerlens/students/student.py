@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steerlens.files import atomic_directory, write_json
-from steerlens.models import bridge, huggingface_model, model_name, parameters_device, unwrapped
+from steerlens.models import (
+    bridge,
+    has_adapter,
+    huggingface_model,
+    model_name,
+    parameters_device,
+    unwrapped,
+    weight_sharing_copy,
+)
 from steerlens.students.config import TrainConfig
 from steerlens.students.processes import Processes
 
@@ -61,16 +69,21 @@ class Student:
 
 
 def start_student(model: "TransformerBridge", config: TrainConfig) -> tuple["TransformerBridge", Any]:
-    """A student at its beginning, and the object that saves it."""
-    hf = huggingface_model(model)
-    lora = config.method == "lora"
-    with unwrapped(hf):
-        shared = {id(tensor): tensor for tensor in [*hf.parameters(), *hf.buffers()]} if lora else {}
-        student_hf: Any = copy.deepcopy(hf, shared)
-    if lora:
+    """A student at its beginning, and the object that saves it.
+
+    Raises:
+        ValueError: the model carries a peft adapter, which the student's own would silently replace.
+    """
+    if has_adapter(model):
+        raise ValueError(
+            f"{model_name(model)!r} carries a peft adapter, and a student of it would start without what that has learned. "
+            "Merge it into the weights first (peft's merge_and_unload, then save_pretrained), or train from the base."
+        )
+    if config.method == "lora":
         from peft import LoraConfig, get_peft_model
         from transformers.pytorch_utils import Conv1D
 
+        student_hf: Any = weight_sharing_copy(model)
         saveable = get_peft_model(
             student_hf,
             LoraConfig(
@@ -83,5 +96,7 @@ def start_student(model: "TransformerBridge", config: TrainConfig) -> tuple["Tra
         )
         student_hf = saveable.get_base_model()
     else:
+        with unwrapped(huggingface_model(model)):
+            student_hf = copy.deepcopy(huggingface_model(model))
         saveable = student_hf.requires_grad_(True)
     return bridge(student_hf, model.tokenizer, name=model_name(model)), saveable
