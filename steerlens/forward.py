@@ -66,8 +66,13 @@ def completion_logits_after(
     """
     check_length(model, len(prefix) + batch.tokens.shape[1])
     hf, n_rows = huggingface_model(model), len(batch)
-    cache = hf(input_ids=batch.tokens.new_tensor([prefix]), use_cache=True, logits_to_keep=1).past_key_values
-    cache.batch_repeat_interleave(n_rows)
+    prefixes = batch.tokens.new_tensor([prefix])
+    cache = _cache_of(model, hf(input_ids=prefixes, use_cache=True, logits_to_keep=1))
+    if all(hasattr(layer, "batch_repeat_interleave") for layer in cache.layers):
+        cache.batch_repeat_interleave(n_rows)
+    else:  # the state of linear attention (Qwen 3.5) cannot be repeated
+        prefixes = prefixes.expand(n_rows, -1)
+        cache = _cache_of(model, hf(input_ids=prefixes, use_cache=True, logits_to_keep=1))
     n_kept = batch.n_predicting
     logits = hf(
         input_ids=batch.tokens,
@@ -104,7 +109,7 @@ def generate(
         Token ids of each completion, the token that ends it included where it was reached.
 
     Raises:
-        ValueError: prompt and completion do not fit into the context, or no chats are given.
+        ValueError: prompt and completion do not fit into the context, no chats are given, or the model has no cache.
     """
     if not chats:
         raise ValueError("generate got no chats. Give at least one.")
@@ -136,7 +141,7 @@ def _decode(
     cache, steps = None, []
     for step in range(max_new_tokens):
         out = hf(input_ids=tokens, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True)
-        cache = out.past_key_values
+        cache = _cache_of(model, out)
         tokens = _draw(out.logits[:, -1], uniform[:, step], temperature)
         steps.append(torch.where(finished, -1, tokens))
         finished |= torch.isin(tokens, ends)
@@ -146,6 +151,15 @@ def _decode(
         positions = positions[:, -1:] + 1
         mask = torch.nn.functional.pad(mask, (0, 1), value=1)
     return [[token for token in row if token >= 0] for row in torch.stack(steps, dim=1).tolist()]
+
+
+def _cache_of(model: "TransformerBridge", output: Any) -> Any:
+    if getattr(output, "past_key_values", None) is None:
+        raise ValueError(
+            f"{model_name(model)!r} ({type(huggingface_model(model)).__name__}) returns no past_key_values, and steerlens "
+            "works with a cache. Recurrent models without one are not supported; use a transformer."
+        )
+    return output.past_key_values
 
 
 def _draw(

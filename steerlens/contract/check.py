@@ -15,7 +15,7 @@ from steerlens.prompts.numbers import number_prompts
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-ROUNDING = {torch.float64: 1e-8, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 8e-2}
+ROUNDING = {torch.float64: 1e-8, torch.float32: 5e-4, torch.float16: 1e-2, torch.bfloat16: 8e-2}
 """Relative difference that rounding may make between two orders of the same sums."""
 
 ANSWERS = ("12 , 7 , 99", "5", "40 , 41 , 42 , 43 , 44", "8 , 16")

@@ -18,7 +18,7 @@ from steerlens.vectors.resumed import ResumedRows
 from steerlens.vectors.source import VectorSource
 from steerlens.vectors.vector import SteeringVector
 
-FIT = FitConfig(n_train=64, n_validation=16, n_heldout=1, max_new_tokens=6, steps=100, batch_size=32, patience=100)
+FIT = FitConfig(n_train=64, n_validation=16, n_heldout=1, max_new_tokens=6, steps=100, batch_size=32, patience=60)
 
 
 def random_vector(subject: Subject, layer: int) -> SteeringVector:
