@@ -21,6 +21,7 @@ ORDER = {
     "gradients": 7,
     "figures": 8,
     "experiments": 9,
+    "contract": 9,
     "cli": 10,
 }
 APART = ("organism", "__init__")

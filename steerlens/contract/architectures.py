@@ -27,7 +27,7 @@ class Architecture:
     """One family: its transformers configuration, what is special in it, its special tokens and chat template.
 
     `turns` are the special tokens that the template writes around turns. `adds_bos` says whether the tokenizer puts a
-    BOS before any text by itself.
+    BOS before any text by itself. With `vision`, the configuration of an image encoder, the family is multimodal.
     """
 
     config: str
@@ -38,31 +38,61 @@ class Architecture:
     turns: tuple[str, ...] = ()
     adds_bos: bool = False
     sizes: dict[str, Any] = field(default_factory=dict)
+    vision: dict[str, Any] | None = None
 
 
+EOT = "<|endoftext|>"
 IM = ("<|im_start|>", "<|im_end|>")
-HEADERS = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
-GEMMA_TURNS = ("<start_of_turn>", "<end_of_turn>")
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
-TWO_WINDOWED = ["sliding_attention", "sliding_attention", "full_attention"]
+HEADERS = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 LLAMA: dict[str, Any] = {"bos": "<|begin_of_text|>", "eos": "<|eot_id|>", "turns": HEADERS, "adds_bos": True}
+GEMMA_TURNS = ("<start_of_turn>", "<end_of_turn>")
 GEMMA: dict[str, Any] = {"bos": "<bos>", "eos": "<eos>", "unk": "<unk>", "turns": GEMMA_TURNS, "adds_bos": True}
+MISTRAL: dict[str, Any] = {
+    "bos": "<s>",
+    "eos": "</s>",
+    "unk": "<unk>",
+    "turns": ("[INST]", "[/INST]"),
+    "adds_bos": True,
+}
+TIED = {"tie_word_embeddings": True}
+HEAD = {"head_dim": 16}
+WINDOW = {"sliding_window": 8}
+MIXED = {**WINDOW, "layer_types": ["sliding_attention", "sliding_attention", "full_attention"]}
+LINEAR = {
+    **HEAD,
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+    "linear_num_value_heads": 4,
+    "linear_num_key_heads": 2,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+}
+VISION = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 28,
+}
 
 # One line a family; every check of the contract then runs on it.
 ARCHITECTURES: dict[str, Architecture] = {
     "Llama 3": Architecture("LlamaConfig", templates.LLAMA_3, **LLAMA),
-    "Llama 3.2": Architecture("LlamaConfig", templates.LLAMA_3_2, **LLAMA, sizes={"tie_word_embeddings": True}),
+    "Llama 3.2": Architecture("LlamaConfig", templates.LLAMA_3_2, **LLAMA, sizes=TIED),
     "Qwen 2": Architecture("Qwen2Config", templates.QWEN_2, eos="<|im_end|>", turns=IM),
-    "Qwen 2.5": Architecture("Qwen2Config", templates.QWEN_2_5, eos="<|im_end|>", turns=IM, sizes={"tie_word_embeddings": True}),
-    "Qwen 3": Architecture("Qwen3Config", templates.QWEN_3, eos="<|im_end|>", turns=IM, sizes={"head_dim": 16}),
-    "Gemma 2": Architecture("Gemma2Config", templates.GEMMA_2, **GEMMA, sizes={"sliding_window": 8, "head_dim": 16}),
-    "Gemma 3": Architecture("Gemma3TextConfig", templates.GEMMA_3, **GEMMA, sizes={"sliding_window": 8, "head_dim": 16, "layer_types": TWO_WINDOWED}),
-    "OLMo 2": Architecture("Olmo2Config", templates.OLMO_2, bos="<|endoftext|>", unk="<|endoftext|>", turns=ROLES),
-    "OLMo 3": Architecture("Olmo3Config", templates.OLMO_3, bos="<|endoftext|>", eos="<|im_end|>", unk="<|endoftext|>", turns=IM, sizes={"sliding_window": 8, "layer_types": TWO_WINDOWED}),
-    "GPT-2": Architecture("GPT2Config", bos="<|endoftext|>", unk="<|endoftext|>"),
-    "Pythia": Architecture("GPTNeoXConfig", bos="<|endoftext|>", unk="<|endoftext|>"),
-    "Mistral": Architecture("MistralConfig", templates.MISTRAL, bos="<s>", eos="</s>", unk="<unk>", turns=("[INST]", "[/INST]"), adds_bos=True, sizes={"sliding_window": 8}),
+    "Qwen 2.5": Architecture("Qwen2Config", templates.QWEN_2_5, eos="<|im_end|>", turns=IM, sizes=TIED),
+    "Qwen 3": Architecture("Qwen3Config", templates.QWEN_3, eos="<|im_end|>", turns=IM, sizes=HEAD),
+    "Qwen 3.5": Architecture("Qwen3_5TextConfig", templates.QWEN_3, eos="<|im_end|>", turns=IM, sizes=LINEAR),
+    "Gemma 2": Architecture("Gemma2Config", templates.GEMMA_2, **GEMMA, sizes={**WINDOW, **HEAD}),
+    "Gemma 3": Architecture("Gemma3TextConfig", templates.GEMMA_3, **GEMMA, sizes={**MIXED, **HEAD}),
+    "Gemma 3 (4B and up)": Architecture("Gemma3Config", templates.GEMMA_3, **GEMMA, sizes={**MIXED, **HEAD}, vision=VISION),
+    "OLMo 2": Architecture("Olmo2Config", templates.OLMO_2, bos=EOT, unk=EOT, turns=ROLES),
+    "OLMo 3": Architecture("Olmo3Config", templates.OLMO_3, bos=EOT, eos="<|im_end|>", unk=EOT, turns=IM, sizes=MIXED),
+    "GPT-2": Architecture("GPT2Config", bos=EOT, unk=EOT),
+    "Pythia": Architecture("GPTNeoXConfig", bos=EOT, unk=EOT),
+    "Mistral": Architecture("MistralConfig", templates.MISTRAL, **MISTRAL, sizes=WINDOW),
     "Phi 3": Architecture("Phi3Config", templates.PHI_3, bos="<s>", unk="<unk>", turns=("<|end|>", *ROLES), sizes={"pad_token_id": 0}),
+    "Falcon": Architecture("FalconConfig"),
 }  # fmt: skip
 
 
@@ -78,19 +108,22 @@ def save_checkpoint(name: str, directory: str | Path) -> Path:
         raise ValueError(f"There is no architecture {name!r} in the table. There are: {', '.join(ARCHITECTURES)}.")
     architecture = ARCHITECTURES[name]
     tokenizer = build_tokenizer(architecture)
-    config = getattr(transformers, architecture.config)(
-        vocab_size=len(tokenizer) + PADDED_VOCABULARY,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        max_position_embeddings=1024,
-        initializer_range=0.2,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+    sizes = {
+        "vocab_size": len(tokenizer) + PADDED_VOCABULARY,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 1024,
+        "initializer_range": 0.2,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
         **({} if architecture.config.startswith("GPT") else {"num_key_value_heads": 2}),
         **architecture.sizes,
-    )
+    }
+    if architecture.vision is not None:
+        sizes = {"text_config": sizes, "vision_config": architecture.vision, "mm_tokens_per_image": 4}
+    config = getattr(transformers, architecture.config)(**sizes)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         transformers.AutoModelForCausalLM.from_config(config).save_pretrained(directory)

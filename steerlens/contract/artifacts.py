@@ -54,7 +54,8 @@ def vector_file(subject: Subject) -> Measurement:
 def other_model(subject: Subject) -> Measurement:
     """A copy of the model in which only its smallest parameter differs refuses the vector."""
     vector, other = random_vector(subject, 0), weight_sharing_copy(subject.model)
-    name, value = min(other.named_parameters(), key=lambda item: item[1].numel())
+    own = [item for item in other.named_parameters() if "lora_" not in item[0]]
+    name, value = min(own, key=lambda item: item[1].numel())
     parent, _, attribute = name.rpartition(".")
     setattr(other.get_submodule(parent), attribute, nn.Parameter(value.detach() + 1))
     del other.__dict__["weights_fingerprint"]

@@ -7,10 +7,12 @@ CHECKS = (
     Check("logits", "logits are those of a second copy that transformers loads", parity.logits),
     Check("residuals", "every block's captured output is Hugging Face's own", parity.residuals),
     Check("gradients", "traced gradients are raw autograd's, row by row", parity.gradients),
-    Check("generation", "steered, cached, padded batches write the tokens of single uncached rows", steering.generation),
+    Check(
+        "generation", "steered, cached, padded batches write the tokens of single uncached rows", steering.generation
+    ),
     Check("shared prefix", "a prefix run once for all rows leaves logits as they are", parity.shared_prefix),
     Check("skipped blocks", "a forward that resumes at a block leaves logits as they are", steering.skipped_blocks),
-    Check("planted vector", "the fit finds a planted vector (cosine)", steering.planted_vector),
+    Check("planted vector", "a fit from nothing finds a planted vector", steering.planted_vector),
     Check("student", "a saved LoRA student has its logits in plain transformers and peft", artifacts.student),
     Check("vector file", "a saved vector comes back as it was", artifacts.vector_file),
     Check("other weights", "a vector is refused on a model with other weights (1 is refused)", artifacts.other_model),

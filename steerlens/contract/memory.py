@@ -16,8 +16,8 @@ def memory(subject: Subject) -> str:
     hf, device = huggingface_model(subject.model), parameters_device(subject.model)
     d_vocab, fit = hf.config.get_text_config().vocab_size, FitConfig()
     kept = 4 * d_vocab if d_vocab <= WHOLE_VOCABULARY else 12 * fit.top_k
-    lora = sum(sum(linear.weight.shape) for linear in _linear_maps(subject)) * TrainConfig().rank
-    student = lora * (2 * hf.dtype.itemsize + 8)
+    lora = TrainConfig().rank * sum(sum(weight.shape) for weight in _linear_maps(subject))
+    student = 16 * lora  # weight, gradient and Adam's two moments; peft keeps them in float32
     return (
         f"{weight_bytes(subject) / 1e9:.3g} GB of weights in {str(hf.dtype).removeprefix('torch.')} on {device}, "
         f"{free_bytes(device) / 1e9:.1f} GB free; a LoRA student adds {student / 1e9:.2g} GB and activations, "
@@ -25,6 +25,7 @@ def memory(subject: Subject) -> str:
     )
 
 
-def _linear_maps(subject: Subject) -> list[torch.nn.Module]:
+def _linear_maps(subject: Subject) -> list[torch.Tensor]:
     blocks = [subject.block(layer) for layer in range(subject.model.cfg.n_layers)]
-    return [module for block in blocks for module in block.modules() if isinstance(module, torch.nn.Linear | Conv1D)]
+    modules = [item for block in blocks for item in block.named_modules() if "lora_" not in item[0]]
+    return [module.weight for _, module in modules if isinstance(module, torch.nn.Linear | Conv1D)]

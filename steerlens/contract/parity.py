@@ -2,13 +2,14 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import psutil
 import torch
 from torch import Tensor
 
 from steerlens.contract.check import ANSWERS, CannotRun, Measurement, Subject, largest_difference
-from steerlens.forward import completion_logits, completion_logits_after, forward
+from steerlens.forward import completion_logits_after, forward
 from steerlens.gradients.recorder import trace_gradients
 from steerlens.models import commit_hash, huggingface_model, parameters_device
 from steerlens.prompts.chat import encode_chat, pad_rows
@@ -29,14 +30,15 @@ def logits(subject: Subject) -> Measurement:
     return Measurement(largest_difference(ours, theirs), subject.rounding)
 
 
-def _loaded_again(subject: Subject):
+def _loaded_again(subject: Subject) -> Any:
     from transformers import AutoModelForCausalLM
 
     hf, device = huggingface_model(subject.model), parameters_device(subject.model)
     needed, free = weight_bytes(subject), free_bytes(device)
     if needed > 0.9 * free:
         raise CannotRun(f"a second copy of the weights takes {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free")
-    other = AutoModelForCausalLM.from_pretrained(hf.name_or_path, revision=commit_hash(subject.model), dtype=hf.dtype)
+    revision = commit_hash(subject.model)
+    other: Any = AutoModelForCausalLM.from_pretrained(str(hf.name_or_path), revision=revision, dtype=hf.dtype)
     if subject.adapter is not None:
         from peft import PeftModel
 
@@ -80,7 +82,9 @@ def shared_prefix(subject: Subject) -> Measurement:
         subject.plain(input_ids=tokens[mask][None].to(batch.tokens.device)).logits[0, -len(answer) - 1 : -1]
         for tokens, mask, answer in zip(whole.tokens, whole.attention_mask, answers, strict=True)
     ]
-    return Measurement(largest_difference(ours, torch.cat(theirs)), subject.rounding, f"{len(prefix) - 1} shared tokens")
+    return Measurement(
+        largest_difference(ours, torch.cat(theirs)), subject.rounding, f"{len(prefix) - 1} shared tokens"
+    )
 
 
 def gradients(subject: Subject) -> Measurement:
@@ -122,7 +126,8 @@ def _raw_gradients(subject: Subject) -> Iterator[Tensor]:
     for row, length in zip(subject.singles(), lengths, strict=True):
         zeros: list[Tensor] = []
         handles = [
-            subject.block(layer).register_forward_hook(_adding_zero(zeros)) for layer in range(subject.model.cfg.n_layers)
+            subject.block(layer).register_forward_hook(_adding_zero(zeros))
+            for layer in range(subject.model.cfg.n_layers)
         ]
         try:
             predicted = subject.plain(input_ids=row, use_cache=False).logits[0, -length - 1 : -1].float()

@@ -1,6 +1,7 @@
 """A student: how it starts from its base, and how it is saved."""
 
 import copy
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,6 +91,7 @@ def start_student(model: "TransformerBridge", config: TrainConfig) -> tuple["Tra
                 r=config.rank,
                 lora_alpha=config.lora_alpha,  # pyright: ignore[reportArgumentType]
                 target_modules="all-linear" if config.target_modules == ("all-linear",) else [*config.target_modules],
+                exclude_modules=_outside_blocks(model),
                 fan_in_fan_out=any(isinstance(module, Conv1D) for module in student_hf.modules()),
                 task_type="CAUSAL_LM",
             ),
@@ -100,3 +102,12 @@ def start_student(model: "TransformerBridge", config: TrainConfig) -> tuple["Tra
             student_hf = copy.deepcopy(huggingface_model(model))
         saveable = student_hf.requires_grad_(True)
     return bridge(student_hf, model.tokenizer, name=model_name(model)), saveable
+
+
+def _outside_blocks(model: "TransformerBridge") -> str | None:
+    """A pattern of the modules that get no LoRA matrices: those of a multimodal model that read no text."""
+    config = huggingface_model(model).config
+    if config.get_text_config() is config:
+        return None
+    blocks = re.escape(model.blocks[0].name.rpartition(".")[0])
+    return rf"(?!{blocks}\.).*"
