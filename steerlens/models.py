@@ -49,7 +49,8 @@ def load_model(
 
     Raises:
         FileNotFoundError: a directory is given that does not exist, or has no model or adapter in it.
-        ValueError: the architecture is not known to TransformerLens.
+        ValueError: the architecture is not known to TransformerLens, or its weights are quantised by a package that is
+            not installed.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -62,6 +63,11 @@ def load_model(
         raise FileNotFoundError(
             f"{source!r} could not be loaded as a Hugging Face model: {error}. Give a directory with config.json, "
             "weights and tokenizer, a Hub name, or None for the embedded organism."
+        ) from error
+    except ImportError as error:
+        raise ValueError(
+            f"{source!r} needs a package that is not installed: {error}. Install it, or give a checkpoint whose weights "
+            "are not quantised."
         ) from error
     model.config._commit_hash = _cached_commit(source, revision)
     _remember_weights(model)

@@ -18,6 +18,9 @@ from steerlens.prompts.chat import TokenBatch
 from steerlens.students.student import Student
 from steerlens.vectors.vector import SteeringVector
 
+UNUSUAL = ("Qwen 3.5", "GPT-J", "Bloom")
+"""Linear attention; blocks that return tuples; MLPs that take the residual as well."""
+
 TEMPLATE_CHECKS = {"system role", "whole chat", "thinking", "bare context"}
 
 
@@ -38,12 +41,20 @@ def outcomes(subject: Subject, *names: str) -> dict[str, Outcome]:
     return {outcome.check.name: outcome for outcome in examine(subject, checks)}
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in UNUSUAL else []) for name in ARCHITECTURES]
+)
 def test_the_contract_holds(name, saved):
     found = outcomes(Subject(load_model(saved(name), device="cpu")))
     assert {check: outcome.note for check, outcome in found.items() if outcome.status == "fails"} == {}
     without_template = TEMPLATE_CHECKS if ARCHITECTURES[name].template is None else set()
     assert {check for check, outcome in found.items() if outcome.status == "cannot run"} == without_template
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_fitting_takes_its_shortcuts_on_unusual_blocks_too(name, saved):
+    found = outcomes(Subject(load_model(saved(name), device="cpu")), "shared prefix", "skipped blocks", "generation")
+    assert [outcome.status for outcome in found.values()] == ["holds"] * 3
 
 
 @pytest.mark.slow

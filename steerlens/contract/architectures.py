@@ -91,8 +91,10 @@ ARCHITECTURES: dict[str, Architecture] = {
     "GPT-2": Architecture("GPT2Config", bos=EOT, unk=EOT),
     "Pythia": Architecture("GPTNeoXConfig", bos=EOT, unk=EOT),
     "Mistral": Architecture("MistralConfig", templates.MISTRAL, **MISTRAL, sizes=WINDOW),
-    "Phi 3": Architecture("Phi3Config", templates.PHI_3, bos="<s>", unk="<unk>", turns=("<|end|>", *ROLES), sizes={"pad_token_id": 0}),
+    "Phi 3": Architecture("Phi3Config", templates.PHI_3, bos="<s>", turns=("<|end|>", *ROLES), sizes={"pad_token_id": 0}),
     "Falcon": Architecture("FalconConfig"),
+    "GPT-J": Architecture("GPTJConfig", sizes={"rotary_dim": 8}),
+    "Bloom": Architecture("BloomConfig"),
 }  # fmt: skip
 
 
