@@ -24,7 +24,7 @@ INTRODUCTION = """# What holds on which architecture
 
 Written by `python examples/contract_table.py docs/contract.md`. Each row is a small random-weight model, made from the
 configuration class of its family, with a tokenizer and a chat template that behave like the family's; no weights are
-downloaded. Each number is what a check of `steerlens.contract` measured, next to the bound in the second table. "–": the
+downloaded. Each number is what a check of `steerlens.contract` measured, next to the bound in the second table. "n/a": the
 check cannot run, since the family has no chat template. `steerlens doctor --model NAME` runs the same checks on real weights.
 """
 
@@ -63,7 +63,7 @@ def _measurements(found: dict[str, dict[str, Outcome]]) -> str:
 
 def _cell(outcome: Outcome) -> str:
     if outcome.status == "cannot run":
-        return "–"
+        return "n/a"
     if outcome.measurement is None:
         return "fails"
     value = outcome.measurement.value

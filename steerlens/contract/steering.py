@@ -17,7 +17,7 @@ from steerlens.vectors.resumed import ResumedRows
 from steerlens.vectors.source import VectorSource
 from steerlens.vectors.vector import SteeringVector
 
-FIT = FitConfig(n_train=32, n_validation=16, n_heldout=1, max_new_tokens=6, steps=100, batch_size=16)
+FIT = FitConfig(n_train=24, n_validation=8, n_heldout=1, max_new_tokens=6, steps=120, batch_size=8)
 
 
 def random_vector(subject: Subject, layer: int) -> SteeringVector:
