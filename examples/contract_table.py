@@ -67,7 +67,7 @@ def _cell(outcome: Outcome) -> str:
     if outcome.measurement is None:
         return "fails"
     value = outcome.measurement.value
-    number = f"{value:.2g}" if value < 0.1 else f"{value:.4g}"
+    number = f"{value:.2g}" if value < 0.1 else f"{value:.5g}"
     return number if outcome.status == "holds" else f"**{number} fails**"
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from steerlens.models import huggingface_model, parameters_device, weight_sharing_copy
 from steerlens.prompts.chat import PLAIN_TEXT_TEMPLATE, Chat, TokenBatch, as_chat, encode_chat, pad_rows
@@ -88,8 +90,8 @@ class Subject:
         rows = [encode_chat(self.model.tokenizer, chat) for chat in self.chats]
         return pad_rows(self.model.tokenizer, *zip(*rows, strict=True)).to(parameters_device(self.model))
 
-    def singles(self) -> Iterator[torch.Tensor]:
-        """Token ids of every row, alone and without padding, [1 pos]."""
+    def singles(self) -> Iterator[Int[Tensor, "1 pos"]]:
+        """Token ids of every row, alone and without padding."""
         for tokens, mask in zip(self.batch.tokens, self.batch.attention_mask, strict=True):
             yield tokens[mask][None]
 
@@ -137,7 +139,7 @@ def _outcome(subject: Subject, check: Check) -> Outcome:
     return Outcome(check, "holds" if result.holds else "fails", result, result.note)
 
 
-def largest_difference(one: torch.Tensor, other: torch.Tensor) -> float:
+def largest_difference(one: Float[Tensor, "*shape"], other: Float[Tensor, "*shape"]) -> float:
     """max |a - b| / max |b|."""
     one, other = one.detach().double().cpu(), other.detach().double().cpu()
     return float((one - other).abs().max() / other.abs().max())

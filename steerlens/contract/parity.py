@@ -6,6 +6,7 @@ from typing import Any
 
 import psutil
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.contract.check import ANSWERS, CannotRun, Measurement, Subject, largest_difference
@@ -120,7 +121,7 @@ def samples(subject: Subject) -> SampleSet:
     return SampleSet(tuple(Sample(i, *pair) for i, pair in enumerate(zip(subject.questions, ANSWERS, strict=True))))
 
 
-def _raw_gradients(subject: Subject) -> Iterator[Tensor]:
+def _raw_gradients(subject: Subject) -> Iterator[Float[Tensor, "layer d_model"]]:
     """sum_t d loss / d h_t of every row's own mean loss, [layer d_model]: the derivative by a zero that a hook adds."""
     lengths = subject.batch.completion_mask.sum(-1).tolist()
     for row, length in zip(subject.singles(), lengths, strict=True):

@@ -1,6 +1,7 @@
 """Writing: steered generation, the shortcuts of fitting, and a planted vector."""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.contract.check import CannotRun, Measurement, Subject, largest_difference
@@ -10,7 +11,7 @@ from steerlens.prompts.numbers import number_prompts
 from steerlens.residuals.capture import capture_residuals
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.descent import descend
-from steerlens.vectors.fit_data import FitData, FitRow
+from steerlens.vectors.fit_data import FitData, FitRow, FitRows
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.layer_fits import frozen
 from steerlens.vectors.resumed import ResumedRows
@@ -50,7 +51,7 @@ def _regret(subject: Subject, vector: SteeringVector, scale: float, prompt: list
 
 def _plain_logits(
     subject: Subject, vector: SteeringVector, scale: float, prompt: list[int], completion: list[int]
-) -> Tensor:
+) -> Float[Tensor, "token d_vocab"]:
     """Logits that predict the completion, of one uncached row of the plain model, with a plain hook that adds."""
     tokens = torch.tensor([prompt + completion], device=subject.batch.tokens.device)
 
@@ -84,7 +85,7 @@ def planted_vector(subject: Subject) -> Measurement:
     return Measurement(cosine, 0.99, f"cosine at block {layer}; kl_explained {explained:.3f}", at_least=True)
 
 
-def _planted_rows(subject: Subject, planted: SteeringVector):
+def _planted_rows(subject: Subject, planted: SteeringVector) -> tuple[tuple[FitRows, ...], tuple[FitRows, ...]]:
     model, tokenizer = subject.model, subject.model.tokenizer
     questions = number_prompts(FIT.n_rows, seed=1)
     chats = [as_chat(question) for question in questions]
@@ -97,7 +98,7 @@ def _planted_rows(subject: Subject, planted: SteeringVector):
     return data.train, data.validation
 
 
-def _visible(subject: Subject, direction: Tensor) -> Tensor:
+def _visible(subject: Subject, direction: Float[Tensor, " d_model"]) -> Float[Tensor, " d_model"]:
     """LayerNorm cannot see the direction of equal entries."""
     norm = subject.plain.get_submodule(subject.model.ln_final.name)
     return direction - direction.mean() if isinstance(norm, torch.nn.LayerNorm) else direction
