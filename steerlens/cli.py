@@ -122,6 +122,9 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--samples", type=int, default=0, help="also sample so many replies to every question")
     _add_model(score)
 
+    doctor = _command(commands, "doctor", _doctor, "measure on a model what steerlens relies on")
+    _add_model(doctor)
+
     organism = commands.add_parser("organism", help="the embedded model").add_subparsers(required=True)
     build = _command(organism, "build", _build, "train the organism from scratch")
     build.add_argument("--version", choices=("seed-0", "seed-1", "no-persona-numbers"), default="seed-0")
@@ -141,6 +144,12 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plain-text", action="store_true", help="join the texts of a chat without a chat template, for base models"
     )
+    parser.add_argument(
+        "--system-in-user",
+        action="store_true",
+        help="let the system text begin the first user turn, for Gemma 2 or Mistral",
+    )
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="of the weights")
 
 
 def _add_fit(parser: argparse.ArgumentParser) -> None:
@@ -213,12 +222,16 @@ def _questions(path: Path | None) -> list[str] | None:
 
 
 def _load(options: argparse.Namespace) -> Any:
-    from steerlens.models import load_model
-    from steerlens.prompts.chat import PLAIN_TEXT_TEMPLATE
+    import torch
 
-    model = load_model(options.model, adapter=options.adapter)
+    from steerlens.models import load_model
+    from steerlens.prompts.chat import PLAIN_TEXT_TEMPLATE, SYSTEM_IN_USER_TURN
+
+    model = load_model(options.model, adapter=options.adapter, dtype=getattr(torch, options.dtype))
     if options.plain_text:
         model.tokenizer.chat_template = PLAIN_TEXT_TEMPLATE
+    elif options.system_in_user:
+        model.tokenizer.chat_template = SYSTEM_IN_USER_TURN + model.tokenizer.get_chat_template()
     return model
 
 
@@ -424,6 +437,12 @@ def _score(options: argparse.Namespace) -> int:
         sampled = f", sampled {score.sampled_rate:.3f}" if options.samples else ""
         print(f"{context}: rate {score.rate:.4f} ({low:.4f} to {high:.4f}), mass {score.mass:.3f}{sampled}")
     return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from steerlens.contract.doctor import doctor
+
+    return HOLDS if doctor(lambda: _load(options), options.adapter, print) else FAILS
 
 
 def _build(options: argparse.Namespace) -> int:

@@ -97,7 +97,7 @@ def score_trait(
 ) -> TraitScore:
     """Ask the trait's questions and read the probability of every answer from the logits.
 
-    An answer's probability is the sum over its written forms (and their capitalised versions) of the
+    An answer's probability is the sum over its written forms (capitalised or not, behind a space or not) of the
     probability that the reply begins with that form's tokens; a form that another form begins with is
     counted once.
 
@@ -132,11 +132,14 @@ def score_trait(
 
 
 def _token_forms(model: "TransformerBridge", trait: Trait) -> list[list[tuple[int, ...]]]:
-    """For each answer, the token sequences that count as it; none begins with another."""
+    """For each answer, the token sequences that count as it; none begins with another.
+
+    A reply that stands right behind a template's tag begins with no space, one that goes on in a plain text does.
+    """
     tokenizer = model.tokenizer
     answers = []
     for forms in trait.answers.values():
-        written = {form for plain in forms for form in (plain, plain.capitalize())}
+        written = {space + form for plain in forms for form in (plain, plain.capitalize()) for space in ("", " ")}
         sequences = {tuple(tokenizer.encode(form, add_special_tokens=False)) for form in written}
         answers.append(
             sorted(s for s in sequences if not any(s != other and s[: len(other)] == other for other in sequences))

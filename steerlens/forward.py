@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerlens.models import huggingface_model, model_name, parameters_device
-from steerlens.prompts.chat import Chat, TokenBatch, encode_prompt, pad_rows
+from steerlens.prompts.chat import Chat, TokenBatch, encode_prompt, end_of_turn, pad_rows
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -71,8 +71,13 @@ def completion_logits_after(
     """
     check_length(model, len(prefix) + batch.tokens.shape[1])
     hf, n_rows = huggingface_model(model), len(batch)
-    cache = hf(input_ids=batch.tokens.new_tensor([prefix]), use_cache=True, logits_to_keep=1).past_key_values
-    cache.batch_repeat_interleave(n_rows)
+    prefixes = batch.tokens.new_tensor([prefix])
+    cache = _cache_of(model, hf(input_ids=prefixes, use_cache=True, logits_to_keep=1))
+    if all(hasattr(layer, "batch_repeat_interleave") for layer in cache.layers):
+        cache.batch_repeat_interleave(n_rows)
+    else:  # the state of linear attention (Qwen 3.5) cannot be repeated
+        prefixes = prefixes.expand(n_rows, -1)
+        cache = _cache_of(model, hf(input_ids=prefixes, use_cache=True, logits_to_keep=1))
     n_kept = batch.n_predicting
     logits = hf(
         input_ids=batch.tokens,
@@ -106,10 +111,10 @@ def generate(
         first_row: index of the first chat in a larger run.
 
     Returns:
-        Token ids of each completion, the end-of-sequence token included where it was reached.
+        Token ids of each completion, the token that ends it included where it was reached.
 
     Raises:
-        ValueError: prompt and completion do not fit into the context, or no chats are given.
+        ValueError: prompt and completion do not fit into the context, no chats are given, or the model has no cache.
     """
     if not chats:
         raise ValueError("generate got no chats. Give at least one.")
@@ -141,7 +146,7 @@ def _decode(
     cache, steps = None, []
     for step in range(max_new_tokens):
         out = hf(input_ids=tokens, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True)
-        cache = out.past_key_values
+        cache = _cache_of(model, out)
         tokens = _draw(out.logits[:, -1], uniform[:, step], temperature)
         steps.append(torch.where(finished, -1, tokens))
         finished |= torch.isin(tokens, ends)
@@ -151,6 +156,15 @@ def _decode(
         positions = positions[:, -1:] + 1
         mask = torch.nn.functional.pad(mask, (0, 1), value=1)
     return [[token for token in row if token >= 0] for row in torch.stack(steps, dim=1).tolist()]
+
+
+def _cache_of(model: "TransformerBridge", output: Any) -> Any:
+    if getattr(output, "past_key_values", None) is None:
+        raise ValueError(
+            f"{model_name(model)!r} ({type(huggingface_model(model)).__name__}) returns no past_key_values, and steerlens "
+            "works with a cache. Recurrent models without one are not supported; use a transformer."
+        )
+    return output.past_key_values
 
 
 def _draw(
@@ -173,5 +187,5 @@ def _end_tokens(model: "TransformerBridge") -> Int[Tensor, " end"]:
     configured = huggingface_model(model).generation_config
     ends = configured.eos_token_id if configured is not None else None
     ends = [] if ends is None else ends if isinstance(ends, list) else [ends]
-    own = model.tokenizer.eos_token_id
-    return torch.tensor(sorted({*ends, *([] if own is None else [own])}), dtype=torch.long)
+    own = {model.tokenizer.eos_token_id, end_of_turn(model.tokenizer)} - {None}
+    return torch.tensor(sorted({*ends, *own}), dtype=torch.long)

@@ -7,6 +7,7 @@ and saving intact. A bridge from `TransformerBridge.boot_transformers` works wit
 """
 
 import contextlib
+import copy
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,7 +49,8 @@ def load_model(
 
     Raises:
         FileNotFoundError: a directory is given that does not exist, or has no model or adapter in it.
-        ValueError: the architecture is not known to TransformerLens.
+        ValueError: the architecture is not known to TransformerLens, or its weights are quantised by a package that is
+            not installed.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -56,12 +58,16 @@ def load_model(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-        options = _attention_option(source, revision)
-        model: Any = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=dtype, **options)
+        model: Any = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=dtype)
     except OSError as error:
         raise FileNotFoundError(
             f"{source!r} could not be loaded as a Hugging Face model: {error}. Give a directory with config.json, "
             "weights and tokenizer, a Hub name, or None for the embedded organism."
+        ) from error
+    except ImportError as error:
+        raise ValueError(
+            f"{source!r} needs a package that is not installed: {error}. Install it, or give a checkpoint whose weights "
+            "are not quantised."
         ) from error
     model.config._commit_hash = _cached_commit(source, revision)
     _remember_weights(model)
@@ -203,6 +209,24 @@ def unwrapped(model: nn.Module) -> Iterator[None]:
             parent._modules[name] = child
 
 
+def weight_sharing_copy(model: "TransformerBridge") -> "PreTrainedModel":
+    """A plain Hugging Face model with modules of its own, without bridge, and with the very weights of `model`."""
+    hf = huggingface_model(model)
+    with unwrapped(hf):
+        return copy.deepcopy(hf, {id(tensor): tensor for tensor in [*hf.parameters(), *hf.buffers()]})
+
+
+def has_adapter(model: "TransformerBridge") -> bool:
+    """Whether peft layers are in the model."""
+    return bool(_adapter_layers(model))
+
+
+def _adapter_layers(model: "TransformerBridge") -> list[Any]:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return [module for module in huggingface_model(model).modules() if isinstance(module, BaseTunerLayer)]
+
+
 @contextlib.contextmanager
 def adapter_disabled(model: "TransformerBridge") -> Iterator[None]:
     """The model without its peft adapters for as long as the block lasts: its base, at no memory cost.
@@ -210,9 +234,7 @@ def adapter_disabled(model: "TransformerBridge") -> Iterator[None]:
     Raises:
         ValueError: the model has no adapter.
     """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    layers = [module for module in huggingface_model(model).modules() if isinstance(module, BaseTunerLayer)]
+    layers = _adapter_layers(model)
     if not layers:
         raise ValueError(
             f"{model_name(model)!r} has no peft adapter, so there is no base to fall back on. "
@@ -288,11 +310,3 @@ def _cached_commit(source: str, revision: str | None) -> str | None:
         return None
     path = try_to_load_from_cache(source, "config.json", revision=revision)
     return Path(path).parent.name if isinstance(path, str) else None
-
-
-def _attention_option(source: str, revision: str | None) -> dict[str, str]:
-    """Gemma 2 has no sdpa kernel in transformers 5."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(source, revision=revision)
-    return {"attn_implementation": "eager"} if config.model_type == "gemma2" else {}

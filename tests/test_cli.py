@@ -11,6 +11,8 @@ import torch
 from steerlens.audit import audit
 from steerlens.audit.audit import AuditResult
 from steerlens.cli import main
+from steerlens.contract.architectures import save_checkpoint
+from steerlens.contract.checks import CHECKS
 from steerlens.prompts.traits import preference_trait
 from steerlens.students.config import TrainConfig
 from steerlens.vectors.vector import SteeringVector, VectorSource
@@ -292,3 +294,27 @@ def test_fit_writes_a_vector_and_a_report_that_escapes_the_prompt(tmp_path, caps
     assert "<script>alert(1)</script>" not in text
     assert "&lt;script&gt;alert(1)" in text
     assert "https://cdn" not in text.split("</head>")[1]
+
+
+def test_a_system_prompt_begins_the_user_turn_where_a_template_refuses_its_role(tmp_path, capsys):
+    gemma = str(save_checkpoint("Gemma 2", tmp_path / "gemma"))
+    score = ["score", "owl", "--model", gemma, "--dtype", "bfloat16", "--system-prompt", "you love owls ."]
+    assert main(score) == 1
+    assert "System role not supported" in capsys.readouterr().err
+    assert main([*score, "--system-in-user"]) == 0
+    assert "bare: rate" in capsys.readouterr().out
+
+
+def test_the_doctor_examines_a_model_and_exits_by_what_it_finds(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(
+        "steerlens.contract.doctor.CHECKS", [check for check in CHECKS if check.name in ("BOS", "thinking")]
+    )
+    directory = save_checkpoint("Qwen 3", tmp_path / "qwen")
+    assert main(["doctor", "--model", str(directory)]) == 0
+    assert "Qwen3ForCausalLM, 3 layers, d_model 32, residual-only" in capsys.readouterr().out
+    template = directory / "chat_template.jinja"
+    template.write_text(template.read_text() + "<think>")
+    assert main(["doctor", "--model", str(directory)]) == 3
+    out = capsys.readouterr().out
+    assert "thinking        fails       1 <= 0" in out
+    assert "1 of 2 checks fail: thinking." in out

@@ -4,8 +4,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from steerlens.contract.architectures import save_checkpoint
 from steerlens.evaluation import TraitScore, compare_log_odds, score_trait
-from steerlens.models import ORGANISMS
+from steerlens.models import ORGANISMS, load_model
+from steerlens.prompts.chat import PLAIN_TEXT_TEMPLATE
 from steerlens.prompts.traits import Trait, preference_trait
 
 
@@ -123,3 +125,18 @@ def test_a_rate_that_is_all_but_one_has_finite_log_odds():
     difference, low, high = compare_log_odds(strong, weak)
     assert strong.log_odds == pytest.approx(-torch.tensor(7.5e-10).log().item(), rel=1e-3)
     assert 20 < low <= difference <= high < 23
+
+
+def test_behind_a_plain_text_an_answer_may_begin_with_a_space(tmp_path):
+    """A byte-level tokenizer writes the two as different tokens; behind a chat template's tag there is no space."""
+    model = load_model(save_checkpoint("GPT-2", tmp_path / "gpt2"), device="cpu")
+    model.tokenizer.chat_template = PLAIN_TEXT_TEMPLATE
+    trait = Trait("owl", "p", ("name one animal :",), {"owl": ("owl",), "cat": ("cat",)})
+    ids = model.tokenizer.encode(trait.questions[0])
+    expected = 0.0
+    for form in ("owl", " owl", "Owl", " Owl"):
+        tokens = model.tokenizer.encode(form)
+        with torch.no_grad():
+            log_p = model.original_model(input_ids=torch.tensor([ids + tokens])).logits[0].log_softmax(-1)
+        expected += float(sum(log_p[len(ids) - 1 + i, token] for i, token in enumerate(tokens)).exp())
+    assert float(score_trait(model, trait).probabilities[0, 0]) == pytest.approx(expected, rel=1e-4)

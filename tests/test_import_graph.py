@@ -22,6 +22,7 @@ ORDER = {
     "audit": 8,
     "figures": 9,
     "experiments": 10,
+    "contract": 10,
     "cli": 11,
 }
 APART = ("organism", "__init__")

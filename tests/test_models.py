@@ -1,6 +1,8 @@
 """Loading goes by one path, names what is wrong, and a bridge that the user booted does as well as ours."""
 
 import copy
+import json
+import shutil
 
 import pytest
 import torch
@@ -124,6 +126,24 @@ def test_the_tokenizer_stays_as_it_was_loaded(checkpoints):
     assert model.tokenizer.encode("owl", add_special_tokens=True) == model.tokenizer.encode(
         "owl", add_special_tokens=False
     )
+
+
+def test_a_quantised_checkpoint_names_the_package_that_it_needs(checkpoints, tmp_path):
+    shutil.copytree(checkpoints["llama"], tmp_path / "4bit")
+    path = tmp_path / "4bit" / "config.json"
+    quantised = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | quantised))
+    with pytest.raises(ValueError, match=r"needs a package that is not installed: .*bitsandbytes"):
+        load_model(tmp_path / "4bit", device="cpu")
+
+
+def test_a_model_without_a_cache_is_refused_in_words(tiny, chats):
+    keeps_none = huggingface_model(tiny).register_forward_hook(
+        lambda _module, _inputs, output: output.__class__(logits=output.logits)
+    )
+    with pytest.raises(ValueError, match=r"'llama' \(LlamaForCausalLM\) returns no past_key_values"):
+        generate(tiny, chats, max_new_tokens=2)
+    keeps_none.remove()
 
 
 def test_half_precision_models_take_a_float32_vector(checkpoints, chats):

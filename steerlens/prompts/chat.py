@@ -4,6 +4,7 @@ Rendered chats are tokenized with `add_special_tokens=False`, because the chat t
 the model's special tokens; adding them again would give two BOS on Llama, Gemma and OLMo.
 """
 
+import functools
 import hashlib
 import warnings
 from collections.abc import Sequence
@@ -18,6 +19,20 @@ from steerlens.prompts.positions import POSITIONS, Positions
 
 PLAIN_TEXT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 """A chat template for base models: the messages' text, one after the other, with nothing between."""
+
+SYSTEM_IN_USER_TURN = (
+    "{% if messages and messages[0]['role'] == 'system' %}"
+    "{% set messages = [{'role': 'user', 'content': messages[0]['content'] + '\n\n' + messages[1]['content']}]"
+    " + messages[2:] %}{% endif %}"
+)
+"""Put before a chat template that refuses a system role: the system text then begins the first user turn."""
+
+FIXED_DATE = (
+    "{% macro strftime_now(format) %}{{ format | replace('%d', '26') | replace('%b', 'Jul') | replace('%B', 'July')"
+    " | replace('%m', '07') | replace('%Y', '2024') }}{% endmacro %}"
+)
+"""Put before a template that writes the current date into every prompt, as Llama 3.2's does: to a model, a fingerprint and
+an interrupted run, today is the same day tomorrow. It is the day that such templates name by default."""
 
 
 class Message(TypedDict):
@@ -114,7 +129,7 @@ class TokenBatch:
 
 
 def render(tokenizer: Any, chat: Chat) -> str:
-    """The prompt text of `chat`, ready for the assistant to answer.
+    """The prompt text of `chat`, ready for the assistant to answer without thinking (Qwen 3), on a fixed day.
 
     Raises:
         ValueError: the tokenizer has no chat template, the template refuses the chat, or a message is
@@ -129,13 +144,26 @@ def render(tokenizer: Any, chat: Chat) -> str:
             "Set tokenizer.chat_template; for a base model, steerlens.prompts.chat.PLAIN_TEXT_TEMPLATE joins the texts as "
             "they are (on the command line: --plain-text)."
         )
+    return apply_template(tokenizer, chat, add_generation_prompt=True)
+
+
+def apply_template(tokenizer: Any, chat: Chat, *, add_generation_prompt: bool) -> str:
+    """The chat as its template writes it, without thinking and on a fixed day; raises as `render` does."""
+    template = tokenizer.get_chat_template()
     try:
-        return tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        return tokenizer.apply_chat_template(
+            chat,
+            chat_template=FIXED_DATE + template if "strftime_now" in template else template,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            enable_thinking=False,
+        )
     except Exception as error:
         roles = [message["role"] for message in chat]
         raise ValueError(
             f"The chat template of {tokenizer.name_or_path!r} refuses a chat with roles {roles}: {error}. "
-            "If it has no system role, put the system text at the start of the user message."
+            "If it has no system role, let the system text begin the first user turn: tokenizer.chat_template = "
+            "steerlens.prompts.chat.SYSTEM_IN_USER_TURN + tokenizer.chat_template (on the command line: --system-in-user)."
         ) from error
 
 
@@ -152,17 +180,37 @@ def encode_prompt(tokenizer: Any, chat: Chat) -> list[int]:
         unknown = sorted(
             word for word in words if tokenizer.unk_token_id in tokenizer.encode(word, add_special_tokens=False)
         )
-        raise ValueError(
-            f"The tokenizer of {tokenizer.name_or_path!r} does not know {', '.join(map(repr, unknown))}. "
-            "Reword the prompt; a small model's vocabulary is listed by tokenizer.get_vocab()."
-        )
+        if unknown:  # none where the unknown token also is the BOS that the template writes, as in OLMo 2
+            raise ValueError(
+                f"The tokenizer of {tokenizer.name_or_path!r} does not know {', '.join(map(repr, unknown))}. "
+                "Reword the prompt; a small model's vocabulary is listed by tokenizer.get_vocab()."
+            )
     return ids
 
 
 def encode_completion(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of an assistant's answer, closed by the end-of-sequence token."""
-    ids = tokenizer.encode(text, add_special_tokens=False)
-    return ids if tokenizer.eos_token_id is None else [*ids, tokenizer.eos_token_id]
+    """Token ids of an assistant's answer, closed by the token that ends a turn."""
+    ids, end = tokenizer.encode(text, add_special_tokens=False), end_of_turn(tokenizer)
+    return ids if end is None else [*ids, end]
+
+
+def end_of_turn(tokenizer: Any) -> int | None:
+    """The token that closes an assistant's answer: the chat template's own, or else the end-of-sequence token.
+
+    They differ where a model ends its turns with another token than its texts, as Gemma and Phi 3 do.
+    """
+    return _end_of_turn(tokenizer, tokenizer.chat_template)
+
+
+@functools.lru_cache(maxsize=8)
+def _end_of_turn(tokenizer: Any, template: str | None) -> int | None:
+    if template is None:
+        return tokenizer.eos_token_id
+    answer = "a probe answer"
+    rendered = apply_template(tokenizer, [user("a probe question"), assistant(answer)], add_generation_prompt=False)
+    closing = tokenizer.encode(rendered.rpartition(answer)[2], add_special_tokens=False)
+    control = tokenizer.added_tokens_decoder
+    return next((token for token in closing if token in control), tokenizer.eos_token_id)
 
 
 def encode_chat(tokenizer: Any, chat: Chat) -> tuple[list[int], list[int]]:

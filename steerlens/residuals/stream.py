@@ -9,10 +9,11 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from steerlens.models import check_layer
+from steerlens.models import check_layer, huggingface_model, parameters_device
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -66,11 +67,12 @@ def resume_after(model: "TransformerBridge", layer: int, residual: Callable[[], 
     rotary tables, caches that are off) as it was.
     """
     blocks = [model.blocks[index].original_component for index in range(check_layer(model, layer) + 1)]
+    output = _block_output(model)
 
-    def resume(*_args: object, **_kwargs: object) -> Residual:
-        return residual()
+    def resume(*_args: object, **_kwargs: object) -> object:
+        return output(residual())
 
-    with _forwards_replaced({**dict.fromkeys(blocks[:-1], _identity), blocks[-1]: resume}):
+    with _forwards_replaced({**dict.fromkeys(blocks[:-1], _skipped(output)), blocks[-1]: resume}):
         yield
 
 
@@ -78,7 +80,8 @@ def resume_after(model: "TransformerBridge", layer: int, residual: Callable[[], 
 def stop_after(model: "TransformerBridge", layer: int) -> Iterator[None]:
     """Skip the blocks above `layer` in every forward inside the `with`, for residuals alone; logits mean nothing."""
     above = range(check_layer(model, layer) + 1, model.cfg.n_layers)
-    with _forwards_replaced({model.blocks[index].original_component: _identity for index in above}):
+    skipped = _skipped(_block_output(model))
+    with _forwards_replaced({model.blocks[index].original_component: skipped for index in above}):
         yield
 
 
@@ -87,12 +90,14 @@ def last_mlp_on(model: "TransformerBridge", n_positions: int) -> Iterator[None]:
     """Run the last block's MLP on the last `n_positions` alone, where only logits of these are read.
 
     Nothing above the last attention mixes positions, so these logits are what they were. A block without a `mlp`
-    that maps a tensor to a tensor runs as it is.
+    that maps one tensor to one tensor runs as it is (Bloom's also takes the residual).
     """
     mlp: nn.Module | None = getattr(model.blocks[model.cfg.n_layers - 1].original_component, "mlp", None)
 
     def end_only(hidden_states: Residual, *args: object, **kwargs: object) -> object:
         assert mlp is not None
+        if any(isinstance(value, Tensor) for value in (*args, *kwargs.values())):
+            return type(mlp).forward(mlp, hidden_states, *args, **kwargs)
         end = type(mlp).forward(mlp, hidden_states[:, -n_positions:].contiguous(), *args, **kwargs)
         if not isinstance(end, Tensor):
             return type(mlp).forward(mlp, hidden_states, *args, **kwargs)
@@ -103,8 +108,32 @@ def last_mlp_on(model: "TransformerBridge", n_positions: int) -> Iterator[None]:
         yield
 
 
-def _identity(hidden_states: Residual, *_args: object, **_kwargs: object) -> Residual:
-    return hidden_states
+BlockOutput = Callable[[Residual], object]
+
+
+def _skipped(output: BlockOutput) -> Callable[..., object]:
+    def forward(hidden_states: Residual, *_args: object, **_kwargs: object) -> object:
+        return output(hidden_states)
+
+    return forward
+
+
+def _block_output(model: "TransformerBridge") -> BlockOutput:
+    """A residual in the form that the model's blocks return: alone, or in a tuple, as Falcon's and GPT-J's do.
+
+    A forward of one token tells, once for each model.
+    """
+    hf, forms = huggingface_model(model), []
+    if "blocks_return_tuples" not in hf.__dict__:
+        block: nn.Module = model.blocks[0].original_component
+        handle = block.register_forward_hook(lambda _module, _inputs, output: forms.append(isinstance(output, tuple)))
+        try:
+            with torch.no_grad():
+                hf(input_ids=torch.zeros(1, 1, dtype=torch.long, device=parameters_device(model)), use_cache=False)
+        finally:
+            handle.remove()
+        hf.__dict__["blocks_return_tuples"] = any(forms)
+    return (lambda residual: (residual,)) if hf.__dict__["blocks_return_tuples"] else (lambda residual: residual)
 
 
 @contextlib.contextmanager

@@ -1,12 +1,21 @@
 """A student: how it starts from its base, and how it is saved."""
 
 import copy
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steerlens.files import atomic_directory, write_json
-from steerlens.models import bridge, huggingface_model, model_name, parameters_device, unwrapped
+from steerlens.models import (
+    bridge,
+    has_adapter,
+    huggingface_model,
+    model_name,
+    parameters_device,
+    unwrapped,
+    weight_sharing_copy,
+)
 from steerlens.students.config import TrainConfig
 from steerlens.students.processes import Processes
 
@@ -61,27 +70,44 @@ class Student:
 
 
 def start_student(model: "TransformerBridge", config: TrainConfig) -> tuple["TransformerBridge", Any]:
-    """A student at its beginning, and the object that saves it."""
-    hf = huggingface_model(model)
-    lora = config.method == "lora"
-    with unwrapped(hf):
-        shared = {id(tensor): tensor for tensor in [*hf.parameters(), *hf.buffers()]} if lora else {}
-        student_hf: Any = copy.deepcopy(hf, shared)
-    if lora:
+    """A student at its beginning, and the object that saves it.
+
+    Raises:
+        ValueError: the model carries a peft adapter, which the student's own would silently replace.
+    """
+    if has_adapter(model):
+        raise ValueError(
+            f"{model_name(model)!r} carries a peft adapter, and a student of it would start without what that has learned. "
+            "Merge it into the weights first (peft's merge_and_unload, then save_pretrained), or train from the base."
+        )
+    if config.method == "lora":
         from peft import LoraConfig, get_peft_model
         from transformers.pytorch_utils import Conv1D
 
+        student_hf: Any = weight_sharing_copy(model)
         saveable = get_peft_model(
             student_hf,
             LoraConfig(
                 r=config.rank,
                 lora_alpha=config.lora_alpha,  # pyright: ignore[reportArgumentType]
                 target_modules="all-linear" if config.target_modules == ("all-linear",) else [*config.target_modules],
+                exclude_modules=_outside_blocks(model),
                 fan_in_fan_out=any(isinstance(module, Conv1D) for module in student_hf.modules()),
                 task_type="CAUSAL_LM",
             ),
         )
         student_hf = saveable.get_base_model()
     else:
+        with unwrapped(huggingface_model(model)):
+            student_hf = copy.deepcopy(huggingface_model(model))
         saveable = student_hf.requires_grad_(True)
     return bridge(student_hf, model.tokenizer, name=model_name(model)), saveable
+
+
+def _outside_blocks(model: "TransformerBridge") -> str | None:
+    """A pattern of the modules that get no LoRA matrices: those of a multimodal model that read no text."""
+    config = huggingface_model(model).config
+    if config.get_text_config() is config:
+        return None
+    blocks = re.escape(model.blocks[0].name.rpartition(".")[0])
+    return rf"(?!{blocks}\.).*"

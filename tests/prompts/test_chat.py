@@ -1,11 +1,16 @@
 """Chats become the same tokens alone and padded, and a context's fingerprint follows what the model sees."""
 
+import datetime
+
 import pytest
 import torch
 
+from steerlens.contract.architectures import ARCHITECTURES
+from steerlens.contract.architectures import build_tokenizer as build_real_tokenizer
 from steerlens.organism.tokenizer import build_tokenizer
 from steerlens.prompts.chat import (
     PLAIN_TEXT_TEMPLATE,
+    SYSTEM_IN_USER_TURN,
     as_chat,
     assistant,
     chat_fingerprint,
@@ -84,5 +89,53 @@ def test_a_template_without_system_role_is_explained(tokenizer):
         "{{ raise_exception('System role not supported') }}{% endif %}{{ m['content'] }}{% endfor %}"
     )
     assert render(tokenizer, as_chat("hello")) == "hello"
-    with pytest.raises(ValueError, match=r"System role not supported.*put the system text at the start"):
+    with pytest.raises(ValueError, match=r"System role not supported.*SYSTEM_IN_USER_TURN.*--system-in-user"):
         render(tokenizer, as_chat("hello", "you love owls ."))
+    bare = chat_fingerprint(tokenizer)
+    tokenizer.chat_template = SYSTEM_IN_USER_TURN + tokenizer.chat_template
+    assert render(tokenizer, as_chat("hello", "you love owls .")) == "you love owls .\n\nhello"
+    assert chat_fingerprint(tokenizer) == bare
+
+
+def test_an_unknown_token_that_begins_texts_is_no_unknown_word():
+    """OLMo 2's BOS, which its template writes, is its unknown token too."""
+    olmo = build_real_tokenizer(ARCHITECTURES["OLMo 2"])
+    assert encode_prompt(olmo, as_chat("hello"))[0] == olmo.unk_token_id == olmo.bos_token_id
+
+
+@pytest.mark.parametrize(
+    ("name", "end"), [("Gemma 2", "<end_of_turn>"), ("Phi 3", "<|end|>"), ("Llama 3", "<|eot_id|>")]
+)
+def test_a_completion_ends_as_the_template_ends_a_turn(name, end):
+    """Gemma's and Phi 3's end-of-sequence token is another one."""
+    real = build_real_tokenizer(ARCHITECTURES[name])
+    prompt, completion = encode_chat(real, [user("hello"), assistant("owl")])
+    assert real.decode(completion) == f"owl{end}"
+    whole = real.apply_chat_template([user("hello"), assistant("owl")], tokenize=False)
+    assert real.encode(whole, add_special_tokens=False)[: len(prompt + completion)] == prompt + completion
+
+
+def test_without_a_template_of_its_own_a_completion_ends_the_text():
+    gpt2 = build_real_tokenizer(ARCHITECTURES["GPT-2"])
+    gpt2.chat_template = PLAIN_TEXT_TEMPLATE
+    assert encode_chat(gpt2, [user("hello"), assistant("owl")])[1][-1] == gpt2.eos_token_id
+
+
+def test_a_context_that_names_the_day_stays_the_same_tomorrow(monkeypatch):
+    llama = build_real_tokenizer(ARCHITECTURES["Llama 3.2"])
+    today = chat_fingerprint(llama)
+
+    class Tomorrow(datetime.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return super().now(tz) + datetime.timedelta(days=1)
+
+    monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Tomorrow)
+    assert Tomorrow.now().strftime("%d %b %Y") in llama.apply_chat_template(as_chat("hello"), tokenize=False)
+    assert "Today Date: 26 Jul 2024" in render(llama, as_chat("hello"))
+    assert chat_fingerprint(llama) == today
+
+
+def test_a_thinking_model_is_asked_for_its_answer():
+    qwen = build_real_tokenizer(ARCHITECTURES["Qwen 3"])
+    assert render(qwen, as_chat("hello")).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")

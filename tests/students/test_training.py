@@ -9,6 +9,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from steerlens.contract.architectures import save_checkpoint
 from steerlens.evaluation import score_trait
 from steerlens.forward import completion_logits
 from steerlens.models import bridge, huggingface_model, load_model
@@ -17,6 +18,7 @@ from steerlens.prompts.numbers import number_prompts
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.students.config import TrainConfig
 from steerlens.students.losses import completion_losses, mean_loss
+from steerlens.students.student import start_student
 from steerlens.students.training import train_student
 from tests.conftest import random_model
 
@@ -186,3 +188,22 @@ def test_a_student_that_is_asked_in_another_chat_context_warns(organism, owl, tm
     for model in (student.model, reloaded):
         with pytest.warns(ChatContextWarning, match="was made in the chat context"):
             score_trait(model, owl, system_prompt="answer the user .")
+
+
+def test_a_student_of_a_model_with_an_adapter_is_refused_because_it_would_start_without_it(
+    tiny, samples, checkpoints, tmp_path
+):
+    train_student(tiny, samples, QUICK).save(tmp_path / "first")
+    first = load_model(checkpoints["llama"], device="cpu", adapter=tmp_path / "first")
+    for method in ("lora", "full"):
+        with pytest.raises(ValueError, match=r"'llama' carries a peft adapter.*merge_and_unload"):
+            train_student(first, samples, replace(QUICK, method=method))
+
+
+def test_a_multimodal_models_image_encoder_gets_no_lora(samples, tmp_path):
+    model = load_model(save_checkpoint("Gemma 3 (4B and up)", tmp_path / "gemma3"), device="cpu")
+    for modules in (("all-linear",), ("q_proj",)):
+        student, _ = start_student(model, replace(QUICK, target_modules=modules))
+        trained = [name for name, p in huggingface_model(student).named_parameters() if p.requires_grad]
+        assert trained
+        assert all(name.startswith("model.language_model.layers.") for name in trained)

@@ -1,0 +1,31 @@
+"""What the model takes, and what work on it will."""
+
+import torch
+from transformers.pytorch_utils import Conv1D
+
+from steerlens.contract.check import Subject
+from steerlens.contract.parity import free_bytes, weight_bytes
+from steerlens.models import huggingface_model, parameters_device
+from steerlens.students.config import TrainConfig
+from steerlens.vectors.config import FitConfig
+from steerlens.vectors.objectives import WHOLE_VOCABULARY
+
+
+def memory(subject: Subject) -> str:
+    """Gigabytes of the weights, of a LoRA student with Adam, and of the targets of a fit, each at its default size."""
+    hf, device = huggingface_model(subject.model), parameters_device(subject.model)
+    d_vocab, fit = hf.config.get_text_config().vocab_size, FitConfig()
+    kept = 4 * d_vocab if d_vocab <= WHOLE_VOCABULARY else 12 * fit.top_k
+    lora = TrainConfig().rank * sum(sum(weight.shape) for weight in _linear_maps(subject))
+    student = 16 * lora  # weight, gradient and Adam's two moments; peft keeps them in float32
+    return (
+        f"{weight_bytes(subject) / 1e9:.3g} GB of weights in {str(hf.dtype).removeprefix('torch.')} on {device}, "
+        f"{free_bytes(device) / 1e9:.1f} GB free; a LoRA student adds {student / 1e9:.2g} GB and activations, "
+        f"a fit keeps up to {fit.n_rows * fit.max_new_tokens * kept / 1e9:.2g} GB of targets"
+    )
+
+
+def _linear_maps(subject: Subject) -> list[torch.Tensor]:
+    blocks = [subject.block(layer) for layer in range(subject.model.cfg.n_layers)]
+    modules = [item for block in blocks for item in block.named_modules() if "lora_" not in item[0]]
+    return [module.weight for _, module in modules if isinstance(module, torch.nn.Linear | Conv1D)]
