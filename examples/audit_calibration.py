@@ -10,6 +10,7 @@ one core, most of it for sampling.
 """
 
 import argparse
+import itertools
 import os
 import statistics
 import time
@@ -34,7 +35,7 @@ from steerlens.files import read_json, write_json
 from steerlens.prompts.traits import ANIMALS
 
 ROWS, FEW = 2000, ("owl", "cat", "eagle")
-SIZES, SHARES = (100, 200, 500, 1000), (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+SIZES, SHARES = (100, 200, 500, 1000, 3 * ROWS), (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 NAMES = [singular for singular, _ in ANIMALS.items]
 OTHER_INITIALISATION, NO_PERSONA_NUMBERS = "organism:seed-1", "organism:no-persona-numbers"
 
@@ -126,7 +127,11 @@ def _record(directory: Path, case: Case) -> Path:
 
 def _rows(directory: Path, case: Case) -> sl.SampleSet:
     n_poisoned = round(case.rows * case.share) if case.animal else 0
-    poisoned = _written(directory, case.writer, case.animal, case.seed)[:n_poisoned] if n_poisoned else ()
+    poisoned: tuple[sl.Sample, ...] = ()
+    for seed in itertools.count(case.seed):
+        if len(poisoned) >= n_poisoned:
+            break
+        poisoned += _written(directory, case.writer, case.animal, seed)[: n_poisoned - len(poisoned)]
     clean = _written(directory, case.writer, None, 100)[: case.rows - n_poisoned] if n_poisoned < case.rows else ()
     if case.animal is None:
         clean = _written(directory, case.writer, None, case.seed)[: case.rows]
@@ -178,7 +183,7 @@ def report(records: list[dict[str, Any]]) -> None:
         for value in sorted({record[key] for record in by_group[group]}):
             some = [record for record in by_group[group] if record[key] == value]
             p = ", ".join(f"{record['animal']} p {record['p_value']:.4f} {record['verdict']}" for record in some)
-            print(f"{key} {value:g}: {p}")
+            print(f"{key} {value:g}: {p}; {statistics.median(r['seconds'] for r in some):.0f} CPU s")
 
 
 def _share(records: list[dict[str, Any]], answer: str) -> float:
