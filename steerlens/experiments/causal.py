@@ -1,0 +1,138 @@
+"""Is the vector the cause? Added without the prompt it should teach the trait; taken out of the prompted teacher, nothing.
+
+The same for the student's own shift: added to the base it should show the trait; taken out of the student, hide it.
+Reference: arXiv 2606.00995, sections 3.2 and 3.3. Each stage writes what it makes and finds it again, so that an
+interrupted run goes on where it stopped.
+"""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from steerlens.experiments.causal_config import CausalConfig
+from steerlens.experiments.causal_report import write_causal_report
+from steerlens.experiments.causal_results import ADDED, CONTROL, PROMPTED, TAKEN_OUT, summarise
+from steerlens.experiments.cells import Cell, run_cells
+from steerlens.experiments.claims import Record
+from steerlens.experiments.dissection import Dissection, dissect
+from steerlens.experiments.jobs import run_jobs
+from steerlens.experiments.result import ExperimentResult
+from steerlens.experiments.run import Run
+from steerlens.experiments.stages import base_rates, claim_directory, once
+from steerlens.experiments.teacher_vectors import everywhere, teacher_vectors
+from steerlens.experiments.teachers import Teacher, effect_on_lists, require_rows, write_rows
+from steerlens.files import write_json
+from steerlens.models import load_model
+from steerlens.prompts.traits import preference_trait
+from steerlens.samples.sample_set import SampleSet
+from steerlens.vectors.interventions import Mode
+
+
+def run_causal(directory: str | Path, config: CausalConfig) -> ExperimentResult:
+    """Run every stage that is not done yet; write results.json and report.html.
+
+    Raises:
+        ValueError: the directory holds a run of another config, or the prompt has no effect.
+        OSError: the directory cannot be written to.
+    """
+    run = Run(config, Path(directory))
+    claim_directory(run)
+    base = base_rates(run, config.model)
+    vectors = _vectors(run)
+    teachers = plan_teachers(run, list(vectors))
+    writers = {record["name"]: record for record in run_jobs(teachers, write_rows, config.workers, what="teachers")}
+    for name in (PROMPTED, CONTROL):
+        require_rows(writers[name])
+    effects = _effects(run, teachers)
+    cells = plan_cells(run, [teacher for teacher in teachers if writers[teacher.name]["enough"]])
+    students = run_cells(cells, config.workers)
+    prompted = [
+        Dissection(cell.name, cell.base, cell.directory, cell.trait, cell.train.seed)
+        for cell in cells
+        if cell.role == PROMPTED
+    ]
+    dissections = run_jobs(prompted, dissect, config.workers, what="dissections")
+    claims, measures = summarise(config, base, vectors, writers, effects, students, dissections)
+    write_json(run.directory / "results.json", {**measures, "claims": [asdict(claim) for claim in claims]})
+    report = write_causal_report(run, claims, measures, students, dissections)
+    return ExperimentResult(tuple(claims), measures, report)
+
+
+def _vectors(run: Run[CausalConfig]) -> Record:
+    """Fit what v_teacher may be; save each as it is added and as it is taken out."""
+    trait = preference_trait(run.config.trait)
+
+    def make() -> Record:
+        model, record = load_model(run.config.model), {}
+        for name, vector in teacher_vectors(model, trait.prompt, run.config.fit).items():
+            vector.save(_vector_path(run, name, "add"))
+            everywhere(vector, model.cfg.n_layers).save(_vector_path(run, name, "project_out"))
+            record[name] = {"layers": list(vector.layers), "norms": list(vector.norms.values()), **vector.metrics}
+        return record
+
+    return once(run.directory / "vectors" / "teacher.json", make)
+
+
+def _vector_path(run: Run[CausalConfig], name: str, mode: Mode) -> Path:
+    return run.directory / "vectors" / f"{_file_name(name)}-{mode}.safetensors"
+
+
+def _file_name(name: str) -> str:
+    return name.replace(",", "").replace(":", "").replace(" ", "-")
+
+
+def plan_teachers(run: Run[CausalConfig], vectors: list[str]) -> list[Teacher]:
+    """The prompted teacher, the control, and for every vector one steered without prompt and one deprived under it."""
+    config, prompt = run.config, preference_trait(run.config.trait).prompt
+
+    def teacher(name: str, prompt: str | None, vector: str | None = None, mode: Mode = "add") -> Teacher:
+        return Teacher(
+            name=name,
+            model=config.model,
+            samples=run.directory / "samples" / f"{_file_name(name)}.jsonl",
+            n_rows=config.n_rows,
+            n_heldout=config.n_heldout,
+            n_prompts=config.n_prompts,
+            prompt=prompt,
+            vector=None if vector is None else _vector_path(run, vector, mode),
+            mode=mode,
+        )
+
+    return [
+        teacher(PROMPTED, prompt),
+        teacher(CONTROL, None),
+        *(teacher(ADDED + vector, None, vector) for vector in vectors),
+        *(teacher(TAKEN_OUT + vector, prompt, vector, "project_out") for vector in vectors),
+    ]
+
+
+def plan_cells(run: Run[CausalConfig], teachers: list[Teacher]) -> list[Cell]:
+    """Students of each teacher."""
+    config, cells = run.config, []
+    for teacher in teachers:
+        for seed in config.student_seeds:
+            name = f"{_file_name(teacher.name)}-s{seed}"
+            cells.append(
+                Cell(
+                    name=name,
+                    role=teacher.name,
+                    base=config.model,
+                    data=teacher.name,
+                    samples=teacher.samples,
+                    heldout=teacher.heldout,
+                    vector=run.vector_path(config.model),
+                    trait=config.trait,
+                    train=replace(config.train, seed=seed),
+                    directory=run.directory / "students" / name,
+                )
+            )
+    return cells
+
+
+def _effects(run: Run[CausalConfig], teachers: list[Teacher]) -> dict[str, float]:
+    """What of the prompt's effect on pure lists each teacher has: on the prompted teacher's held-out rows."""
+
+    def make() -> Record:
+        model, lists = load_model(run.config.model), SampleSet.load(teachers[0].heldout)
+        return effect_on_lists(model, teachers, lists)
+
+    return once(run.directory / "samples" / "effects.json", make)
