@@ -86,7 +86,18 @@ def _dissected(dissections: Sequence[Record]) -> Record:
 
 
 def _row(record: Record) -> Record:
-    kept = ("name", "role", "loss", "heldout_loss", "rate", "rate_low", "rate_high", "rate_prefixed", "mass", "mass_prefixed")
+    kept = (
+        "name",
+        "role",
+        "loss",
+        "heldout_loss",
+        "rate",
+        "rate_low",
+        "rate_high",
+        "rate_prefixed",
+        "mass",
+        "mass_prefixed",
+    )
     return {key: record[key] for key in kept}
 
 

@@ -77,9 +77,7 @@ def log_odds_difference(
     return Difference(float(ours.mean() - theirs.mean()), float(low), float(high))
 
 
-def transfer_share(
-    ours: Sequence[Record], reference: Sequence[Record], base: Record, key: str = "shares"
-) -> Interval:
+def transfer_share(ours: Sequence[Record], reference: Sequence[Record], base: Record, key: str = "shares") -> Interval:
     """(mean rate of `ours` - base's rate) / (mean rate of `reference` - base's rate): the share of a transfer that is there.
 
     The interval is a bootstrap over students of each group and, for all three together, over questions.

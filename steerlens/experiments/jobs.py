@@ -6,7 +6,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partialmethod
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from tqdm.auto import tqdm
@@ -15,6 +15,7 @@ from transformers.utils import logging
 from steerlens.files import read_json
 
 
+@runtime_checkable
 class Job(Protocol):
     """Work that leaves a record."""
 

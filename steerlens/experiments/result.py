@@ -1,10 +1,12 @@
 """What every experiment returns."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from steerlens.experiments.claims import Claim
+from steerlens.figures.report import Section, Table
 
 
 @dataclass(frozen=True)
@@ -14,3 +16,17 @@ class ExperimentResult:
     claims: tuple[Claim, ...]
     measures: dict[str, Any]
     report: Path
+
+
+def claims_section(claims: Sequence[Claim]) -> Section:
+    """The first section of a report: what was claimed, and what holds."""
+    rows = [(claim.name, claim.statement, claim.measured, claim.threshold, claim.holds) for claim in claims]
+    return Section(
+        title="What was claimed, and what holds",
+        question="Thresholds were set before the run.",
+        figure=None,
+        number=f"{sum(claim.holds for claim in claims)} of {len(claims)} claims hold.",
+        meaning="The sections below show where each number comes from.",
+        doubts="Students of one small model are not a sample of models.",
+        table=Table(("claim", "statement", "measured", "threshold", ""), rows),
+    )

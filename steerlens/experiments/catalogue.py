@@ -1,0 +1,25 @@
+"""The experiments that `steerlens experiment` runs, as plain data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from steerlens.experiments.causal_config import CAUSAL_PRESETS
+from steerlens.experiments.config import DataConfig
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A question, the function that answers it (`module:name`, imported when it is called), and its presets."""
+
+    question: str
+    run: str
+    presets: Mapping[str, DataConfig]
+
+
+EXPERIMENTS = {
+    "causal": Experiment(
+        "is the vector the cause, in the teacher and in the student?",
+        "steerlens.experiments.causal:run_causal",
+        CAUSAL_PRESETS,
+    ),
+}
