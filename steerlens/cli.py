@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     experiment = commands.add_parser("experiment", help="run one experiment and write its report")
     names = experiment.add_subparsers(title="experiments", required=True)
     for name, entry in EXPERIMENTS.items():
-        one = _command(names, name, _experiment, entry.question)
+        one = _command(names, name, _experiment, entry.summary)
         one.set_defaults(experiment=entry)
         one.add_argument("--preset", choices=sorted(entry.presets), default="quick")
         one.add_argument("--out", type=Path, required=True, help="directory of the run; an unfinished one goes on")

@@ -9,16 +9,16 @@ from steerlens.experiments.config import DataConfig
 
 @dataclass(frozen=True)
 class Experiment:
-    """A question, the function that answers it (`module:name`, imported when it is called), and its presets."""
+    """What is asked, the function that answers it (`module:name`, imported when it is called), and its presets."""
 
-    question: str
+    summary: str
     run: str
     presets: Mapping[str, DataConfig]
 
 
 EXPERIMENTS = {
     "causal": Experiment(
-        "is the vector the cause, in the teacher and in the student?",
+        "ask whether the vector is the cause, in the teacher and in the student",
         "steerlens.experiments.causal:run_causal",
         CAUSAL_PRESETS,
     ),

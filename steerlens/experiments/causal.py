@@ -10,8 +10,8 @@ from pathlib import Path
 
 from steerlens.experiments.causal_config import CausalConfig
 from steerlens.experiments.causal_report import write_causal_report
-from steerlens.experiments.causal_results import ADDED, CONTROL, PROMPTED, TAKEN_OUT, summarise
-from steerlens.experiments.cells import Cell, run_cells
+from steerlens.experiments.causal_results import ADDED, BEHAVIOUR, CONTROL, PROMPTED, TAKEN_OUT, summarise
+from steerlens.experiments.cells import Cell, behaviour, run_cells
 from steerlens.experiments.claims import Record
 from steerlens.experiments.dissection import Dissection, dissect
 from steerlens.experiments.jobs import run_jobs
@@ -24,7 +24,7 @@ from steerlens.files import write_json
 from steerlens.models import load_model
 from steerlens.prompts.traits import preference_trait
 from steerlens.samples.sample_set import SampleSet
-from steerlens.vectors.interventions import Mode
+from steerlens.vectors.interventions import Mode, steer
 
 
 def run_causal(directory: str | Path, config: CausalConfig) -> ExperimentResult:
@@ -63,10 +63,13 @@ def _vectors(run: Run[CausalConfig]) -> Record:
 
     def make() -> Record:
         model, record = load_model(run.config.model), {}
-        for name, vector in teacher_vectors(model, trait.prompt, run.config.fit).items():
+        for name, vector in teacher_vectors(model, trait, run.config.vectors, run.config.fit).items():
             vector.save(_vector_path(run, name, "add"))
             everywhere(vector, model.cfg.n_layers).save(_vector_path(run, name, "project_out"))
-            record[name] = {"layers": list(vector.layers), "norms": list(vector.norms.values()), **vector.metrics}
+            with steer(model, vector):
+                steered = behaviour(model, trait)
+            facts = {"layers": list(vector.layers), "norms": list(vector.norms.values()), **vector.metrics}
+            record[name] = facts | {key: steered[key] for key in BEHAVIOUR}
         return record
 
     return once(run.directory / "vectors" / "teacher.json", make)

@@ -57,7 +57,12 @@ def _vectors(measures: dict[str, Any]) -> Section:
             ", ".join(map(str, vector["layers"])),
             ", ".join(f"{norm:.1f}" for norm in vector["norms"]),
             vector["validation"],
-            f"{vector['kl_explained']:.3f} ({vector['kl_explained_low']:.3f} to {vector['kl_explained_high']:.3f})",
+            *(
+                f"{vector[key]:.3f} ({vector[key + '_low']:.3f} to {vector[key + '_high']:.3f})"
+                for key in ("kl_explained", "kl_explained_questions")
+            ),
+            vector["rate"],
+            vector["rate_prefixed"],
         )
         for name, vector in measures["vectors"].items()
     ]
@@ -70,11 +75,26 @@ def _vectors(measures: dict[str, Any]) -> Section:
         figure=None,
         number=f"The claims are made on the one with the highest kl_explained on validation rows: {measures['best_vector']}.",
         meaning=(
-            "kl_explained is 1 - KL(prompted || steered) / KL(prompted || plain) over held-out answers of the prompted model, "
-            "words included. The random vector is Gaussian with the norms of the one fitted at all layers."
+            "kl_explained is 1 - KL(prompted || steered) / KL(prompted || plain) over answers of the prompted model to "
+            "number tasks and to the trait's questions, words included. The random vector is Gaussian with the last one's norms."
         ),
-        doubts="A mean difference at all layers counts what it adds at one layer again at the next ones.",
-        table=Table(("vector", "layers", "norms", "kl_explained, validation", "held out"), rows),
+        doubts=(
+            "A mean difference at all layers counts what it adds at one layer again at the next ones. The steered rate is "
+            "the model's own with the vector, not a student's: a vector made on number tasks need not act at bare questions."
+        ),
+        table=Table(
+            (
+                "vector",
+                "layers",
+                "norms",
+                "kl_explained, validation",
+                "held out, tasks",
+                "held out, questions",
+                "steered rate",
+                "after numbers",
+            ),
+            rows,
+        ),
     )
 
 

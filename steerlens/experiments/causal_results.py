@@ -173,6 +173,6 @@ def make_claims(base: Record, arms: dict[str, Record], best: str, student: Recor
             "random components are not",
             "The same for random directions",
             inside("replaced: random, norms at questions"),
-            0.9,
+            0.7,
         ),
     ]

@@ -1,17 +1,16 @@
 """What v_teacher may be: a prompt as a vector in several ways, each chosen on validation rows and judged on others."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import torch
-
-from steerlens.prompts.chat import chat_fingerprint
+from steerlens.prompts.chat import Chat, chat_fingerprint
 from steerlens.prompts.numbers import number_prompts
+from steerlens.prompts.traits import Trait
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.fit_data import FitData
 from steerlens.vectors.fit_quality import explained_with_interval, random_directions
-from steerlens.vectors.layer_fits import STRENGTHS, fit_each_layer, fit_layers, frozen
+from steerlens.vectors.layer_fits import STRENGTHS, Fit, fit_each_layer, fit_layers, frozen
 from steerlens.vectors.resumed import Directions, ResumedRows
 from steerlens.vectors.source import VectorSource
 from steerlens.vectors.vector import SteeringVector
@@ -19,39 +18,122 @@ from steerlens.vectors.vector import SteeringVector
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-ONE_LAYER, ALL_LAYERS = "fitted, one layer", "fitted, all layers"
-MEAN_ONE_LAYER, MEAN_ALL_LAYERS = "mean difference, one layer", "mean difference, all layers"
-RANDOM = "random"
-
 Placed = tuple[tuple[int, ...], Directions]
 """Layers, and the direction that is added at each."""
 
 
-def teacher_vectors(model: "TransformerBridge", prompt: str, config: FitConfig) -> dict[str, SteeringVector]:
-    """The prompt's vector by name: mean difference or fitted, at the best single layer or at all, and a random one.
+@dataclass(frozen=True)
+class PromptedAnswers:
+    """What the prompted model answers to number tasks, and to the trait's questions."""
 
-    Layers and strengths are those with the largest kl_explained on validation rows; strength is multiplied in. The random
-    vector is Gaussian with the norms of the one that is fitted at all layers. Metrics: `validation` (kl_explained
-    on validation rows), and `kl_explained` with `_low` and `_high` on held-out rows.
+    model: "TransformerBridge"
+    config: FitConfig
+    tasks: FitData
+    questions: FitData
+
+    @classmethod
+    def sample(cls, model: "TransformerBridge", trait: Trait, config: FitConfig) -> "PromptedAnswers":
+        """A quarter as many answers to questions as to tasks; no question is both fitted to and judged on."""
+
+        def answers(asked: Sequence[str | Chat], share: int) -> FitData:
+            sizes = {name: max(1, getattr(config, name) // share) for name in ("n_train", "n_validation", "n_heldout")}
+            return FitData.sample(model, trait.prompt, asked, replace(config, **sizes))
+
+        tasks = number_prompts(2 * config.n_rows, seed=config.seed)
+        return cls(model, config, answers(tasks, 1), answers(trait.questions, 4))
+
+    @property
+    def both(self) -> FitData:
+        """Answers to tasks and to questions together."""
+        sizes = [sum(len(rows.batch) for rows in data.train) for data in (self.tasks, self.questions)]
+        return FitData(
+            train=self.tasks.train + self.questions.train,
+            validation=self.tasks.validation + self.questions.validation,
+            heldout=self.tasks.heldout + self.questions.heldout,
+            train_questions=self.tasks.train_questions + self.questions.train_questions,
+            prompted=(sizes[0] * self.tasks.prompted + sizes[1] * self.questions.prompted) / sum(sizes),
+            coarsening=self.tasks.coarsening,
+        )
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Every layer."""
+        return tuple(range(self.model.cfg.n_layers))
+
+
+def _each_layer(answers: PromptedAnswers) -> list[Fit]:
+    config = replace(answers.config, steps=max(1, answers.config.steps // 3))
+    return fit_each_layer(answers.model, answers.tasks, answers.layers, config)
+
+
+def _mean_one_layer(answers: PromptedAnswers) -> Placed:
+    def explained(placed: Placed) -> float:
+        rows = ResumedRows(answers.model, placed[0], answers.tasks.validation, answers.config.positions)
+        return -rows.mean_kl(placed[1])
+
+    return max((_mean_difference(answers, (layer,)) for layer in answers.layers), key=explained)
+
+
+def _mean_all_layers(answers: PromptedAnswers) -> Placed:
+    return _mean_difference(answers, answers.layers)
+
+
+def _mean_difference(answers: PromptedAnswers, layers: tuple[int, ...]) -> Placed:
+    """The mean difference at these layers together, at its best strength on validation rows."""
+    train, validation = (
+        ResumedRows(answers.model, layers, part, answers.config.positions)
+        for part in (answers.tasks.train, answers.tasks.validation)
+    )
+    difference = answers.tasks.prompted[list(layers)] - train.last_prompt
+    return layers, min((strength * difference for strength in STRENGTHS), key=validation.mean_kl)
+
+
+def _one_layer(answers: PromptedAnswers) -> Placed:
+    best = max(_each_layer(answers), key=lambda fit: fit.validation)
+    return best.layers, best.refined(answers.model, answers.tasks, answers.config).directions
+
+
+def _all_layers(answers: PromptedAnswers) -> Placed:
+    return answers.layers, fit_layers(answers.model, answers.tasks, answers.layers, answers.config).directions
+
+
+def _both_contexts(answers: PromptedAnswers) -> Placed:
+    return answers.layers, fit_layers(answers.model, answers.both, answers.layers, answers.config).directions
+
+
+WAYS: dict[str, Callable[[PromptedAnswers], Placed]] = {
+    "mean difference, one layer": _mean_one_layer,
+    "mean difference, all layers": _mean_all_layers,
+    "fitted, one layer": _one_layer,
+    "fitted, all layers": _all_layers,
+    "fitted, tasks and questions": _both_contexts,
+}
+"""How a prompt becomes a vector; all but the last see number tasks alone."""
+
+RANDOM = "random"
+"""Gaussian at every layer, with the norms of the last way's vector."""
+
+
+def teacher_vectors(
+    model: "TransformerBridge", trait: Trait, ways: Sequence[str], config: FitConfig
+) -> dict[str, SteeringVector]:
+    """The vector of the trait's prompt in each of the ways (`WAYS`), and a random one.
+
+    Layers and strengths are those with the largest kl_explained on validation rows; strength is multiplied in. Metrics:
+    `validation`, kl_explained on validation rows of tasks and questions together, and on held-out rows `kl_explained`
+    (tasks) and `kl_explained_questions`, each with `_low` and `_high`.
 
     Raises:
-        ValueError: the prompt is empty or changes no prediction.
+        ValueError: a way is not known, or the prompt changes no prediction.
     """
-    layers = tuple(range(model.cfg.n_layers))
-    data = FitData.sample(model, prompt, number_prompts(2 * config.n_rows, seed=config.seed), config)
+    if unknown := [way for way in ways if way not in WAYS]:
+        raise ValueError(f"There is no way {unknown[0]!r} to a vector. There are: {'; '.join(WAYS)}.")
     with frozen(model):
-        alone = fit_each_layer(model, data, layers, replace(config, steps=max(1, config.steps // 3)))
-        one = max(alone, key=lambda fit: fit.validation).refined(model, data, config)
-        jointly = fit_layers(model, data, layers, config)
-        mean = max(alone, key=lambda fit: fit.mean_difference_validation)
-        placed: dict[str, Placed] = {
-            MEAN_ONE_LAYER: (mean.layers, mean.mean_difference),
-            MEAN_ALL_LAYERS: (layers, _mean_difference_everywhere(model, data, layers, config)),
-            ONE_LAYER: (one.layers, one.directions),
-            ALL_LAYERS: (layers, jointly.directions),
-            RANDOM: (layers, random_directions(jointly.directions, config)[0]),
-        }
-        return {name: _vector(model, prompt, data, name, place, config) for name, place in placed.items()}
+        answers = PromptedAnswers.sample(model, trait, config)
+        placed = {way: WAYS[way](answers) for way in ways}
+        layers, directions = placed[ways[-1]]
+        placed[RANDOM] = layers, random_directions(directions, config)[0]
+        return {name: _vector(answers, trait.prompt, name, *place) for name, place in placed.items()}
 
 
 def everywhere(vector: SteeringVector, n_layers: int) -> SteeringVector:
@@ -61,25 +143,17 @@ def everywhere(vector: SteeringVector, n_layers: int) -> SteeringVector:
     return replace(vector, layers=tuple(range(n_layers)), directions=vector.directions.repeat(n_layers, 1))
 
 
-def _mean_difference_everywhere(
-    model: "TransformerBridge", data: FitData, layers: Sequence[int], config: FitConfig
-) -> Directions:
-    """The mean difference at all layers together, at its best strength on validation rows."""
-    train, validation = (ResumedRows(model, layers, part, config.positions) for part in (data.train, data.validation))
-    difference = data.prompted - train.last_prompt
-    return min((strength * difference for strength in STRENGTHS), key=validation.mean_kl)
-
-
 def _vector(
-    model: "TransformerBridge", prompt: str, data: FitData, name: str, placed: Placed, config: FitConfig
+    answers: PromptedAnswers, prompt: str, name: str, layers: tuple[int, ...], directions: Directions
 ) -> SteeringVector:
-    layers, directions = placed
-    validation, heldout = (
-        ResumedRows(model, layers, part, config.positions) for part in (data.validation, data.heldout)
-    )
-    plain, steered = (heldout.row_kl(added)[:, 0] for added in (heldout.nothing, directions))
-    explained, low, high = explained_with_interval(steered, plain, heldout.questions, seed=config.seed)
-    chosen_by = 1 - validation.mean_kl(directions) / validation.mean_kl(validation.nothing)
+    model, config = answers.model, answers.config
+    validation = ResumedRows(model, layers, answers.both.validation, config.positions)
+    metrics = {"validation": 1 - validation.mean_kl(directions) / validation.mean_kl(validation.nothing)}
+    for key, data in (("kl_explained", answers.tasks), ("kl_explained_questions", answers.questions)):
+        heldout = ResumedRows(model, layers, data.heldout, config.positions)
+        plain, steered = (heldout.row_kl(added)[:, 0] for added in (heldout.nothing, directions))
+        explained = explained_with_interval(steered, plain, heldout.questions, seed=config.seed)
+        metrics |= dict(zip((key, f"{key}_low", f"{key}_high"), explained, strict=True))
     source = VectorSource.of(
         model,
         method=name,
@@ -87,10 +161,4 @@ def _vector(
         chat_fingerprint=chat_fingerprint(model.tokenizer),
         seed=config.seed,
     )
-    metrics = {
-        "validation": chosen_by,
-        "kl_explained": explained,
-        "kl_explained_low": low,
-        "kl_explained_high": high,
-    }
-    return SteeringVector(tuple(layers), torch.as_tensor(directions), source, metrics)
+    return SteeringVector(layers, directions, source, metrics)
