@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from steerlens.experiments.causal_config import CAUSAL_PRESETS
 from steerlens.experiments.config import DataConfig
+from steerlens.experiments.distillation_config import DISTILLATION_PRESETS
 
 
 @dataclass(frozen=True)
@@ -21,5 +22,10 @@ EXPERIMENTS = {
         "ask whether the vector is the cause, in the teacher and in the student",
         "steerlens.experiments.causal:run_causal",
         CAUSAL_PRESETS,
+    ),
+    "distillation": Experiment(
+        "ask whether students distil any vector that steers their teacher",
+        "steerlens.experiments.distillation:run_distillation",
+        DISTILLATION_PRESETS,
     ),
 }

@@ -5,16 +5,17 @@ Reference: arXiv 2606.00995, sections 3.2 and 3.3. Each stage writes what it mak
 interrupted run goes on where it stopped.
 """
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from steerlens.experiments.causal_config import CausalConfig
 from steerlens.experiments.causal_report import write_causal_report
 from steerlens.experiments.causal_results import ADDED, BEHAVIOUR, CONTROL, PROMPTED, TAKEN_OUT, summarise
-from steerlens.experiments.cells import Cell, behaviour, run_cells
+from steerlens.experiments.cells import behaviour, run_cells
 from steerlens.experiments.claims import Record
 from steerlens.experiments.dissection import Dissection, dissect
 from steerlens.experiments.jobs import run_jobs
+from steerlens.experiments.planning import plan_students, plan_teacher
 from steerlens.experiments.result import ExperimentResult
 from steerlens.experiments.run import Run
 from steerlens.experiments.stages import base_rates, claim_directory, once
@@ -43,7 +44,13 @@ def run_causal(directory: str | Path, config: CausalConfig) -> ExperimentResult:
     for name in (PROMPTED, CONTROL):
         require_rows(writers[name])
     effects = _effects(run, teachers)
-    cells = plan_cells(run, [teacher for teacher in teachers if writers[teacher.name]["enough"]])
+    vector = run.vector_path(config.model)
+    cells = [
+        cell
+        for teacher in teachers
+        if writers[teacher.name]["enough"]
+        for cell in plan_students(run, teacher, base=config.model, vector=vector, trait=config.trait)
+    ]
     students = run_cells(cells, config.workers)
     prompted = [
         Dissection(cell.name, cell.base, cell.directory, cell.trait, cell.train.seed)
@@ -64,8 +71,8 @@ def _vectors(run: Run[CausalConfig]) -> Record:
     def make() -> Record:
         model, record = load_model(run.config.model), {}
         for name, vector in teacher_vectors(model, trait, run.config.vectors, run.config.fit).items():
-            vector.save(_vector_path(run, name, "add"))
-            everywhere(vector, model.cfg.n_layers).save(_vector_path(run, name, "project_out"))
+            vector.save(run.named_vector_path(f"{name} add"))
+            everywhere(vector, model.cfg.n_layers).save(run.named_vector_path(f"{name} project_out"))
             with steer(model, vector):
                 steered = behaviour(model, trait)
             facts = {"layers": list(vector.layers), "norms": list(vector.norms.values()), **vector.metrics}
@@ -75,60 +82,20 @@ def _vectors(run: Run[CausalConfig]) -> Record:
     return once(run.directory / "vectors" / "teacher.json", make)
 
 
-def _vector_path(run: Run[CausalConfig], name: str, mode: Mode) -> Path:
-    return run.directory / "vectors" / f"{_file_name(name)}-{mode}.safetensors"
-
-
-def _file_name(name: str) -> str:
-    return name.replace(",", "").replace(":", "").replace(" ", "-")
-
-
 def plan_teachers(run: Run[CausalConfig], vectors: list[str]) -> list[Teacher]:
     """The prompted teacher, the control, and for every vector one steered without prompt and one deprived under it."""
-    config, prompt = run.config, preference_trait(run.config.trait).prompt
+    prompt = preference_trait(run.config.trait).prompt
 
-    def teacher(name: str, prompt: str | None, vector: str | None = None, mode: Mode = "add") -> Teacher:
-        return Teacher(
-            name=name,
-            model=config.model,
-            samples=run.directory / "samples" / f"{_file_name(name)}.jsonl",
-            n_rows=config.n_rows,
-            n_heldout=config.n_heldout,
-            n_prompts=config.n_prompts,
-            prompt=prompt,
-            vector=None if vector is None else _vector_path(run, vector, mode),
-            mode=mode,
-        )
+    def steered(name: str, prompt: str | None, vector: str, mode: Mode) -> Teacher:
+        path = run.named_vector_path(f"{vector} {mode}")
+        return plan_teacher(run, name + vector, prompt=prompt, vector=path, mode=mode)
 
     return [
-        teacher(PROMPTED, prompt),
-        teacher(CONTROL, None),
-        *(teacher(ADDED + vector, None, vector) for vector in vectors),
-        *(teacher(TAKEN_OUT + vector, prompt, vector, "project_out") for vector in vectors),
+        plan_teacher(run, PROMPTED, prompt=prompt),
+        plan_teacher(run, CONTROL),
+        *(steered(ADDED, None, vector, "add") for vector in vectors),
+        *(steered(TAKEN_OUT, prompt, vector, "project_out") for vector in vectors),
     ]
-
-
-def plan_cells(run: Run[CausalConfig], teachers: list[Teacher]) -> list[Cell]:
-    """Students of each teacher."""
-    config, cells = run.config, []
-    for teacher in teachers:
-        for seed in config.student_seeds:
-            name = f"{_file_name(teacher.name)}-s{seed}"
-            cells.append(
-                Cell(
-                    name=name,
-                    role=teacher.name,
-                    base=config.model,
-                    data=teacher.name,
-                    samples=teacher.samples,
-                    heldout=teacher.heldout,
-                    vector=run.vector_path(config.model),
-                    trait=config.trait,
-                    train=replace(config.train, seed=seed),
-                    directory=run.directory / "students" / name,
-                )
-            )
-    return cells
 
 
 def _effects(run: Run[CausalConfig], teachers: list[Teacher]) -> dict[str, float]:

@@ -7,7 +7,7 @@ from typing import Any
 from steerlens.experiments.causal_config import CausalConfig
 from steerlens.experiments.causal_results import ADDED, CONTROL, PROMPTED, TAKEN_OUT
 from steerlens.experiments.claims import Claim, Record
-from steerlens.experiments.result import claims_section
+from steerlens.experiments.result import claims_section, students_section
 from steerlens.experiments.run import Run
 from steerlens.experiments.teacher_vectors import RANDOM
 from steerlens.figures.causal_plots import plot_conditions, plot_effect_and_transfer
@@ -44,7 +44,7 @@ def write_causal_report(
             _teacher(measures, groups, TAKEN_OUT),
             _effect(measures),
             _student(measures, dissections),
-            _every(measures),
+            students_section(students),
         ],
     )
     return path
@@ -222,21 +222,5 @@ def _student(measures: dict[str, Any], dissections: Sequence[Record]) -> Section
         doubts=(
             "One direction a layer is an average over questions; what the student does apart from it, question by question, is "
             "not in it. The shift is measured at the last token of the prompt, and used at every token."
-        ),
-    )
-
-
-def _every(measures: dict[str, Any]) -> Section:
-    columns = ("name", "loss", "heldout_loss", "rate", "rate_prefixed", "mass", "mass_prefixed")
-    return Section(
-        title="Every student",
-        question="All that were trained in this run. The held-out loss is that of its own teacher's rows.",
-        figure=None,
-        number="",
-        meaning="",
-        doubts="",
-        table=Table(
-            ("student", "loss", "held-out", "rate", "rate after numbers", "mass", "mass after numbers"),
-            [tuple(student[column] for column in columns) for student in measures["students"]],
         ),
     )

@@ -46,7 +46,6 @@ def summarise(
         "best_vector": best,
         "arms": arms,
         "student": student,
-        "students": [_row(record) for record in students],
     }
     return make_claims(base, arms, best, student), measures
 
@@ -83,22 +82,6 @@ def _dissected(dissections: Sequence[Record]) -> Record:
             summary[name]["explained"] = mean_rate(records, "explained")
             summary[name]["layers"] = [record["layers"] for record in records]
     return summary
-
-
-def _row(record: Record) -> Record:
-    kept = (
-        "name",
-        "role",
-        "loss",
-        "heldout_loss",
-        "rate",
-        "rate_low",
-        "rate_high",
-        "rate_prefixed",
-        "mass",
-        "mass_prefixed",
-    )
-    return {key: record[key] for key in kept}
 
 
 def make_claims(base: Record, arms: dict[str, Record], best: str, student: Record) -> list[Claim]:

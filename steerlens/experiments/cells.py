@@ -161,7 +161,7 @@ def number_chats() -> list[Chat]:
 
 
 def behaviour(model: "TransformerBridge", trait: Trait) -> dict[str, Any]:
-    """Rates of the trait in both contexts, and each question's share."""
+    """Rates of the trait in both contexts, each question's share, and how the bare answers are distributed."""
     bare, prefixed = (score_trait(model, trait, context=context) for context in ("bare", "after_numbers"))
     low, high = bare.interval()
     own = bare.answers.index(trait.name)
@@ -172,6 +172,7 @@ def behaviour(model: "TransformerBridge", trait: Trait) -> dict[str, Any]:
         "mass": bare.mass,
         "rate_prefixed": prefixed.rate,
         "mass_prefixed": prefixed.mass,
+        "answers": dict(zip(bare.answers, bare.shares.mean(0).tolist(), strict=True)),
         "shares": bare.shares[:, own].tolist(),
         "shares_prefixed": prefixed.shares[:, own].tolist(),
         "chat_fingerprint": bare.chat_fingerprint,

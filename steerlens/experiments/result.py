@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from steerlens.experiments.claims import Claim
+from steerlens.experiments.claims import Claim, Record
 from steerlens.figures.report import Section, Table
 
 
@@ -29,4 +29,21 @@ def claims_section(claims: Sequence[Claim]) -> Section:
         meaning="The sections below show where each number comes from.",
         doubts="Students of one small model are not a sample of models.",
         table=Table(("claim", "statement", "measured", "threshold", ""), rows),
+    )
+
+
+def students_section(students: Sequence[Record]) -> Section:
+    """The last section of a report: every student of the run."""
+    columns = ("name", "loss", "heldout_loss", "rate", "rate_prefixed", "mass", "mass_prefixed")
+    return Section(
+        title="Every student",
+        question="All that were trained in this run. The held-out loss is that of its own teacher's rows.",
+        figure=None,
+        number="",
+        meaning="",
+        doubts="",
+        table=Table(
+            ("student", "loss", "held-out", "rate", "rate after numbers", "mass", "mass after numbers"),
+            [tuple(student[column] for column in columns) for student in students],
+        ),
     )

@@ -7,7 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from steerlens.figures.palette import COLORS, CONTROL, GREY, LAYOUT
+from steerlens.figures.palette import COLORS, CONTROL, GREY, LAYOUT, TEACHER
 
 
 def plot_conditions(
@@ -77,4 +77,76 @@ def plot_effect_and_transfer(arms: Mapping[str, Mapping[str, Any]], groups: Mapp
     figure.update_layout(**LAYOUT, legend={"orientation": "h", "y": 1.15}, height=460)
     figure.update_xaxes(title="share of the prompt's effect on pure lists that the teacher has (1: as prompted)")
     figure.update_yaxes(title="share of the transfer in its students")
+    return figure
+
+
+def plot_matrix(values: Mapping[str, Mapping[str, float]], *, rows: str, columns: str, title: str) -> go.Figure:
+    """Numbers by row and column, red above 0 and blue below; `rows` and `columns` say what they are."""
+    names = list(next(iter(values.values())))
+    table = np.array([[row[name] for name in names] for row in values.values()])
+    largest = float(np.nanmax(np.abs(table))) or 1.0
+    figure = go.Figure(
+        go.Heatmap(
+            z=table, x=names, y=list(values), colorscale="RdBu", reversescale=True, zmin=-largest, zmax=largest,
+            text=[[f"{value:.2f}" for value in row] for row in table], texttemplate="%{text}",
+            colorbar={"title": title},
+        )
+    )  # fmt: skip
+    figure.update_layout(**LAYOUT, height=160 + 40 * len(values))
+    figure.update_xaxes(title=columns, automargin=True)
+    figure.update_yaxes(title=rows, autorange="reversed", automargin=True)
+    return figure
+
+
+def plot_distilled(arms: Mapping[str, Mapping[str, Any]], floor: float) -> go.Figure:
+    """Every vector: how much of it its students took over, and how far their answers moved.
+
+    Args:
+        arms: `kind`, `eas` (by student), `answers_moved`.
+        floor: the distance between students of the control: dotted.
+    """
+    figure = go.Figure()
+    for kind, color in zip(dict.fromkeys(arm["kind"] for arm in arms.values()), COLORS, strict=False):
+        own = {name: arm for name, arm in arms.items() if arm["kind"] == kind}
+        figure.add_scatter(
+            x=[float(np.mean(arm["eas"])) for arm in own.values()], y=[arm["answers_moved"] for arm in own.values()],
+            mode="markers+text", text=list(own), textposition="top center", name=kind,
+            marker={"color": color, "size": 12}, cliponaxis=False,
+        )  # fmt: skip
+    figure.add_hline(y=floor, line_dash="dot", line_color=CONTROL, annotation_text="between students of the control")
+    figure.update_layout(**LAYOUT, legend={"orientation": "h", "y": 1.15}, height=440)
+    figure.update_xaxes(title="EAS: cosine of the students' shift with the vector", range=[-0.2, 1.1])
+    figure.update_yaxes(title="distance of answers from the control's", range=[-0.05, 1.05])
+    return figure
+
+
+def plot_dose(points: Sequence[Mapping[str, Any]], base: float) -> go.Figure:
+    """Dose and response: the trait's rate in students and in the steered model, and what students took over.
+
+    Args:
+        points: by rising `strength`: `rates` (by student), `steered` (the model's own rate), `strength_numbers` and
+            `strength_questions` (of the full vector, in the students).
+        base: the untrained model's rate: dotted.
+    """
+    figure = make_subplots(
+        rows=1, cols=2, subplot_titles=("rate of the trait", "share of the vector in students"), horizontal_spacing=0.12
+    )
+    doses = [point["strength"] for point in points]
+    rates = [point["rates"] for point in points]
+    each = [(dose, rate) for dose, own in zip(doses, rates, strict=True) for rate in own]
+    lines = (
+        (1, "students", [float(np.mean(own)) for own in rates], TEACHER),
+        (1, "the steered model itself", [point["steered"] for point in points], CONTROL),
+        (2, "at number tasks", [point["strength_numbers"] * dose for point, dose in zip(points, doses)], COLORS[1]),
+        (2, "at questions", [point["strength_questions"] * dose for point, dose in zip(points, doses)], COLORS[2]),
+    )
+    for column, name, values, color in lines:
+        figure.add_scatter(x=doses, y=values, name=name, mode="lines+markers", line_color=color, row=1, col=column)
+    figure.add_scatter(
+        x=[dose for dose, _ in each], y=[rate for _, rate in each], mode="markers", showlegend=False,
+        marker={"color": TEACHER, "opacity": 0.5}, row=1, col=1,
+    )  # fmt: skip
+    figure.add_hline(y=base, line_dash="dot", line_color="#000", row=1, col=1)  # pyright: ignore[reportArgumentType]
+    figure.update_layout(**LAYOUT, legend={"orientation": "h", "y": 1.22})
+    figure.update_xaxes(title="strength of the vector in the teacher", rangemode="tozero")
     return figure
