@@ -28,7 +28,7 @@ CAUSAL_PRESETS: dict[str, CausalConfig] = {
         n_rows=960,
         n_prompts=6000,
         vectors=("mean difference, all layers", "fitted, all layers", "fitted, tasks and questions"),
-        student_seeds=(0, 1),
+        student_seeds=(0, 1, 2),
         fit=QUICK_FIT,
     ),
     "full": CausalConfig(),
