@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         one.set_defaults(experiment=entry)
         one.add_argument("--preset", choices=sorted(entry.presets), default="quick")
         one.add_argument("--out", type=Path, required=True, help="directory of the run; an unfinished one goes on")
-        _add_fields(one, type(entry.presets["quick"]), skip={"train", "fit"})
+        _add_fields(one, type(entry.presets["quick"]), skip={"train", "fit", "further"})
 
     report = _command(commands, "report", _report, "write a finished run's report again")
     report.add_argument("run", type=Path, help="directory of the run")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from steerlens.experiments.causal_config import CAUSAL_PRESETS
 from steerlens.experiments.config import DataConfig
+from steerlens.experiments.cross_model_config import CROSS_MODEL_PRESETS
 from steerlens.experiments.distillation_config import DISTILLATION_PRESETS
 
 
@@ -27,5 +28,10 @@ EXPERIMENTS = {
         "ask whether students distil any vector that steers their teacher",
         "steerlens.experiments.distillation:run_distillation",
         DISTILLATION_PRESETS,
+    ),
+    "cross-model": Experiment(
+        "ask whether a trait passes to another initialisation, and to the same one trained further",
+        "steerlens.experiments.cross_model:run_cross_model",
+        CROSS_MODEL_PRESETS,
     ),
 }

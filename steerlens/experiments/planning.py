@@ -11,13 +11,19 @@ from steerlens.vectors.interventions import Mode
 
 
 def plan_teacher(
-    run: Run[TaughtConfig], name: str, *, prompt: str | None = None, vector: Path | None = None, mode: Mode = "add"
+    run: Run[TaughtConfig],
+    name: str,
+    *,
+    model: str | None = None,
+    prompt: str | None = None,
+    vector: Path | None = None,
+    mode: Mode = "add",
 ) -> Teacher:
-    """A teacher of this run's model, with as many rows as the run asks for."""
+    """A teacher with as many rows as the run asks for; `model` None is the run's."""
     config = run.config
     return Teacher(
         name=name,
-        model=config.model,
+        model=model or config.model,
         samples=run.directory / "samples" / f"{file_name(name)}.jsonl",
         n_rows=config.n_rows,
         n_heldout=config.n_heldout,
@@ -28,15 +34,23 @@ def plan_teacher(
     )
 
 
-def plan_students(run: Run[TaughtConfig], teacher: Teacher, *, base: str, vector: Path, trait: str) -> list[Cell]:
-    """Students of a teacher, one a seed; `vector` is what their shift is compared to, `trait` what they are asked."""
-    cells = []
+def plan_students(
+    run: Run[TaughtConfig], teacher: Teacher, *, base: str, vector: Path, trait: str, role: str | None = None
+) -> list[Cell]:
+    """Students of a teacher, one a seed.
+
+    Args:
+        vector: what their shift is compared to.
+        trait: what they are asked.
+        role: None is the teacher's name.
+    """
+    cells, role = [], role or teacher.name
     for seed in run.config.student_seeds:
-        name = f"{file_name(teacher.name)}-s{seed}"
+        name = f"{file_name(role)}-s{seed}"
         cells.append(
             Cell(
                 name=name,
-                role=teacher.name,
+                role=role,
                 base=base,
                 data=teacher.name,
                 samples=teacher.samples,
