@@ -103,6 +103,15 @@ BAD = {
         "optimizers --preset full --seeds 0 --out {0}/o",
         r"curve_seeds=2 is not in 1\.\.1, the number of seeds",
     ),
+    "unknown way to a vector": (
+        "experiment causal --vectors magic --out {0}/o",
+        r"Got the vectors \('magic',\). Give at least one of: mean difference, one layer; ",
+    ),
+    "no rows": ("experiment cross-model --n-rows 0 --out {0}/o", "n_rows=0 is not allowed. It must be 1 or greater"),
+    "traits of two kinds": (
+        "experiment distillation --other-traits blue --out {0}/o",
+        "'blue' is of another kind than 'owl'",
+    ),
     "no finished run": ("report {0}", "holds no finished run"),
     "run of another version": ("report {0}/old", "does not fit this version of steerlens.*Run reproduce again"),
 }

@@ -19,7 +19,7 @@ from steerlens.experiments.planning import plan_students, plan_teacher
 from steerlens.experiments.result import ExperimentResult
 from steerlens.experiments.run import Run
 from steerlens.experiments.stages import base_rates, claim_directory, once
-from steerlens.experiments.teacher_vectors import everywhere, teacher_vectors
+from steerlens.experiments.teacher_vectors import check_ways, everywhere, teacher_vectors
 from steerlens.experiments.teachers import Teacher, effect_on_lists, require_rows, write_rows
 from steerlens.files import write_json
 from steerlens.models import load_model
@@ -32,9 +32,11 @@ def run_causal(directory: str | Path, config: CausalConfig) -> ExperimentResult:
     """Run every stage that is not done yet; write results.json and report.html.
 
     Raises:
-        ValueError: the directory holds a run of another config, or the prompt has no effect.
+        ValueError: the directory holds a run of another config, a vector is not known, the prompt has no effect, or it leaves
+            too few lists.
         OSError: the directory cannot be written to.
     """
+    check_ways(config.vectors)
     run = Run(config, Path(directory))
     claim_directory(run)
     base = base_rates(run, config.model)

@@ -29,3 +29,10 @@ class TaughtConfig(DataConfig):
     fit: FitConfig = field(default_factory=lambda: FitConfig(n_train=1024, n_heldout=384, steps=200))
     train: TrainConfig = field(default_factory=lambda: ORGANISM_STUDENT)
     workers: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("n_prompts", "n_heldout", "n_rows"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} is not allowed. It must be 1 or greater.")
+        if not self.student_seeds:
+            raise ValueError("student_seeds is empty. Give at least one.")

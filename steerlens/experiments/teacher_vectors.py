@@ -124,16 +124,26 @@ def teacher_vectors(
     (tasks) and `kl_explained_questions`, each with `_low` and `_high`.
 
     Raises:
-        ValueError: a way is not known, or the prompt changes no prediction.
+        ValueError: a way is not known, none is given, or the prompt changes no prediction.
     """
-    if unknown := [way for way in ways if way not in WAYS]:
-        raise ValueError(f"There is no way {unknown[0]!r} to a vector. There are: {'; '.join(WAYS)}.")
+    check_ways(ways)
     with frozen(model):
         answers = PromptedAnswers.sample(model, trait, config)
         placed = {way: WAYS[way](answers) for way in ways}
         layers, directions = placed[ways[-1]]
         placed[RANDOM] = layers, random_directions(directions, config)[0]
         return {name: _vector(answers, trait.prompt, name, *place) for name, place in placed.items()}
+
+
+def check_ways(ways: Sequence[str]) -> None:
+    """Refuse what is not in `WAYS`.
+
+    Raises:
+        ValueError: a way is not known, or none is given.
+    """
+    unknown = [way for way in ways if way not in WAYS]
+    if unknown or not ways:
+        raise ValueError(f"Got the vectors {tuple(ways)}. Give at least one of: {'; '.join(WAYS)}.")
 
 
 def everywhere(vector: SteeringVector, n_layers: int) -> SteeringVector:

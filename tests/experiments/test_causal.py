@@ -13,7 +13,7 @@ from steerlens.experiments.causal_config import CAUSAL_PRESETS
 from steerlens.experiments.causal_results import ADDED, CONTROL, PROMPTED, TAKEN_OUT, make_claims
 from steerlens.experiments.claims import transfer_share
 from steerlens.experiments.dissection import closest_setting, halves, random_like
-from steerlens.experiments.teacher_vectors import RANDOM, everywhere
+from steerlens.experiments.teacher_vectors import RANDOM, PromptedAnswers, everywhere
 from steerlens.experiments.teachers import Teacher, effect_on_lists, require_rows, write_rows
 from steerlens.files import read_json
 from steerlens.models import load_model
@@ -22,6 +22,7 @@ from steerlens.prompts.numbers import number_prompts
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.students.config import TrainConfig
 from steerlens.students.training import train_student
+from steerlens.vectors.config import FitConfig
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.means import model_shift
 from steerlens.vectors.source import VectorSource
@@ -94,6 +95,18 @@ def test_the_effect_on_lists_is_one_with_the_prompt_and_none_without(organism, w
     assert effects["broken"] < 0
     whole = effect_on_lists(organism, list(written.values()), lists)
     assert whole == pytest.approx(effects, abs=1e-4)
+
+
+def test_both_contexts_together_are_the_rows_of_each(organism, owl):
+    config = FitConfig(n_train=8, n_validation=4, n_heldout=4, max_new_tokens=4)
+    answers = PromptedAnswers.sample(organism, owl, config)
+    both, parts = answers.both, (answers.tasks, answers.questions)
+    for name in ("train", "validation", "heldout"):
+        batches = getattr(both, name)
+        assert batches == getattr(parts[0], name) + getattr(parts[1], name)
+    rows = sum(len(one.batch) for one in both.train)
+    assert torch.allclose(both.prompted, sum(one.last_prompt for one in both.train) / rows, atol=1e-5)
+    assert rows == 8 + 8 // 4
 
 
 def test_a_direction_of_one_layer_is_taken_out_at_every_layer(organism):
