@@ -45,7 +45,7 @@ def run_causal(directory: str | Path, config: CausalConfig) -> ExperimentResult:
     writers = {record["name"]: record for record in run_jobs(teachers, write_rows, config.workers, what="teachers")}
     for name in (PROMPTED, CONTROL):
         require_rows(writers[name])
-    effects = _effects(run, teachers)
+    themselves = _teachers_themselves(run, teachers)
     vector = run.vector_path(config.model)
     cells = [
         cell
@@ -60,7 +60,7 @@ def run_causal(directory: str | Path, config: CausalConfig) -> ExperimentResult:
         if cell.role == PROMPTED
     ]
     dissections = run_jobs(prompted, dissect, config.workers, what="dissections")
-    claims, measures = summarise(config, base, vectors, writers, effects, students, dissections)
+    claims, measures = summarise(config, base, vectors, writers, themselves, students, dissections)
     write_json(run.directory / "results.json", {**measures, "claims": [asdict(claim) for claim in claims]})
     report = write_causal_report(run, claims, measures, students, dissections)
     return ExperimentResult(tuple(claims), measures, report)
@@ -100,11 +100,17 @@ def plan_teachers(run: Run[CausalConfig], vectors: list[str]) -> list[Teacher]:
     ]
 
 
-def _effects(run: Run[CausalConfig], teachers: list[Teacher]) -> dict[str, float]:
-    """What of the prompt's effect on pure lists each teacher has: on the prompted teacher's held-out rows."""
+def _teachers_themselves(run: Run[CausalConfig], teachers: list[Teacher]) -> dict[str, Record]:
+    """What of the prompt's effect on pure lists (the prompted teacher's held-out rows) each teacher has, and its own answers."""
+    trait = preference_trait(run.config.trait)
 
-    def make() -> Record:
+    def make() -> dict[str, Record]:
         model, lists = load_model(run.config.model), SampleSet.load(teachers[0].heldout)
-        return effect_on_lists(model, teachers, lists)
+        effects, record = effect_on_lists(model, teachers, lists), {}
+        for teacher in teachers:
+            with teacher.acting(model):
+                own = behaviour(model, trait, system_prompt=teacher.prompt)
+            record[teacher.name] = {"effect_on_lists": effects[teacher.name], "own": own}
+        return record
 
-    return once(run.directory / "samples" / "effects.json", make)
+    return once(run.directory / "samples" / "teachers.json", make)

@@ -10,7 +10,7 @@ from steerlens.experiments.claims import Claim, Record
 from steerlens.experiments.result import claims_section, students_section
 from steerlens.experiments.run import Run
 from steerlens.experiments.teacher_vectors import RANDOM
-from steerlens.figures.causal_plots import plot_conditions, plot_effect_and_transfer
+from steerlens.figures.causal_plots import plot_conditions, plot_teachers_and_students
 from steerlens.figures.palette import COLORS, TEACHER
 from steerlens.figures.palette import CONTROL as GREY
 from steerlens.figures.report import Section, Table, write_report
@@ -167,7 +167,7 @@ def _measured(arm: Record) -> tuple[str | float, ...]:
 
 
 def _effect(measures: dict[str, Any]) -> Section:
-    arms = measures["arms"]
+    arms = {name: arm for name, arm in measures["arms"].items() if arm["share"] is not None}
     kinds = {
         name: "vector added"
         if name.startswith(ADDED)
@@ -176,20 +176,27 @@ def _effect(measures: dict[str, Any]) -> Section:
         else "no vector"
         for name in arms
     }
+
+    def passed_on(arm: Record) -> str:
+        own = arm["own_minus_base"]
+        return f"{arm['minus_base']['value'] / own:.2f}" if own > 1 else "not asked, for its own answers hardly change"
+
     return Section(
-        title="What the lists say, and what students learn",
+        title="What teachers are like, and what students learn",
         question=(
-            "How much of the prompt's effect on the tokens of pure lists does each teacher have, and how much of the transfer "
-            "do its students have?"
+            "How much of the prompt's effect on the tokens of pure lists does each teacher have, how does it answer the trait's "
+            "questions itself, and how do its students answer them?"
         ),
-        figure=plot_effect_and_transfer(arms, kinds),
-        number="Effect on lists: "
-        + "; ".join(f"{name} {arm['effect_on_lists']:.2f}" for name, arm in arms.items())
-        + ".",
+        figure=plot_teachers_and_students(arms, kinds),
+        number="\n".join(
+            f"{name}: effect on lists {arm['effect_on_lists']:.2f}, own rate {arm['own_rate']:.3f}, students' rate "
+            f"{arm['rate']:.3f}; share of the teacher's own log odds that passed on: {passed_on(arm)}."
+            for name, arm in arms.items()
+        ),
         meaning=(
             "The effect is 1 - KL(prompted || teacher) / KL(prompted || plain) on held-out lists of the prompted teacher: 1 is "
             "the prompt's, 0 the plain model's, and below 0 a teacher is further from the prompted one than the plain model. "
-            "Bars are 95 % intervals over students and questions."
+            "Log odds are over the untrained model's; bars are 95 % intervals over students and questions."
         ),
         doubts="A teacher can also teach the trait by another effect on lists than the prompt's.",
     )

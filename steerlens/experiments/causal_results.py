@@ -28,13 +28,13 @@ def summarise(
     base: Record,
     vectors: dict[str, Record],
     writers: dict[str, Record],
-    effects: dict[str, float],
+    themselves: dict[str, Record],
     students: Sequence[Record],
     dissections: Sequence[Record],
 ) -> tuple[list[Claim], dict[str, Any]]:
     """The claims, and everything that the report says."""
     groups = {name: [record for record in students if record["role"] == name] for name in writers}
-    arms = {name: writers[name] | {"effect_on_lists": effects[name]} | _arm(groups, name, base) for name in writers}
+    arms = {name: writers[name] | _own(themselves[name], base) | _arm(groups, name, base) for name in writers}
     best = max((name for name in vectors if name != RANDOM), key=lambda name: vectors[name]["validation"])
     student = _dissected(dissections)
     measures = {
@@ -50,6 +50,15 @@ def summarise(
     return make_claims(base, arms, best, student), measures
 
 
+def _own(teacher: Record, base: Record) -> Record:
+    """What a teacher is like itself: in its lists, and in its own answers over the base's."""
+    return {
+        "effect_on_lists": teacher["effect_on_lists"],
+        "own_rate": teacher["own"]["rate"],
+        "own_minus_base": log_odds_difference([teacher["own"]], [base]).value,
+    }
+
+
 def _arm(groups: dict[str, list[Record]], name: str, base: Record) -> Record:
     """A teacher's students: mean behaviour, their share of the prompted teacher's transfer, and log odds differences."""
     records = groups[name]
@@ -63,6 +72,7 @@ def _arm(groups: dict[str, list[Record]], name: str, base: Record) -> Record:
         "share_prefixed": asdict(transfer_share(records, prompted, base, "shares_prefixed")),
         "minus_prompted": asdict(log_odds_difference(records, prompted, paired=True)),
         "minus_control": asdict(log_odds_difference(records, control, paired=True)),
+        "minus_base": asdict(log_odds_difference(records, [base])),
         "eas": np.mean([record["eas"] for record in records], axis=0).tolist(),
     }
 

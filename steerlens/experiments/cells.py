@@ -160,9 +160,11 @@ def number_chats() -> list[Chat]:
     return [as_chat(prompt) for prompt in number_prompts(96, seed=9)]
 
 
-def behaviour(model: "TransformerBridge", trait: Trait) -> dict[str, Any]:
+def behaviour(model: "TransformerBridge", trait: Trait, *, system_prompt: str | None = None) -> dict[str, Any]:
     """Rates of the trait in both contexts, each question's share, and how the bare answers are distributed."""
-    bare, prefixed = (score_trait(model, trait, context=context) for context in ("bare", "after_numbers"))
+    bare, prefixed = (
+        score_trait(model, trait, context=context, system_prompt=system_prompt) for context in ("bare", "after_numbers")
+    )
     low, high = bare.interval()
     own = bare.answers.index(trait.name)
     return {

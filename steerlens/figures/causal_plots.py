@@ -49,34 +49,39 @@ def plot_conditions(
     return figure
 
 
-def plot_effect_and_transfer(arms: Mapping[str, Mapping[str, Any]], groups: Mapping[str, str]) -> go.Figure:
-    """What a teacher has of the prompt's effect on lists, and how much of the prompt's transfer its students have.
+def plot_teachers_and_students(arms: Mapping[str, Mapping[str, Any]], kinds: Mapping[str, str]) -> go.Figure:
+    """Students over what their teacher is like: in its lists, and in its own answers.
 
     Args:
-        arms: for every teacher `effect_on_lists` and `share` (value, low, high, or None without students).
-        groups: the kind of each teacher, one color and legend entry each.
+        arms: for every teacher with students `effect_on_lists`, `share` and `minus_base` (value, low, high), `own_minus_base`.
+        kinds: the kind of each teacher, one color and legend entry each.
     """
-    figure = go.Figure()
-    for kind, color in zip(dict.fromkeys(groups.values()), COLORS, strict=False):
-        shown = {name: arm for name, arm in arms.items() if groups[name] == kind and arm["share"] is not None}
-        shares = [arm["share"] for arm in shown.values()]
-        figure.add_scatter(
-            x=[max(-1.0, arm["effect_on_lists"]) for arm in shown.values()],
-            y=[share["value"] for share in shares],
-            error_y={
-                "array": [share["high"] - share["value"] for share in shares],
-                "arrayminus": [share["value"] - share["low"] for share in shares],
-                "thickness": 1,
-            },
-            mode="markers", name=kind, marker={"color": color, "size": 12}, text=list(shown),
-        )  # fmt: skip
-    figure.add_scatter(
-        x=[0, 1], y=[0, 1], mode="lines", line={"dash": "dot", "color": GREY}, name="in proportion", hoverinfo="skip"
-    )
+    figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.13)
+    for kind, color in zip(dict.fromkeys(kinds.values()), COLORS, strict=False):
+        shown = {name: arm for name, arm in arms.items() if kinds[name] == kind}
+        panels = (
+            (
+                1,
+                [max(-1.0, arm["effect_on_lists"]) for arm in shown.values()],
+                [arm["share"] for arm in shown.values()],
+            ),
+            (2, [arm["own_minus_base"] for arm in shown.values()], [arm["minus_base"] for arm in shown.values()]),
+        )
+        for column, x, measured in panels:
+            figure.add_scatter(
+                x=x, y=[one["value"] for one in measured], mode="markers", text=list(shown), name=kind,
+                legendgroup=kind, showlegend=column == 1, marker={"color": color, "size": 11},
+                error_y={
+                    "array": [one["high"] - one["value"] for one in measured],
+                    "arrayminus": [one["value"] - one["low"] for one in measured], "thickness": 1,
+                }, row=1, col=column,
+            )  # fmt: skip
     figure.add_hline(y=0, line_color=GREY)
     figure.update_layout(**LAYOUT, legend={"orientation": "h", "y": 1.15}, height=460)
-    figure.update_xaxes(title="share of the prompt's effect on pure lists that the teacher has (1: as prompted)")
-    figure.update_yaxes(title="share of the transfer in its students")
+    figure.update_xaxes(title="share of the prompt's effect on pure lists", row=1, col=1)
+    figure.update_yaxes(title="share of the transfer in students", row=1, col=1)
+    figure.update_xaxes(title="log odds of the teacher's own answers, over base", row=1, col=2)
+    figure.update_yaxes(title="log odds of its students' answers, over base", row=1, col=2)
     return figure
 
 
