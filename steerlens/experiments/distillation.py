@@ -107,6 +107,7 @@ def _make_vectors(
 ) -> Iterator[tuple[str, str, str, SteeringVector]]:
     """Name, kind, the trait that is asked for, and the vector."""
     layer, norm = check_layer(model, config.layer), None
+    rows = {token: _unembedding_row(model, token) for token in config.tokens}
 
     def vector(direction: torch.Tensor, method: str) -> SteeringVector:
         return SteeringVector((layer,), direction.detach().cpu().reshape(1, -1), VectorSource.of(model, method=method))
@@ -122,8 +123,7 @@ def _make_vectors(
     for number in range(1, config.n_random + 1):
         noise = torch.randn(model.cfg.d_model, generator=generator)
         yield f"random {number}", RANDOM, config.trait, vector(norm * noise / noise.norm(), "Gaussian")
-    for token in config.tokens:
-        row = _unembedding_row(model, token)
+    for token, row in rows.items():
         yield f"token '{token}'", LOGIT_LENS, config.trait, vector(norm * row / row.norm(), f"unembedding of {token!r}")
 
 

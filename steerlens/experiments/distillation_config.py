@@ -19,7 +19,7 @@ class DistillationConfig(TaughtConfig):
 
     other_traits: tuple[str, ...] = ("wolf", "panda")
     n_random: int = 3
-    tokens: tuple[str, ...] = ("owl", "rain")
+    tokens: tuple[str, ...] = ("owl", "water")
     layer: int = 0
     strengths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.25)
 
@@ -29,7 +29,7 @@ DISTILLATION_PRESETS: dict[str, DistillationConfig] = {
         n_heldout=64,
         other_traits=("wolf",),
         n_random=2,
-        tokens=("rain",),
+        tokens=("water",),
         strengths=(0.5, 0.75),
         n_rows=960,
         n_prompts=6000,
