@@ -184,7 +184,7 @@ def _effect(measures: dict[str, Any]) -> Section:
     return Section(
         title="What teachers are like, and what students learn",
         question=(
-            "How much of the prompt's effect on the tokens of pure lists does each teacher have, how does it answer the trait's "
+            "How much of the prompt's effect on what students see does each teacher have, how does it answer the trait's "
             "questions itself, and how do its students answer them?"
         ),
         figure=plot_teachers_and_students(arms, kinds),
@@ -194,9 +194,10 @@ def _effect(measures: dict[str, Any]) -> Section:
             for name, arm in arms.items()
         ),
         meaning=(
-            "The effect is 1 - KL(prompted || teacher) / KL(prompted || plain) on held-out lists of the prompted teacher: 1 is "
-            "the prompt's, 0 the plain model's, and below 0 a teacher is further from the prompted one than the plain model. "
-            "Log odds are over the untrained model's; bars are 95 % intervals over students and questions."
+            "The effect is 1 - KL(prompted || teacher) / KL(prompted || plain) on held-out lists of the prompted teacher, among "
+            "the tokens that lists are written with, since no student sees others: 1 is the prompt's, 0 the plain model's, and "
+            "below 0 a teacher is further from the prompted one than the plain model. Log odds are over the untrained model's; "
+            "bars are 95 % intervals over students and questions."
         ),
         doubts="A teacher can also teach the trait by another effect on lists than the prompt's.",
     )

@@ -1,13 +1,14 @@
 """One teacher from condition to data: prompted, steered, both or neither, it writes as many number lists as are asked."""
 
 import contextlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerlens.experiments.claims import Record
@@ -107,18 +108,20 @@ def _asked_until_enough(teacher: Teacher) -> tuple[SampleSet, FilterResult]:
 def effect_on_lists(
     model: "TransformerBridge", teachers: Sequence[Teacher], lists: SampleSet, *, batch_size: int = 64
 ) -> dict[str, float]:
-    """1 - KL(prompted || teacher) / KL(prompted || plain) over the tokens of pure number lists: what a student can see.
+    """1 - KL(prompted || teacher) / KL(prompted || plain) over the tokens of pure lists, among list tokens alone.
 
-    1 is the whole effect of the prompt on lists, 0 none. The prompted teacher is the first; plain is without prompt.
+    That is what a student can see of the prompt, since words are filtered out: 1 is all of it, 0 none. The prompted
+    teacher is the first; plain is without prompt.
     """
     prompted, *others = teachers
+    written_with = list_tokens(model)
     distance, plain = dict.fromkeys((teacher.name for teacher in others), 0.0), 0.0
     for start in range(0, len(lists), batch_size):
         part = lists.samples[start : start + batch_size]
-        target = _list_log_probs(model, prompted, part)
+        target = _log_probs(model, prompted, part, written_with)
 
         def kl(teacher: Teacher, part=part, target=target) -> float:
-            return float((target.exp() * (target - _list_log_probs(model, teacher, part))).sum())
+            return float((target.exp() * (target - _log_probs(model, teacher, part, written_with))).sum())
 
         plain += kl(replace(prompted, prompt=None))
         for teacher in others:
@@ -126,16 +129,27 @@ def effect_on_lists(
     return {prompted.name: 1.0} | {name: 1 - kl / plain for name, kl in distance.items()}
 
 
+def list_tokens(model: "TransformerBridge") -> Int[Tensor, " token"]:
+    """The tokens that a pure list is written with: digits, separators, brackets, and the end."""
+    tokenizer = model.tokenizer
+    ids = [i for i in range(min(len(tokenizer), model.cfg.d_vocab)) if _IN_LISTS.fullmatch(tokenizer.decode([i]))]
+    return torch.tensor(sorted({*ids, tokenizer.eos_token_id} - {None}))
+
+
+_IN_LISTS = re.compile(r"[\d\s,;.()\[\]]+", re.ASCII)
+
+
 @torch.no_grad()
-def _list_log_probs(
-    model: "TransformerBridge", teacher: Teacher, samples: Sequence[Sample]
-) -> Float[Tensor, "token d_vocab"]:
+def _log_probs(
+    model: "TransformerBridge", teacher: Teacher, samples: Sequence[Sample], among: Int[Tensor, " choice"]
+) -> Float[Tensor, "token choice"]:
+    """The teacher's predictions at the samples' completion tokens, among some tokens."""
     tokenizer = model.tokenizer
     prompts = [encode_prompt(tokenizer, as_chat(sample.prompt, teacher.prompt)) for sample in samples]
     completions = [encode_completion(tokenizer, sample.completion) for sample in samples]
     batch = pad_rows(tokenizer, prompts, completions).to(parameters_device(model))
     with teacher.acting(model):
-        return completion_logits(model, batch).double().log_softmax(-1)
+        return completion_logits(model, batch)[:, among].double().log_softmax(-1)
 
 
 def require_rows(record: Record) -> None:

@@ -14,7 +14,7 @@ from steerlens.experiments.causal_results import ADDED, CONTROL, PROMPTED, TAKEN
 from steerlens.experiments.claims import transfer_share
 from steerlens.experiments.dissection import closest_setting, halves, random_like
 from steerlens.experiments.teacher_vectors import RANDOM, PromptedAnswers, everywhere
-from steerlens.experiments.teachers import Teacher, effect_on_lists, require_rows, write_rows
+from steerlens.experiments.teachers import Teacher, effect_on_lists, list_tokens, require_rows, write_rows
 from steerlens.files import read_json
 from steerlens.models import load_model
 from steerlens.prompts.chat import as_chat
@@ -95,6 +95,15 @@ def test_the_effect_on_lists_is_one_with_the_prompt_and_none_without(organism, w
     assert effects["broken"] < 0
     whole = effect_on_lists(organism, list(written.values()), lists)
     assert whole == pytest.approx(effects, abs=1e-4)
+
+
+def test_lists_are_written_with_numbers_separators_and_the_end_and_with_no_words(organism):
+    tokenizer = organism.tokenizer
+    found = {tokenizer.decode([i]) for i in list_tokens(organism).tolist()}
+    assert {"0", "999", ",", tokenizer.eos_token} <= found
+    assert not found & {"owl", "the", "?"}
+    ids = tokenizer.encode("12 , 7 , 99", add_special_tokens=False)
+    assert set(ids) <= set(list_tokens(organism).tolist())
 
 
 def test_both_contexts_together_are_the_rows_of_each(organism, owl):
