@@ -101,7 +101,7 @@ def _vectors(measures: dict[str, Any]) -> Section:
 def _teacher(measures: dict[str, Any], groups: Mapping[str, list[Record]], kind: str) -> Section:
     arms, best = measures["arms"], kind + measures["best_vector"]
     shown = [PROMPTED, CONTROL, *(name for name in arms if name.startswith(kind))]
-    sentences = [f"{name}: {_in_words(arms[name])}" for name in shown]
+    sentences = [f"{name}: {_in_words(arms[name], name)}" for name in shown]
     added = kind == ADDED
     return Section(
         title="Is v_teacher sufficient?" if added else "Is v_teacher necessary?",
@@ -117,14 +117,14 @@ def _teacher(measures: dict[str, Any], groups: Mapping[str, list[Record]], kind:
             measures["base"],
             {PROMPTED: TEACHER, best: COLORS[1]} | {kind + RANDOM: GREY},
         ),
-        number="\n".join(sentences),
+        number="\n".join([_verdict(arms, kind, measures["best_vector"]), *sentences]),
         meaning=(
             "The share of the transfer is (rate - untrained rate) / (prompted teacher's students' rate - untrained rate), with "
             "its 95 % interval over students and questions; log odds are paired by seed. All teachers answer the same tasks with "
             "the same random numbers, and all students learn from equally many lists."
         ),
         doubts=(
-            "Every teacher has one data set, so that intervals know the spread of students, not that of data. "
+            "Every teacher has one data set, so that intervals know the spread of students, not of data, which can be as large. "
             + (
                 "A vector that writes other words than the prompt may pass the filter more often."
                 if added
@@ -137,9 +137,29 @@ def _teacher(measures: dict[str, Any], groups: Mapping[str, list[Record]], kind:
     )
 
 
-def _in_words(arm: Record) -> str:
+def _verdict(arms: Mapping[str, Record], kind: str, best: str) -> str:
+    """How much of the transfer is there in either context, for the vector that the claim is about and the other ones."""
+    shares = {
+        name.removeprefix(kind): (arm["share"]["value"], arm["share_prefixed"]["value"])
+        for name, arm in arms.items()
+        if name.startswith(kind) and not name.endswith(RANDOM) and arm["share"] is not None
+    }
+    if best not in shares:
+        return f"The vector that the claim is about ({best}) leaves no students to ask."
+    bare, prefixed = zip(*shares.values(), strict=True)
+    did, does = ("Added", "brings") if kind == ADDED else ("Taken out", "leaves")
+    return (
+        f"{did}, the vector that the claim is about ({best}) {does} {shares[best][0]:.0%} of the transfer on bare questions and "
+        f"{shares[best][1]:.0%} after numbers. Over all vectors it is {min(bare):.0%} to {max(bare):.0%}, and "
+        f"{min(prefixed):.0%} to {max(prefixed):.0%}."
+    )
+
+
+def _in_words(arm: Record, name: str) -> str:
     if arm["share"] is None:
         return f"no students, for it wrote only {arm['kept']} lists in {arm['asked']} answers."
+    if name == PROMPTED:
+        return f"rate {arm['rate']:.3f} ({arm['rate_prefixed']:.3f} after numbers): the transfer."
     share, odds = arm["share"], arm["minus_prompted"]
     return (
         f"rate {arm['rate']:.3f} ({arm['rate_prefixed']:.3f} after numbers), share of the transfer {_interval(share)}, log odds "
@@ -179,7 +199,9 @@ def _effect(measures: dict[str, Any]) -> Section:
 
     def passed_on(arm: Record) -> str:
         own = arm["own_minus_base"]
-        return f"{arm['minus_base']['value'] / own:.2f}" if own > 1 else "not asked, for its own answers hardly change"
+        return (
+            f"{arm['minus_base']['value'] / own:.2f}" if own > 1 else "not asked, for it does not show the trait itself"
+        )
 
     return Section(
         title="What teachers are like, and what students learn",
