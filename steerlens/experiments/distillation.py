@@ -25,7 +25,10 @@ from steerlens.experiments.teacher_vectors import PromptedAnswers
 from steerlens.experiments.teachers import require_rows, write_rows
 from steerlens.files import write_json
 from steerlens.models import check_layer, huggingface_model, load_model
+from steerlens.prompts.numbers import number_prompts
 from steerlens.prompts.traits import preference_trait
+from steerlens.samples.filters import keep_number_lists
+from steerlens.samples.teacher import sample_teacher
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.layer_fits import fit_layers, frozen
 from steerlens.vectors.source import VectorSource
@@ -33,6 +36,9 @@ from steerlens.vectors.vector import SteeringVector
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
+
+LISTS_KEPT, N_TRIED, MOST_HALVINGS = 0.3, 60, 5
+"""A vector without meaning is halved until this share of the answers to so many tasks passes the filter."""
 
 
 def run_distillation(directory: str | Path, config: DistillationConfig) -> ExperimentResult:
@@ -122,9 +128,21 @@ def _make_vectors(
     generator = torch.Generator().manual_seed(config.fit.seed)
     for number in range(1, config.n_random + 1):
         noise = torch.randn(model.cfg.d_model, generator=generator)
-        yield f"random {number}", RANDOM, config.trait, vector(norm * noise / noise.norm(), "Gaussian")
+        found = vector(norm * noise / noise.norm(), "Gaussian")
+        yield f"random {number}", RANDOM, config.trait, weakened(model, found)
     for token, row in rows.items():
-        yield f"token '{token}'", LOGIT_LENS, config.trait, vector(norm * row / row.norm(), f"unembedding of {token!r}")
+        found = vector(norm * row / row.norm(), f"unembedding of {token!r}")
+        yield f"token '{token}'", LOGIT_LENS, config.trait, weakened(model, found)
+
+
+def weakened(model: "TransformerBridge", vector: SteeringVector) -> SteeringVector:
+    """The vector, halved as often as it takes until the steered model answers number tasks with lists often enough."""
+    prompts = number_prompts(N_TRIED, seed=3)
+    for _ in range(MOST_HALVINGS):
+        if keep_number_lists(sample_teacher(model, prompts, vector=vector, seed=3)).kept_share >= LISTS_KEPT:
+            break
+        vector = 0.5 * vector
+    return vector
 
 
 def _unembedding_row(model: "TransformerBridge", token: str) -> torch.Tensor:

@@ -12,7 +12,8 @@ class DistillationConfig(TaughtConfig):
     Args:
         other_traits: whose prompts' vectors are semantic ones, beside that of `trait`; of the same kind.
         n_random: Gaussian vectors.
-        tokens: whose rows of the unembedding are vectors; these and the random ones have the norm of the trait's.
+        tokens: whose rows of the unembedding are vectors; these and the random ones have the norm of the
+            trait's, or a half, a quarter, ... of it where the steered model would write no lists.
         layer: where vectors act.
         strengths: of the trait's vector, beside 1.
     """

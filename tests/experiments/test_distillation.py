@@ -4,10 +4,14 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 
-from steerlens.experiments.distillation import run_distillation
+from steerlens.experiments.dissection import random_like
+from steerlens.experiments.distillation import run_distillation, weakened
 from steerlens.experiments.distillation_config import DISTILLATION_PRESETS
 from steerlens.experiments.distillation_results import LOGIT_LENS, RANDOM, SEMANTIC, distance, make_claims, mean_answers
+from steerlens.vectors.source import VectorSource
+from steerlens.vectors.vector import SteeringVector
 
 
 def arm(kind: str, eas: float, floor: float, moved: float, over: float) -> dict:
@@ -54,6 +58,17 @@ def test_a_trait_of_another_kind_is_refused_before_anything_is_made(tmp_path):
     with pytest.raises(ValueError, match="'blue' is of another kind than 'owl'"):
         run_distillation(tmp_path / "run", config)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_vector_that_ends_all_lists_is_halved_until_there_are_some_and_another_one_is_left(organism):
+    like = SteeringVector((0,), torch.full((1, 96), 0.5), VectorSource.of(organism, method="by hand"))
+    gentle = random_like(like, seed=0)
+    assert weakened(organism, gentle) is gentle
+    fierce = 64.0 * gentle
+    halved = weakened(organism, fierce)
+    factor = fierce.norms[0] / halved.norms[0]
+    assert factor in (2.0, 4.0, 8.0, 16.0, 32.0)
+    assert halved.cosine(gentle)[0] == pytest.approx(1.0)
 
 
 @pytest.mark.slow
