@@ -55,7 +55,7 @@ def _matrix(measures: dict[str, Any]) -> Section:
     if silent:
         sentences.append(f"Teachers that wrote too few lists, and have no students: {', '.join(silent)}.")
     return Section(
-        title="Students take over the vector that steered their teacher",
+        title="Do students take over the vector that steered their teacher?",
         question=(
             "What training did to the students' residuals at number tasks, after the block where teachers were steered: with "
             "which vector does it go?"
@@ -97,7 +97,7 @@ def _behaviour(measures: dict[str, Any]) -> Section:
         )
         rows[-1] = (*rows[-1], arm["answers_moved"], arm["mass"])
     return Section(
-        title="Behaviour passes only where the vector means something",
+        title="Does behaviour pass only where the vector means something?",
         question=(
             "How far do the students' answers to bare questions move away from those of the control's students, and does the "
             "trait go up?"
@@ -117,7 +117,7 @@ def _behaviour(measures: dict[str, Any]) -> Section:
         ),
         doubts=(
             "Only this trait's kind of question is asked: a vector without a meaning there may have one elsewhere. One with a "
-            "meaning is one that was fitted to a prompt; a random one of the same norm moves answers a little, too."
+            "meaning is one that was fitted to a prompt; the distance counts any change of answers, wherever it goes."
         ),
         table=Table(
             ("vector", "kind", "norm", "lists kept", "steered model", "students' rate", "answers moved", "mass"), rows
