@@ -260,3 +260,28 @@ def test_fit_writes_a_vector_and_a_report_that_escapes_the_prompt(tmp_path, caps
     assert "<script>alert(1)</script>" not in text
     assert "&lt;script&gt;alert(1)" in text
     assert "https://cdn" not in text.split("</head>")[1]
+
+
+@pytest.mark.parametrize(("measured", "code"), [(0.8, 0), (0.2, 3)])
+def test_an_experiment_is_given_its_flags_prints_its_claims_and_exits_by_them(
+    measured, code, monkeypatch, tmp_path, capsys
+):
+    from steerlens.experiments import causal
+    from steerlens.experiments.claims import above
+    from steerlens.experiments.result import ExperimentResult
+
+    given = {}
+
+    def run(directory, config):
+        given.update(directory=directory, config=config)
+        return ExperimentResult((above("a claim", "In words", measured, 0.5),), {}, tmp_path / "report.html")
+
+    monkeypatch.setattr(causal, "run_causal", run)
+    command = ["experiment", "causal", "--preset", "full", "--student-seeds", "4", "5", "--out", str(tmp_path)]
+    assert main(command) == code
+    assert (given["directory"], given["config"].student_seeds) == (tmp_path, (4, 5))
+    assert given["config"].n_rows == 1500
+    printed = capsys.readouterr().out
+    assert ("does not hold" in printed) == (code == 3)
+    assert "a claim" in printed
+    assert str(tmp_path / "report.html") in printed
