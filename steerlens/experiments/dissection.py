@@ -45,8 +45,9 @@ def dissect(job: Dissection) -> None:
     """Add v_student to the base, and replace the student's component along it by the base's; score both.
 
     v_student is the mean shift at every layer, once at half of the trait's questions and once at number tasks; behaviour is
-    scored on the other half of the questions. The strength and the layer at which it is added, one or all, are those whose
-    next-token predictions come closest to the student's where the shift was measured, never those of the highest rate.
+    scored on the other half of the questions. The strength and the layer at which it is added, one or all but the last (what
+    is added there, no block reads), are those whose next-token predictions come closest to the student's where the shift was
+    measured, never those of the highest rate.
     """
     base, student = load_model(job.base), load_model(job.base, adapter=job.student)
     measuring, judged = halves(preference_trait(job.trait))
@@ -54,7 +55,7 @@ def dissect(job: Dissection) -> None:
     record = {"base": behaviour(base, judged), "student": behaviour(student, judged)}
     for where, chats in places.items():
         shift = model_shift(student, base, chats)
-        added, explained = closest_setting(base, student, shift, chats)
+        added, explained = closest_setting(base, student, shift.at(*shift.layers[:-1] or shift.layers), chats)
         random = random_like(added, job.seed), random_like(shift, job.seed)
         for name, (to_add, to_replace) in {where: (added, shift), f"random, norms at {where}": random}.items():
             with steer(base, to_add):
