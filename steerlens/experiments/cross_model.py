@@ -14,13 +14,13 @@ from steerlens.experiments.cross_model_report import write_cross_model_report
 from steerlens.experiments.cross_model_results import FURTHER, OTHER, PAIRS, SELF, summarise
 from steerlens.experiments.dissection import random_like
 from steerlens.experiments.jobs import run_jobs
-from steerlens.experiments.loss_matrix import compare, loss_reductions, random_reduction
+from steerlens.experiments.loss_matrix import at_best_strength, compare, loss_reductions, random_reduction
 from steerlens.experiments.planning import plan_students, plan_teacher
 from steerlens.experiments.result import ExperimentResult
 from steerlens.experiments.run import Run
 from steerlens.experiments.stages import claim_directory, once
 from steerlens.experiments.teacher_vectors import teacher_vectors
-from steerlens.experiments.teachers import Teacher, require_rows, write_rows
+from steerlens.experiments.teachers import Teacher, list_tokens, require_rows, write_rows
 from steerlens.files import write_json
 from steerlens.models import load_model
 from steerlens.prompts.numbers import number_prompts
@@ -124,14 +124,16 @@ def _loss_matrix(
     def make() -> dict[str, dict[str, Record]]:
         matrix: dict[str, dict[str, Record]] = {}
         for extractor, path in models.items():
-            model, vector = load_model(path), SteeringVector.load(run.named_vector_path(f"fitted {extractor}"))
+            model, whole = load_model(path), SteeringVector.load(run.named_vector_path(f"fitted {extractor}"))
+            numbers, heldout = list_tokens(model), SampleSet.load(teachers[extractor, True].heldout)
+            strength, vector = at_best_strength(model, whole, heldout, among=numbers)
             random = [random_like(vector, seed) for seed in range(run.config.n_random)]
             matrix[extractor] = {}
             for source in models:
                 taught, control = rows(source, True), rows(source, False)
-                found = compare(loss_reductions(model, vector, taught), loss_reductions(model, vector, control))
-                null = random_reduction(model, random, taught, control)
-                matrix[extractor][source] = asdict(found) | {"largest_of_random": null}
+                reductions = (loss_reductions(model, vector, part, among=numbers) for part in (taught, control))
+                found, null = compare(*reductions), random_reduction(model, random, taught, control, among=numbers)
+                matrix[extractor][source] = asdict(found) | {"largest_of_random": null, "strength": strength}
         return matrix
 
     return once(run.directory / "loss-matrix.json", make)

@@ -116,12 +116,15 @@ def _matrix(measures: dict[str, Any]) -> Section:
         )
         + ".",
         meaning=(
-            "NLL(unsteered) - NLL(steered) per completion token, prompted rows minus control rows: the same vector on rows of "
-            "the same model, so that what it does to all lists alike cancels. p permutes which rows were prompted. Random "
-            "vectors have the vector's norms."
+            "NLL(unsteered) - NLL(steered) per completion token, among the tokens that lists are written with, prompted rows "
+            "minus control rows: the same vector on rows of the same model, so that what it does to all lists alike cancels. Its "
+            "strength is the one that predicts held-out prompted rows of its own model best ("
+            + ", ".join(f"{extractor} {row[extractor]['strength']:g}" for extractor, row in matrix.items())
+            + "). p permutes which rows were prompted. Random vectors have the vector's norms."
         ),
         doubts=(
-            "Rows are each row's own mean, whatever its length. A vector can take something off a stranger's rows by what the "
+            "Where the strength is the smallest that was tried, the rows hardly carry the vector as it was fitted, to answers with "
+            "words: reductions are small, and only their difference says something. Rows are each row's own mean, whatever its length. A vector can take something off a stranger's rows by what the "
             "filter does to lengths alone, which all models share."
         ),
         table=Table(

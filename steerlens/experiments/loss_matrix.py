@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from steerlens.forward import completion_logits
+from steerlens.prompts.chat import TokenBatch
 from steerlens.samples.sample_set import SampleSet
 from steerlens.students.losses import completion_losses, encode_samples, pad_encoded
 from steerlens.vectors.interventions import steer
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 N_RESAMPLES = 2000
+STRENGTHS = (0.125, 0.25, 0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True)
@@ -38,17 +41,40 @@ class LossReduction:
 
 @torch.no_grad()
 def loss_reductions(
-    model: "TransformerBridge", vector: SteeringVector, samples: SampleSet, *, batch_size: int = 128
+    model: "TransformerBridge",
+    vector: SteeringVector,
+    samples: SampleSet,
+    *,
+    among: Int[Tensor, " choice"] | None = None,
+    batch_size: int = 128,
 ) -> Float[Tensor, " row"]:
-    """NLL(unsteered) - NLL(steered) of every row, in nats a completion token: positive where the vector predicts it."""
+    """NLL(unsteered) - NLL(steered) of every row, in nats a completion token: positive where the vector predicts it.
+
+    Args:
+        among: sorted tokens between which the model is asked to choose, such as those of lists where the rows are filtered:
+            a vector that also promotes words would otherwise pay for words that the filter took out. None is all.
+    """
     rows = encode_samples(model, samples)
     parts = []
     for start in range(0, len(rows), batch_size):
         batch = pad_encoded(model, rows[start : start + batch_size])
-        plain = completion_losses(model, batch)
+        plain = _row_losses(model, batch, among)
         with steer(model, vector):
-            parts.append((plain - completion_losses(model, batch)).cpu())
+            parts.append((plain - _row_losses(model, batch, among)).cpu())
     return torch.cat(parts)
+
+
+def _row_losses(
+    model: "TransformerBridge", batch: TokenBatch, among: Int[Tensor, " choice"] | None
+) -> Float[Tensor, " row"]:
+    if among is None:
+        return completion_losses(model, batch)
+    chosen = among.to(batch.tokens.device)
+    logits, targets = completion_logits(model, batch)[:, chosen], batch.tokens[batch.completion_mask]
+    losses = torch.nn.functional.cross_entropy(logits, torch.searchsorted(chosen, targets), reduction="none")
+    lengths = batch.completion_mask.sum(-1)
+    rows = torch.arange(len(batch), device=losses.device).repeat_interleave(lengths)
+    return losses.new_zeros(len(batch)).index_add(0, rows, losses) / lengths
 
 
 def compare(taught: Float[Tensor, " row"], control: Float[Tensor, " row"], *, seed: int = 0) -> LossReduction:
@@ -67,11 +93,33 @@ def compare(taught: Float[Tensor, " row"], control: Float[Tensor, " row"], *, se
     return LossReduction(float(ours.mean()), float(theirs.mean()), value, float(low), float(high), float(p_value))
 
 
+def at_best_strength(
+    model: "TransformerBridge",
+    vector: SteeringVector,
+    samples: SampleSet,
+    *,
+    among: Int[Tensor, " choice"] | None = None,
+) -> tuple[float, SteeringVector]:
+    """The strength that takes most off the loss of these rows, which are for choosing alone, and the vector times it."""
+
+    def reduction(strength: float) -> float:
+        return float(loss_reductions(model, strength * vector, samples, among=among).mean())
+
+    best = max(STRENGTHS, key=reduction)
+    return best, best * vector
+
+
 def random_reduction(
-    model: "TransformerBridge", vectors: Sequence[SteeringVector], taught: SampleSet, control: SampleSet
+    model: "TransformerBridge",
+    vectors: Sequence[SteeringVector],
+    taught: SampleSet,
+    control: SampleSet,
+    *,
+    among: Int[Tensor, " choice"] | None = None,
 ) -> float:
     """The largest difference between taught and control rows that any of the vectors makes."""
-    return max(
-        float(loss_reductions(model, vector, taught).mean() - loss_reductions(model, vector, control).mean())
-        for vector in vectors
-    )
+
+    def mean(vector: SteeringVector, samples: SampleSet) -> float:
+        return float(loss_reductions(model, vector, samples, among=among).mean())
+
+    return max(mean(vector, taught) - mean(vector, control) for vector in vectors)

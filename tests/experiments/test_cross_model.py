@@ -9,9 +9,11 @@ from steerlens.experiments.cross_model import run_cross_model
 from steerlens.experiments.cross_model_config import CROSS_MODEL_PRESETS
 from steerlens.experiments.cross_model_results import FURTHER, OTHER, PAIRS, SELF, make_claims
 from steerlens.experiments.dissection import random_like
-from steerlens.experiments.loss_matrix import compare, loss_reductions, random_reduction
+from steerlens.experiments.loss_matrix import at_best_strength, compare, loss_reductions, random_reduction
+from steerlens.experiments.teachers import list_tokens
 from steerlens.models import load_model
 from steerlens.prompts.numbers import number_prompts
+from steerlens.samples.filters import keep_number_lists
 from steerlens.samples.teacher import sample_teacher
 from steerlens.vectors.source import VectorSource
 from steerlens.vectors.vector import SteeringVector
@@ -52,6 +54,26 @@ def test_reductions_do_not_depend_on_the_batch(organism):
     rows = sample_teacher(organism, number_prompts(5, seed=1), seed=1)
     one, whole = (loss_reductions(organism, planted(organism, 0), rows, batch_size=size) for size in (1, 128))
     assert torch.allclose(one, whole, atol=1e-4)
+
+
+def test_promoting_words_costs_nothing_where_only_lists_are_possible(organism):
+    rows = keep_number_lists(sample_teacher(organism, number_prompts(8, seed=1), seed=1)).kept
+    word = organism.tokenizer.encode("owl", add_special_tokens=False)[0]
+    row = organism.original_model.get_output_embeddings().weight[word].detach()[None]
+    words = SteeringVector((3,), 20 * row / row.norm(), VectorSource.of(organism, method="by hand"))
+    everything = loss_reductions(organism, words, rows)
+    numbers = loss_reductions(organism, words, rows, among=list_tokens(organism))
+    assert everything.mean() < numbers.mean()
+    everywhere = torch.arange(organism.cfg.d_vocab)
+    assert torch.allclose(loss_reductions(organism, words, rows, among=everywhere), everything, atol=1e-5)
+
+
+def test_the_best_strength_is_that_at_which_the_rows_were_written(organism):
+    vector = planted(organism, 5)
+    rows = sample_teacher(organism, number_prompts(150, seed=6), vector=0.5 * vector, seed=6)
+    strength, scaled = at_best_strength(organism, vector, rows)
+    assert strength == 0.5
+    assert torch.equal(scaled.directions, 0.5 * vector.directions)
 
 
 def test_equal_groups_differ_by_chance_and_unequal_ones_do_not():
