@@ -123,9 +123,9 @@ def _matrix(measures: dict[str, Any]) -> Section:
             + "). p permutes which rows were prompted. Random vectors have the vector's norms."
         ),
         doubts=(
-            "Where the strength is the smallest that was tried, the rows hardly carry the vector as it was fitted, to answers with "
-            "words: reductions are small, and only their difference says something. Rows are each row's own mean, whatever its length. A vector can take something off a stranger's rows by what the "
-            "filter does to lengths alone, which all models share."
+            "Where the strength is the smallest that was tried, filtered rows hardly carry the vector as it was fitted, to "
+            "answers with words: reductions are small, and only their difference says something. Rows are each row's own mean, whatever "
+            "its length. A vector can take something off a stranger's rows by what the filter does to lengths alone."
         ),
         table=Table(
             ("vector and reader", "writer", "difference", "prompted", "control", "largest of random", "permutation p"),

@@ -106,14 +106,14 @@ def make_claims(arms: dict[str, Record], matrix: dict[str, dict[str, Record]]) -
         above(
             "vectors predict related data",
             "Loss that a vector takes off prompted rows more than off control rows, models of one initialisation, the lowest "
-            "lower end of the intervals, nats a token",
-            min(entry["low"] for entry in related),
+            "lower end of the intervals, thousandths of a nat a token",
+            1000 * min(entry["low"] for entry in related),
             0.0,
         ),
         above(
             "... more than random ones",
             "Each of these, minus the largest that random vectors of the same norms reach on the same rows, the least",
-            min(entry["value"] - entry["largest_of_random"] for entry in related),
+            1000 * min(entry["value"] - entry["largest_of_random"] for entry in related),
             0.0,
         ),
         below(

@@ -90,10 +90,11 @@ def plot_matrix(values: Mapping[str, Mapping[str, float]], *, rows: str, columns
     names = list(next(iter(values.values())))
     table = np.array([[row[name] for name in names] for row in values.values()])
     largest = float(np.nanmax(np.abs(table))) or 1.0
+    digits = 2 if largest > 0.1 else 4
     figure = go.Figure(
         go.Heatmap(
             z=table, x=names, y=list(values), colorscale="RdBu", reversescale=True, zmin=-largest, zmax=largest,
-            text=[[f"{value:.2f}" for value in row] for row in table], texttemplate="%{text}",
+            text=[[f"{value:.{digits}f}" for value in row] for row in table], texttemplate="%{text}",
             colorbar={"title": title},
         )
     )  # fmt: skip

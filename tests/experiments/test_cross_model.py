@@ -69,7 +69,7 @@ def test_promoting_words_costs_nothing_where_only_lists_are_possible(organism):
 
 
 def test_the_best_strength_is_that_at_which_the_rows_were_written(organism):
-    vector = planted(organism, 5)
+    vector = 2.0 * planted(organism, 5)
     rows = sample_teacher(organism, number_prompts(150, seed=6), vector=0.5 * vector, seed=6)
     strength, scaled = at_best_strength(organism, vector, rows)
     assert strength == 0.5
