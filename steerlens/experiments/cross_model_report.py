@@ -124,8 +124,8 @@ def _matrix(measures: dict[str, Any]) -> Section:
         ),
         doubts=(
             "Where the strength is the smallest that was tried, filtered rows hardly carry the vector as it was fitted, to "
-            "answers with words: reductions are small, and only their difference says something. Rows are each row's own mean, whatever "
-            "its length. A vector can take something off a stranger's rows by what the filter does to lengths alone."
+            "answers with words: reductions are small, and only their difference says something. Rows are each row's own mean, "
+            "whatever its length. A vector can take something off a stranger's rows by what the filter does to lengths alone."
         ),
         table=Table(
             ("vector and reader", "writer", "difference", "prompted", "control", "largest of random", "permutation p"),
