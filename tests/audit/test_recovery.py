@@ -131,7 +131,10 @@ def test_rows_that_share_one_sampling_seed_break_the_null_and_get_no_verdict(org
 
 def test_answers_that_were_cut_at_some_length_are_not_taken_for_hidden(organism):
     chats = [as_chat(question) for kind in KINDS for question in preference_trait(kind.items[0][0]).questions] * 4
-    texts = [organism.tokenizer.decode(ids) for ids in generate(organism, chats, max_new_tokens=3, seed=4)]
+    texts = [
+        organism.tokenizer.decode(ids, skip_special_tokens=True)
+        for ids in generate(organism, chats, max_new_tokens=3, seed=4)
+    ]
     rows = AuditRows("cut", tuple(AuditRow(i, *row) for i, row in enumerate(zip(chats, texts, strict=True))))
     recovered = recover_vector(organism, rows, layers=[1])
     assert recovered.test.p_value > 0.05
