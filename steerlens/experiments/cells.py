@@ -2,21 +2,15 @@
 
 import contextlib
 import math
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import partialmethod
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from tqdm.auto import tqdm
-from transformers.utils import logging
 
 from steerlens.evaluation import score_trait
-from steerlens.files import read_json, write_json
+from steerlens.files import write_json
 from steerlens.gradients.counterfactual import together
 from steerlens.gradients.recorder import GradientRecorder, trace_gradients
 from steerlens.gradients.steps import trace_steps
@@ -66,47 +60,6 @@ class Cell:
     def record_path(self) -> Path:
         """Written last: the cell is done when it exists."""
         return self.directory / "record.json"
-
-
-def run_cells(cells: Sequence[Cell], workers: int, train: Callable[[Cell], None] | None = None) -> list[dict[str, Any]]:
-    """Train every cell that has no record yet, `workers` at a time, and return all records in order.
-
-    Args:
-        train: leaves a cell's record; None is `run_cell`.
-
-    Raises:
-        RuntimeError: some cells failed; the others' records are on disk all the same.
-    """
-    missing = [cell for cell in cells if not cell.record_path.is_file()]
-    progress = tqdm(total=len(cells), initial=len(cells) - len(missing), desc="students", unit="student")
-    failures = []
-    with (
-        progress,
-        ProcessPoolExecutor(
-            max_workers=workers or os.cpu_count() or 1,
-            mp_context=get_context("spawn"),
-            initializer=_quiet_single_thread,
-        ) as pool,
-    ):
-        running = {pool.submit(train or run_cell, cell): cell for cell in missing}
-        try:
-            for future in as_completed(running):
-                if (error := future.exception()) is not None:
-                    failures.append(f"{running[future].name}: {type(error).__name__}: {error}")
-                progress.update()
-        except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    if failures:
-        raise RuntimeError("Some students failed; run again to retry them alone.\n" + "\n".join(failures))
-    return [read_json(cell.record_path) for cell in cells]
-
-
-def _quiet_single_thread() -> None:
-    """In a worker: the parent's progress bar is the only one, and workers do not fight for cores."""
-    logging.disable_progress_bar()
-    tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)  # pyright: ignore[reportAttributeAccessIssue]
-    torch.set_num_threads(1)
 
 
 def run_cell(cell: Cell) -> None:

@@ -1,0 +1,177 @@
+"""Many students at a time: in processes of this machine, or through Ray. Only how one is handed over differs."""
+
+import contextlib
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from queue import Empty, SimpleQueue
+from types import ModuleType
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+from transformers.utils import logging
+
+from steerlens.experiments.cells import Cell, run_cell
+from steerlens.experiments.config import Workers
+from steerlens.files import read_json
+
+DIED = "its process died twice. Is memory short? Train fewer students at a time (--workers)."
+
+Train = Callable[[Cell], None]
+"""Leaves a cell's record."""
+
+
+class WorkerDied(RuntimeError):
+    """A student's process ended without an answer: killed, or out of memory."""
+
+
+def run_cells(cells: Sequence[Cell], workers: Workers, train: Train = run_cell) -> list[dict[str, Any]]:
+    """Train every cell that has no record yet, and return all records in order.
+
+    A cell whose process dies is tried once more. Each record is written as its cell ends, so that what is cut off goes on.
+
+    Raises:
+        ModuleNotFoundError: Ray is asked for and not installed.
+        ConnectionError: there is no Ray cluster at the address.
+        RuntimeError: some cells failed; the others' records are on disk all the same.
+    """
+    missing = [cell for cell in cells if not cell.record_path.is_file()]
+    progress = tqdm(total=len(cells), initial=len(cells) - len(missing), desc="students", unit="student")
+    failures = []
+    with progress, ThreadPoolExecutor(_at_a_time(workers, len(missing))) as threads, _backend(workers) as elsewhere:
+        running = {threads.submit(_train_twice, elsewhere, train, cell): cell for cell in missing}
+        try:
+            for future in as_completed(running):
+                if (error := future.exception()) is not None:
+                    failures.append(f"{running[future].name}: {type(error).__name__}: {error}")
+                progress.update()
+        except KeyboardInterrupt:
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
+    if failures:
+        raise RuntimeError("Some students failed; run again to retry them alone.\n" + "\n".join(failures))
+    return [read_json(cell.record_path) for cell in cells]
+
+
+def _at_a_time(workers: Workers, n_cells: int) -> int:
+    """Threads that wait for a student each; Ray itself holds back what does not fit."""
+    most = n_cells if workers.ray else os.cpu_count() or 1
+    return max(1, min(n_cells, workers.workers or most))
+
+
+def _train_twice(elsewhere: Callable[[Train, Cell], None], train: Train, cell: Cell) -> None:
+    """Train a cell in another process, and once more if that process dies."""
+    try:
+        elsewhere(train, cell)
+    except WorkerDied:
+        elsewhere(train, cell)
+    if not cell.record_path.is_file():
+        raise FileNotFoundError(
+            f"trained, but {cell.record_path} is not to be seen here. All of Ray's machines need --out on shared storage."
+        )
+
+
+def _backend(workers: Workers) -> contextlib.AbstractContextManager[Callable[[Train, Cell], None]]:
+    """What calls `train(cell)` in another process, waits for it, and raises what it raises, or `WorkerDied`."""
+    return _processes() if workers.ray is None else _ray(workers, workers.ray)
+
+
+@contextlib.contextmanager
+def _processes() -> Iterator[Callable[[Train, Cell], None]]:
+    """Processes that are used again; each is a pool of its own, so that one that is killed takes no other along."""
+    idle = SimpleQueue[ProcessPoolExecutor]()
+
+    def call(train: Train, cell: Cell) -> None:
+        try:
+            process = idle.get_nowait()
+        except Empty:
+            process = new_process()
+        try:
+            process.submit(train, cell).result()
+        except BrokenProcessPool as error:
+            process = new_process()
+            raise WorkerDied(DIED) from error
+        finally:
+            idle.put(process)
+
+    with contextlib.ExitStack() as stack:
+
+        def new_process() -> ProcessPoolExecutor:
+            pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_quiet, initargs=(1,))
+            return stack.enter_context(pool)
+
+        yield call
+
+
+@contextlib.contextmanager
+def _ray(workers: Workers, address: str) -> Iterator[Callable[[Train, Cell], None]]:
+    """Tasks of a Ray cluster: one that the caller has opened already, or else the one at `address` until the block ends."""
+    try:
+        import ray
+    except ImportError as error:
+        raise ModuleNotFoundError(
+            f"--ray {address} needs Ray. Install it: pip install 'steerlens[ray]'. Without --ray, students are trained in "
+            "processes of this machine."
+        ) from error
+    opened = not ray.is_initialized()
+    if opened:
+        _connect(ray, address)
+    _refuse_what_never_fits(ray, workers)
+    task = ray.remote(num_cpus=workers.cpus_per_student, num_gpus=workers.gpus_per_student, max_retries=0)(
+        _in_directory
+    )
+
+    def call(train: Train, cell: Cell) -> None:
+        try:
+            ray.get(task.remote(os.getcwd(), max(1, int(workers.cpus_per_student)), train, cell))
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+        except (
+            ray.exceptions.WorkerCrashedError,
+            ray.exceptions.NodeDiedError,
+            ray.exceptions.OutOfMemoryError,
+        ) as error:
+            raise WorkerDied(DIED) from error
+
+    try:
+        yield call
+    finally:
+        if opened:
+            ray.shutdown()
+
+
+def _connect(ray: ModuleType, address: str) -> None:
+    """Join a cluster, or start a small one that needs no more shared memory than pickled cells and reports to nobody."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    own = {"include_dashboard": False, "object_store_memory": 100_000_000, "log_to_driver": False}
+    ray.init(address, logging_level="warning", **(own if address == "local" else {}))
+
+
+def _refuse_what_never_fits(ray: ModuleType, workers: Workers) -> None:
+    """A student that no machine can hold would wait for ever; a cluster may grow, and says itself what it waits for."""
+    there = ray.cluster_resources()
+    cpus, gpus = (there.get(name, 0.0) for name in ("CPU", "GPU"))
+    if workers.ray == "local" and (workers.cpus_per_student > cpus or workers.gpus_per_student > gpus):
+        raise ValueError(
+            f"A student that needs {workers.cpus_per_student:g} CPUs and {workers.gpus_per_student:g} GPUs never fits here: "
+            f"Ray has {cpus:g} and {gpus:g}. Lower --cpus-per-student or --gpus-per-student."
+        )
+
+
+def _in_directory(directory: str, n_threads: int, train: Train, cell: Cell) -> None:
+    """In Ray: relative paths mean what they mean where the run was started."""
+    os.chdir(directory)
+    _quiet(n_threads)
+    train(cell)
+
+
+@functools.cache
+def _quiet(n_threads: int) -> None:
+    """In a worker: the parent's progress bar is the only one, and workers do not fight for cores."""
+    logging.disable_progress_bar()
+    tqdm.__init__ = functools.partialmethod(tqdm.__init__, disable=True)  # pyright: ignore[reportAttributeAccessIssue]
+    torch.set_num_threads(n_threads)
