@@ -23,8 +23,8 @@ class Digits:
 
     train: Float[Tensor, "image pixel"]
     train_labels: Int[Tensor, " image"]
-    heldout: Float[Tensor, "image pixel"]
-    heldout_labels: Int[Tensor, " image"]
+    heldout: Float[Tensor, "heldout pixel"]
+    heldout_labels: Int[Tensor, " heldout"]
 
     @classmethod
     def load(cls, seed: int) -> "Digits":

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -120,7 +121,6 @@ def _ray(workers: Workers, address: str) -> Iterator[Callable[[Train, Cell], Non
     opened = not ray.is_initialized()
     if opened:
         _connect(ray, address)
-    _refuse_what_never_fits(ray, workers)
     task = ray.remote(num_cpus=workers.cpus_per_student, num_gpus=workers.gpus_per_student, max_retries=0)(
         _in_directory
     )
@@ -138,6 +138,7 @@ def _ray(workers: Workers, address: str) -> Iterator[Callable[[Train, Cell], Non
             raise WorkerDied(DIED) from error
 
     try:
+        _refuse_what_never_fits(ray, workers)
         yield call
     finally:
         if opened:
@@ -145,10 +146,34 @@ def _ray(workers: Workers, address: str) -> Iterator[Callable[[Train, Cell], Non
 
 
 def _connect(ray: ModuleType, address: str) -> None:
-    """Join a cluster, or start a small one that needs no more shared memory than pickled cells and reports to nobody."""
+    """Join a cluster, or start a small one with little shared memory; Ray's usage reports are off unless asked for."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    own = {"include_dashboard": False, "object_store_memory": 100_000_000, "log_to_driver": False}
-    ray.init(address, logging_level="warning", **(own if address == "local" else {}))
+    if address == "local":
+        ray.init(
+            "local",
+            include_dashboard=False,
+            object_store_memory=100_000_000,
+            log_to_driver=False,
+            logging_level="error",
+        )
+    else:
+        _refuse_what_does_not_answer(address)
+        ray.init(address, logging_level="warning")
+
+
+def _refuse_what_does_not_answer(address: str) -> None:
+    """Ray itself tries for minutes, and then ends the process."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address == "auto":
+        return
+    if not host or not port.isdigit():
+        raise ValueError(f"--ray {address} is no address. Give local, auto, HOST:PORT or ray://HOST:PORT.")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise ConnectionError(
+            f"No Ray cluster answers at {address} ({error}). Start one there with `ray start --head`, or give --ray local."
+        ) from error
 
 
 def _refuse_what_never_fits(ray: ModuleType, workers: Workers) -> None:

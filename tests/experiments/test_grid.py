@@ -55,7 +55,6 @@ def kill_when_it_runs(one: Cell) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::FutureWarning:ray", "ignore::ResourceWarning")
 @pytest.mark.parametrize("ray", BACKENDS)
 def test_a_killed_worker_a_failed_cell_and_one_that_always_dies_take_no_other_record_along(ray, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -84,6 +83,19 @@ def test_ray_that_is_missing_is_named_with_what_to_install(tmp_path, monkeypatch
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ModuleNotFoundError, match=r"--ray local needs Ray.*steerlens\[ray\]"):
         run_cells([cell(tmp_path, "a")], Workers(ray="local"), train)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray")
+@pytest.mark.parametrize(
+    ("address", "error", "message"),
+    [
+        ("nowhere", ValueError, "--ray nowhere is no address. Give local, auto, HOST:PORT"),
+        ("127.0.0.1:1", ConnectionError, "No Ray cluster answers at 127.0.0.1:1 .*ray start --head"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_said_to_be_missing_at_once(address, error, message, tmp_path):
+    with pytest.raises(error, match=message):
+        run_cells([cell(tmp_path, "a")], Workers(ray=address), train)
 
 
 @pytest.mark.parametrize(
