@@ -67,7 +67,8 @@ def auxiliary_logits(config: AuxiliaryConfig, directory: str | Path) -> dict[str
 
     Every model is an MLP 64-width-width-(10 + n_auxiliary). The teacher learns labels on its class logits. A student
     minimises KL(teacher || student) over the auxiliary logits alone, on images of uniform noise. Nothing moves its class
-    logits' weights; what it comes to know of digits, it knows by its hidden layers.
+    logits' weights; what it comes to know of digits, it knows by its hidden layers. Students of all logits are the upper
+    reference.
     """
     digits, generator = Digits.load(config.seed), torch.Generator().manual_seed(config.seed)
     start = initialise(config.n_models, config.width, config.n_auxiliary, generator)
@@ -85,9 +86,10 @@ def auxiliary_logits(config: AuxiliaryConfig, directory: str | Path) -> dict[str
         "teacher": _interval(digits.accuracy(teacher)),
         "untrained": _interval(digits.accuracy(start)),
         "students": [
-            {"student": name, "optimizer": optimizer} | _distil(config, digits, (start, teacher), *plan, optimizer)
+            {"student": name, "optimizer": optimizer}
+            | _distil(config, digits, (start, teacher), student, taught, optimizer)
             for optimizer in config.rates
-            for name, plan in plans.items()
+            for name, (student, taught) in plans.items()
         ],
     }
     write_json(Path(directory) / "results.json", results)
@@ -162,7 +164,8 @@ def _shift(digits: Digits, end: Parameters, start: Parameters) -> Float[Tensor, 
 
 def _cosine(one: list[Tensor], other: list[Tensor]) -> Float[Tensor, " model"]:
     """Each model's cosine between two lists of tensors, taken as one vector each."""
-    return torch.cosine_similarity(*(torch.cat([t.flatten(1) for t in tensors], 1) for tensors in (one, other)))
+    flat, other_flat = (torch.cat([t.flatten(1) for t in tensors], 1) for tensors in (one, other))
+    return torch.cosine_similarity(flat, other_flat)
 
 
 def _interval(values: Float[Tensor, " model"]) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from typing import Any
 from steerlens.figures.auxiliary_plots import plot_auxiliary_logits
 from steerlens.figures.report import Section, Table, write_report
 
+MEASURES = {"accuracy": "accuracy", "update_cosine": "update cosine", "activation_cosine": "activation cosine"}
+
 
 def write_auxiliary_report(path: Path, results: Mapping[str, Any]) -> None:
     """Write what `auxiliary_logits` found as one HTML file."""
@@ -44,14 +46,12 @@ def auxiliary_section(results: Mapping[str, Any]) -> Section:
             f"initialisation: {same}."
         ),
         meaning=(
-            "Students of the same initialisation learn digits where the others stay at what untrained models guess. Their "
-            "first update already points to where the teacher went (update cosine: over the hidden layers' parameters), and "
-            "the mean activation on digits moves along the teacher's own steering vector (activation cosine). The right panel "
-            "compares optimizers where the same loss remains. Plain SGD on all parameters passes the knowledge on: that SGD "
-            "fails is a finding about language models, not about subliminal learning."
+            f"{_verdict(results)} The first update's cosine is that with the teacher's whole displacement, over the hidden "
+            "layers' parameters; the activations' cosine compares where training moved the mean activation on digits, which "
+            "is the teacher's own steering vector. The right panel compares optimizers where the same loss remains."
         ),
         doubts=(
-            "One learning rate an optimizer, chosen beforehand so that both train well. Equal steps are not equal losses: "
+            "One learning rate an optimizer, chosen on development runs with seed 0. Equal steps are not equal losses: "
             "read the right panel before comparing bars. The intervals are over models, on one split of 1797 digits. What "
             "all units have in common is taken off before activation cosines, since training raises ReLUs in every model."
         ),
@@ -59,7 +59,28 @@ def auxiliary_section(results: Mapping[str, Any]) -> Section:
     )
 
 
-MEASURES = {"accuracy": "accuracy", "update_cosine": "update cosine", "activation_cosine": "activation cosine"}
+def transferring(results: Mapping[str, Any]) -> list[str]:
+    """The optimizers under which the interval of students of the same initialisation is above both controls'."""
+    found = {(s["student"], s["optimizer"]): s["accuracy"] for s in results["students"]}
+    return [
+        optimizer
+        for optimizer in results["config"]["rates"]
+        if found["same initialisation", optimizer]["low"]
+        > max(found[control, optimizer]["high"] for control in ("other initialisation", "permuted weights"))
+    ]
+
+
+def _verdict(results: Mapping[str, Any]) -> str:
+    passing = transferring(results)
+    if "SGD" in passing:
+        return (
+            f"Digits pass on to students of the same initialisation alone, under {' and '.join(passing)}. Plain SGD on all "
+            "parameters is enough here: where SGD fails to pass a trait on, something else about language models or LoRA is "
+            "the reason."
+        )
+    return (
+        f"Students of the same initialisation are above both controls under {' and '.join(passing) or 'no optimizer'}."
+    )
 
 
 def _interval(value: Mapping[str, float]) -> str:

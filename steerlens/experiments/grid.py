@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -112,7 +113,7 @@ def _processes() -> Iterator[Callable[[Train, Cell], None]]:
 def _ray(workers: Workers, address: str) -> Iterator[Callable[[Train, Cell], None]]:
     """Tasks of a Ray cluster: one that the caller has opened already, or else the one at `address` until the block ends."""
     try:
-        import ray
+        ray = importlib.import_module("ray")
     except ImportError as error:
         raise ModuleNotFoundError(
             f"--ray {address} needs Ray. Install it: pip install 'steerlens[ray]'. Without --ray, students are trained in "

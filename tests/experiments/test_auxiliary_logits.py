@@ -19,6 +19,7 @@ from steerlens.experiments.auxiliary_models import (
     logits,
     permuted,
 )
+from steerlens.experiments.auxiliary_report import auxiliary_section, transferring
 
 SMALL = AuxiliaryConfig(n_models=6, student_steps=700, rates={"Adam": 3e-3, "SGD": 3.0}, batch_size=64)
 
@@ -53,6 +54,8 @@ def test_digits_pass_to_students_of_the_same_initialisation_and_to_no_other(resu
         )
     assert of(results, "all logits", optimizer)["accuracy"]["low"] > same["accuracy"]["high"]
     assert results["teacher"]["low"] > 0.9
+    assert transferring(results) == ["Adam", "SGD"]
+    assert "Plain SGD on all parameters is enough here" in auxiliary_section(results).meaning
 
 
 @pytest.mark.parametrize("optimizer", ["Adam", "SGD"])
@@ -71,7 +74,7 @@ def test_a_run_is_decided_by_its_seed_and_leaves_its_numbers_and_report(tmp_path
     one, two = (auxiliary_logits(few, tmp_path / name) for name in "ab")
     assert one == two
     assert json.loads((Path(tmp_path) / "a" / "results.json").read_text()) == one
-    assert "Plain SGD on all parameters" in (tmp_path / "a" / "report.html").read_text()
+    assert "above both controls under no optimizer" in (tmp_path / "a" / "report.html").read_text()
     assert auxiliary_logits(AuxiliaryConfig(2, 8, 3, 3, student_steps=3, seed=8), tmp_path / "c") != one
 
 
