@@ -62,6 +62,13 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--out", type=Path, required=True, help="directory of the run; an unfinished one goes on")
         _add_fields(one, type(entry.presets["quick"]), skip={"train", "fit", "further"})
 
+    auxiliary = _command(
+        commands, "auxiliary-logits", _auxiliary_logits, "pass digits on through unused logits and noise, in a minute"
+    )
+    auxiliary.add_argument("--models", type=int, default=10, help="independent teachers (default: 10)")
+    auxiliary.add_argument("--seed", type=int, default=0)
+    auxiliary.add_argument("--out", type=Path, required=True, help="directory for report and results")
+
     report = _command(commands, "report", _report, "write a finished run's report again")
     report.add_argument("run", type=Path, help="directory of the run")
 
@@ -290,6 +297,26 @@ def _optimizers(options: argparse.Namespace) -> int:
         else:
             print(f"{name:{width}}  every run diverged")
     print(f"\nReport: {options.out / 'report.html'}\nTable: {options.out / 'runs.csv'}")
+    return 0
+
+
+def _auxiliary_logits(options: argparse.Namespace) -> int:
+    import torch
+
+    from steerlens.experiments.auxiliary_logits import AuxiliaryConfig, auxiliary_logits
+
+    torch.set_num_threads(1)  # models this small lose more to waiting threads than they gain
+    results = auxiliary_logits(AuxiliaryConfig(n_models=options.models, seed=options.seed), options.out)
+    print("accuracy on held-out digits")
+    for name in ("teacher", "untrained"):
+        print(f"{name:26}  {results[name]['mean']:.3f}")
+    for student in results["students"]:
+        accuracy, cosine = student["accuracy"], student["update_cosine"]["mean"]
+        print(
+            f"{student['student']:20}  {student['optimizer']:4}  {accuracy['mean']:.3f} "
+            f"({accuracy['low']:.3f} to {accuracy['high']:.3f})  update cosine {cosine:6.3f}"
+        )
+    print(f"\nReport: {options.out / 'report.html'}")
     return 0
 
 

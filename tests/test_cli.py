@@ -74,6 +74,14 @@ BAD = {
         "There is no file .*none, where adam-scales should be",
     ),
     "impossible rank": ("train {0}/good.jsonl --rank 0 --out {0}/o", "rank=0 is not allowed. It must be greater"),
+    "one model": (
+        "auxiliary-logits --models 1 --out {0}/o",
+        "n_models=1 gives no interval over models. Ask for at least 2",
+    ),
+    "GPUs without Ray": (
+        "optimizers --gpus-per-student 1 --out {0}/o",
+        "kept free by Ray alone, but ray is not given. Add --ray local",
+    ),
     "unwritable directory": (
         "train {0}/good.jsonl --epochs 1 --out {0}/file/o",
         "could not be written .*choose a directory",

@@ -11,7 +11,7 @@ from pathlib import Path
 from steerlens.experiments.causal_config import CausalConfig
 from steerlens.experiments.causal_report import write_causal_report
 from steerlens.experiments.causal_results import ADDED, BEHAVIOUR, CONTROL, PROMPTED, TAKEN_OUT, summarise
-from steerlens.experiments.cells import behaviour, run_cells
+from steerlens.experiments.cells import behaviour, run_cell
 from steerlens.experiments.claims import Record
 from steerlens.experiments.dissection import Dissection, dissect
 from steerlens.experiments.jobs import run_jobs
@@ -42,7 +42,7 @@ def run_causal(directory: str | Path, config: CausalConfig) -> ExperimentResult:
     base = base_rates(run, config.model)
     vectors = _vectors(run)
     teachers = plan_teachers(run, list(vectors))
-    writers = {record["name"]: record for record in run_jobs(teachers, write_rows, config.workers, what="teachers")}
+    writers = {record["name"]: record for record in run_jobs(teachers, write_rows, config, what="teachers")}
     for name in (PROMPTED, CONTROL):
         require_rows(writers[name])
     themselves = _teachers_themselves(run, teachers)
@@ -53,13 +53,13 @@ def run_causal(directory: str | Path, config: CausalConfig) -> ExperimentResult:
         if writers[teacher.name]["enough"]
         for cell in plan_students(run, teacher, base=config.model, vector=vector, trait=config.trait)
     ]
-    students = run_cells(cells, config.workers)
+    students = run_jobs(cells, run_cell, config)
     prompted = [
         Dissection(cell.name, cell.base, cell.directory, cell.trait, cell.train.seed)
         for cell in cells
         if cell.role == PROMPTED
     ]
-    dissections = run_jobs(prompted, dissect, config.workers, what="dissections")
+    dissections = run_jobs(prompted, dissect, config, what="dissections")
     claims, measures = summarise(config, base, vectors, writers, themselves, students, dissections)
     write_json(run.directory / "results.json", {**measures, "claims": [asdict(claim) for claim in claims]})
     report = write_causal_report(run, claims, measures, students, dissections)

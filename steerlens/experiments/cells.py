@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from steerlens.evaluation import score_trait
-from steerlens.experiments.jobs import run_jobs
 from steerlens.files import write_json
 from steerlens.gradients.counterfactual import together
 from steerlens.gradients.recorder import GradientRecorder, trace_gradients
@@ -61,18 +60,6 @@ class Cell:
     def record_path(self) -> Path:
         """Written last: the cell is done when it exists."""
         return self.directory / "record.json"
-
-
-def run_cells(cells: Sequence[Cell], workers: int, train: Callable[[Cell], None] | None = None) -> list[dict[str, Any]]:
-    """Train every cell that has no record yet, `workers` at a time, and return all records in order.
-
-    Args:
-        train: leaves a cell's record; None is `run_cell`.
-
-    Raises:
-        RuntimeError: some cells failed; the others' records are on disk all the same.
-    """
-    return run_jobs(cells, train or run_cell, workers)
 
 
 def run_cell(cell: Cell) -> None:

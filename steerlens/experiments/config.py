@@ -16,8 +16,37 @@ be read from them acts in both. LoRA on all maps learns the numbers as well, and
 
 
 @dataclass(frozen=True)
-class DataConfig:
-    """Whose students learn what.
+class Workers:
+    """Where students are trained, and how many at a time; nothing of it changes what they learn.
+
+    Args:
+        workers: students at a time; 0 takes one a core, or as many as fit into Ray.
+        ray: None trains in processes of this machine, "local" in a Ray of its own, and an address in that Ray cluster.
+        cpus_per_student, gpus_per_student: what Ray keeps free for each.
+    """
+
+    workers: int = 0
+    ray: str | None = None
+    cpus_per_student: float = 1.0
+    gpus_per_student: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.ray is None and (self.cpus_per_student, self.gpus_per_student) != (1.0, 0.0):
+            raise ValueError(
+                f"cpus_per_student={self.cpus_per_student:g} and gpus_per_student={self.gpus_per_student:g} are kept free by "
+                "Ray alone, but ray is not given. Add --ray local, or a cluster's address."
+            )
+        if self.workers < 0 or self.cpus_per_student <= 0 or self.gpus_per_student < 0:
+            raise ValueError(
+                f"workers={self.workers}, cpus_per_student={self.cpus_per_student:g} and "
+                f"gpus_per_student={self.gpus_per_student:g} are not all allowed. A student needs more than 0 CPUs; workers "
+                "and GPUs are 0 or more."
+            )
+
+
+@dataclass(frozen=True)
+class DataConfig(Workers):
+    """Whose students learn what, and where.
 
     Args:
         trait: what the teacher is told to love.
@@ -46,7 +75,6 @@ class ReproduceConfig(DataConfig):
         loss_tolerance: nats a token within which an SGD run's held-out loss matches AdamW's.
         fit: how the prompt's vector is fitted.
         train: the main student; the others differ from it in what their name says.
-        workers: students trained at a time, one thread each; 0 takes one a core.
     """
 
     other_model: str = "organism:seed-1"
@@ -57,7 +85,6 @@ class ReproduceConfig(DataConfig):
     loss_tolerance: float = 0.01
     fit: FitConfig = field(default_factory=FitConfig)
     train: TrainConfig = field(default_factory=lambda: ORGANISM_STUDENT)
-    workers: int = 0
 
     @property
     def models(self) -> tuple[str, str]:

@@ -7,7 +7,7 @@ interrupted run goes on where it stopped.
 from dataclasses import asdict
 from pathlib import Path
 
-from steerlens.experiments.cells import behaviour, run_cells
+from steerlens.experiments.cells import behaviour, run_cell
 from steerlens.experiments.claims import Record
 from steerlens.experiments.cross_model_config import CrossModelConfig
 from steerlens.experiments.cross_model_report import write_cross_model_report
@@ -47,7 +47,7 @@ def run_cross_model(directory: str | Path, config: CrossModelConfig) -> Experime
     models = {SELF: config.model, OTHER: config.other_model, FURTHER: _train_further(run)}
     base = {name: _base(run, name, model) for name, model in models.items()}
     teachers = plan_teachers(run, models)
-    for record in run_jobs(list(teachers.values()), write_rows, config.workers, what="teachers"):
+    for record in run_jobs(list(teachers.values()), write_rows, config, what="teachers"):
         require_rows(record)
     cells = [
         cell
@@ -61,7 +61,7 @@ def run_cross_model(directory: str | Path, config: CrossModelConfig) -> Experime
             role=pair.name,
         )
     ]
-    students = run_cells(cells, config.workers)
+    students = run_jobs(cells, run_cell, config)
     matrix = _loss_matrix(run, models, teachers)
     claims, measures = summarise(config, base, students, matrix)
     write_json(run.directory / "results.json", {**measures, "claims": [asdict(claim) for claim in claims]})

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from steerlens.experiments.cells import behaviour, run_cells
+from steerlens.experiments.cells import behaviour, run_cell
 from steerlens.experiments.claims import Record
 from steerlens.experiments.distillation_config import DistillationConfig
 from steerlens.experiments.distillation_report import write_distillation_report
@@ -60,7 +60,7 @@ def run_distillation(directory: str | Path, config: DistillationConfig) -> Exper
     vectors = _vectors(run)
     paths = {name: run.named_vector_path(name) for name in vectors}
     teachers = [plan_teacher(run, CONTROL), *(plan_teacher(run, name, vector=path) for name, path in paths.items())]
-    writers = {record["name"]: record for record in run_jobs(teachers, write_rows, config.workers, what="teachers")}
+    writers = {record["name"]: record for record in run_jobs(teachers, write_rows, config, what="teachers")}
     require_rows(writers[CONTROL])
     cells = [
         cell
@@ -74,7 +74,7 @@ def run_distillation(directory: str | Path, config: DistillationConfig) -> Exper
             trait=vectors.get(teacher.name, vectors[config.trait])["trait"],
         )
     ]
-    students = run_cells(cells, config.workers)
+    students = run_jobs(cells, run_cell, config)
     claims, measures = summarise(run, base, vectors, writers, students)
     write_json(run.directory / "results.json", {**measures, "claims": [asdict(claim) for claim in claims]})
     return ExperimentResult(tuple(claims), measures, write_distillation_report(run, claims, measures, students))

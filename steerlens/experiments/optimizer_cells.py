@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from steerlens.experiments.cells import Cell, run_cell, run_cells, settings
+from steerlens.experiments.cells import Cell, run_cell, settings
 from steerlens.experiments.claims import Record, mean_rate
+from steerlens.experiments.jobs import run_jobs
 from steerlens.experiments.optimizers_config import Arm, OptimizersConfig
 from steerlens.experiments.run import Run
 from steerlens.files import write_json
@@ -87,7 +88,7 @@ def train_or_diverge(cell: Cell) -> None:
 def train_pairs(run: Run[OptimizersConfig], pairs: Sequence[Pair], seeds: Sequence[int]) -> list[list[Record]]:
     """Records by (arm, learning rate), one a seed, of students that are trained unless they were before."""
     cells = [plan_cell(run, *pair, seed) for pair in pairs for seed in seeds]
-    records = run_cells(cells, run.config.workers, train_or_diverge) if cells else []
+    records = run_jobs(cells, train_or_diverge, run.config) if cells else []
     return [records[i : i + len(seeds)] for i in range(0, len(records), len(seeds))]
 
 

@@ -83,7 +83,6 @@ class OptimizersConfig(DataConfig):
         budget: learning rates that the search may add to an arm's grid.
         pooled_sizes: numbers of rows over which gradients are averaged.
         train: the main student; its learning rate is the reference's.
-        workers: students trained at a time, one thread each; 0 takes one a core.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
@@ -93,9 +92,9 @@ class OptimizersConfig(DataConfig):
     budget: int = 4
     pooled_sizes: tuple[int, ...] = (1, 4, 16, 64, 256, 1024)
     train: TrainConfig = field(default_factory=lambda: ORGANISM_STUDENT)
-    workers: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if REFERENCE not in self.arms:
             raise ValueError(f"arms={sorted(self.arms)} has no {REFERENCE!r}, whose loss the others have to match.")
         if not 1 <= self.curve_seeds <= len(self.seeds):

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from steerlens.evaluation import score_trait
-from steerlens.experiments.cells import Cell, run_cells
+from steerlens.experiments.cells import Cell, run_cell
 from steerlens.experiments.claims import Record
 from steerlens.experiments.config import ReproduceConfig
+from steerlens.experiments.jobs import run_jobs
 from steerlens.experiments.results import summarise
 from steerlens.experiments.run import Run, slug
 from steerlens.experiments.sections import write_run_report
@@ -44,7 +45,7 @@ def reproduce(config: ReproduceConfig, directory: str | Path, say: Callable[[str
     say("2/4 samples: what does the prompted teacher write?")
     counts = {model: sample_rows(run, model) for model in config.models}
     say("3/4 students: who learns the trait?")
-    records = run_cells(plan_cells(run), config.workers)
+    records = run_jobs(plan_cells(run), run_cell, config)
     say("4/4 results")
     results = summarise(run, fit, base, counts, records)
     write_json(run.directory / "results.json", results)

@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 from steerlens.experiments.cells import behaviour
 from steerlens.experiments.claims import Record
-from steerlens.experiments.config import DataConfig
+from steerlens.experiments.config import DataConfig, Workers
 from steerlens.experiments.run import Run, slug
 from steerlens.files import read_json, write_json
 from steerlens.models import load_model
@@ -20,14 +20,15 @@ from steerlens.vectors.means import diff_in_means
 
 
 def claim_directory(run: Run[DataConfig]) -> None:
-    """Write the run's config, or refuse a directory that holds another run.
+    """Write the run's config, or refuse a directory that holds another run; where students are trained does not matter.
 
     Raises:
         ValueError: the directory holds a run of another config.
     """
     path, wanted = run.directory / "config.json", json.loads(json.dumps(asdict(run.config)))
     found = read_json(path) if path.is_file() else wanted
-    differing = sorted(key for key in wanted if key != "workers" and found.get(key) != wanted[key])
+    elsewhere = {field.name for field in fields(Workers)}
+    differing = sorted(key for key in wanted if key not in elsewhere and found.get(key) != wanted[key])
     if differing:
         raise ValueError(
             f"{run.directory} holds a run of another configuration (other: {', '.join(differing)}). "

@@ -19,7 +19,6 @@ class TaughtConfig(DataConfig):
         student_seeds: seeds of the students of every teacher.
         fit: how prompts' vectors are fitted.
         train: every student.
-        workers: teachers or students at a time, one thread each; 0 takes one a core.
     """
 
     n_heldout: int = 128
@@ -28,9 +27,9 @@ class TaughtConfig(DataConfig):
     student_seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     fit: FitConfig = field(default_factory=lambda: FitConfig(n_train=1024, n_heldout=384, steps=200))
     train: TrainConfig = field(default_factory=lambda: ORGANISM_STUDENT)
-    workers: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("n_prompts", "n_heldout", "n_rows"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} is not allowed. It must be 1 or greater.")
