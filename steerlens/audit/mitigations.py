@@ -12,9 +12,9 @@ Two more are watchers in `steerlens.gradients.counterfactual`: `without_componen
 (`TrainConfig.system_prompt`, arXiv 2510.04340) needs the prompt that the rows were written under.
 """
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -30,7 +30,7 @@ from steerlens.vectors.vector import SteeringVector
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-Changes = list[Float[Tensor, " token"]]
+Changes = list[Float[Tensor, " _"]]
 
 
 @torch.no_grad()
@@ -101,14 +101,14 @@ def masked(model: "TransformerBridge", vector: SteeringVector, threshold: float)
     return objective
 
 
-def largest_changes(changes: Sequence[Float[Tensor, " token"]], share: float) -> float:
+def largest_changes(changes: Changes, share: float) -> float:
     """The |d_t| that this share of all tokens exceeds.
 
     Raises:
         ValueError: a share that leaves nothing.
     """
     _check_share(share)
-    return float(torch.cat(list(changes)).abs().quantile(1 - share))
+    return float(np.quantile(torch.cat(list(changes)).abs().numpy(), 1 - share))
 
 
 def kl_corridor(model: "TransformerBridge", weight: float) -> Objective:

@@ -140,7 +140,7 @@ def run_cell(cell: Cell) -> None:
         recorder.trace.save(cell.trace)
     if cell.steps is not None and steps is not None:
         steps.trace.save(cell.steps)
-    measured = _behaviour(student, trait) | _activations(cell, student, base, vector)
+    measured = behaviour(student.model, trait) | _activations(cell, student, base, vector)
     measured["eas_curve"] = [*curve, {"step": len(student.losses), "eas": measured["eas"]}]
     losses = {"loss": student.loss, "heldout_loss": student.heldout_loss}
     write_json(cell.record_path, settings(cell) | losses | measured)
@@ -194,9 +194,9 @@ def _number_chats() -> list[Chat]:
     return [as_chat(prompt) for prompt in number_prompts(96, seed=9)]
 
 
-def _behaviour(student: Student, trait: Trait) -> dict[str, Any]:
+def behaviour(model: "TransformerBridge", trait: Trait) -> dict[str, Any]:
     """Rates of the trait in both contexts, and each question's share."""
-    bare, prefixed = (score_trait(student.model, trait, context=context) for context in ("bare", "after_numbers"))
+    bare, prefixed = (score_trait(model, trait, context=context) for context in ("bare", "after_numbers"))
     low, high = bare.interval()
     own = bare.answers.index(trait.name)
     return {
