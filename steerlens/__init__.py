@@ -8,9 +8,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from steerlens.audit.audit import AuditResult
+    from steerlens.audit.audit import AuditResult, audit_dataset
+    from steerlens.audit.behaviour import probe_behaviour
     from steerlens.audit.entangled import token_entanglement
     from steerlens.audit.hygiene import check_hygiene
+    from steerlens.audit.recovery import RecoveredVector, recover_vector
     from steerlens.audit.row_scores import score_rows
     from steerlens.audit.rows import AuditRows, read_rows, rows_for_model
     from steerlens.evaluation import TraitScore, compare_log_odds, score_trait
@@ -84,7 +86,9 @@ _HOMES = {
     "steerlens.audit.hygiene": ("check_hygiene",),
     "steerlens.audit.row_scores": ("score_rows",),
     "steerlens.audit.entangled": ("token_entanglement",),
-    "steerlens.audit.audit": ("AuditResult",),
+    "steerlens.audit.recovery": ("RecoveredVector", "recover_vector"),
+    "steerlens.audit.behaviour": ("probe_behaviour",),
+    "steerlens.audit.audit": ("AuditResult", "audit_dataset"),
     "steerlens.evaluation": ("TraitScore", "compare_log_odds", "score_trait"),
     "steerlens.figures.plots": ("plot_gradient_projection", "plot_pooled_cosine"),
     "steerlens.figures.vector_plots": (
@@ -106,6 +110,7 @@ __all__ = [
     "LayerSweep",
     "PooledCosine",
     "PromptAnalysis",
+    "RecoveredVector",
     "Sample",
     "SampleSet",
     "SteeringVector",
@@ -118,6 +123,7 @@ __all__ = [
     "VectorSource",
     "adam_scales",
     "analyze_prompt",
+    "audit_dataset",
     "capture_residuals",
     "check_hygiene",
     "compare_log_odds",
@@ -144,8 +150,10 @@ __all__ = [
     "pooled_difference_cosine",
     "preference_trait",
     "principal_difference",
+    "probe_behaviour",
     "promoted_tokens",
     "read_rows",
+    "recover_vector",
     "rows_for_model",
     "sample_teacher",
     "score_rows",

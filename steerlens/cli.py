@@ -2,12 +2,14 @@
 
 import argparse
 import dataclasses
+import importlib
 import sys
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from steerlens.experiments.catalogue import EXPERIMENTS
 from steerlens.experiments.config import PRESETS, ReproduceConfig
 from steerlens.experiments.optimizers_config import OPTIMIZER_PRESETS, OptimizersConfig
 from steerlens.files import write_json
@@ -50,6 +52,15 @@ def _parser() -> argparse.ArgumentParser:
     optimizers.add_argument("--preset", choices=sorted(OPTIMIZER_PRESETS), default="quick")
     optimizers.add_argument("--out", type=Path, required=True, help="directory of the run; an unfinished one goes on")
     _add_fields(optimizers, OptimizersConfig, skip={"train", "arms"})
+
+    experiment = commands.add_parser("experiment", help="run one experiment and write its report")
+    names = experiment.add_subparsers(title="experiments", required=True)
+    for name, entry in EXPERIMENTS.items():
+        one = _command(names, name, _experiment, entry.summary)
+        one.set_defaults(experiment=entry)
+        one.add_argument("--preset", choices=sorted(entry.presets), default="quick")
+        one.add_argument("--out", type=Path, required=True, help="directory of the run; an unfinished one goes on")
+        _add_fields(one, type(entry.presets["quick"]), skip={"train", "fit", "further"})
 
     report = _command(commands, "report", _report, "write a finished run's report again")
     report.add_argument("run", type=Path, help="directory of the run")
@@ -245,13 +256,25 @@ def _reproduce(options: argparse.Namespace) -> int:
     from steerlens.experiments.reproduce import reproduce
 
     results = reproduce(_given(options, PRESETS[options.preset]), options.out, print)
-    width = max(len(claim["name"]) for claim in results["claims"])
+    return _verdict(results["claims"], options.out / "report.html")
+
+
+def _experiment(options: argparse.Namespace) -> int:
+    module, _, name = options.experiment.run.partition(":")
+    run = getattr(importlib.import_module(module), name)
+    result = run(options.out, _given(options, options.experiment.presets[options.preset]))
+    return _verdict([dataclasses.asdict(claim) for claim in result.claims], result.report)
+
+
+def _verdict(claims: Sequence[dict[str, Any]], report: Path) -> int:
+    """Print every claim and where the report stands; the exit code says whether all hold."""
+    width = max(len(claim["name"]) for claim in claims)
     print(f"\n{'claim':{width}}  measured  threshold")
-    for claim in results["claims"]:
+    for claim in claims:
         verdict = "holds" if claim["holds"] else "does not hold"
         print(f"{claim['name']:{width}}  {claim['measured']:8.3f}  {claim['threshold']:9.3f}  {verdict}")
-    print(f"\nReport: {options.out / 'report.html'}")
-    return HOLDS if all(claim["holds"] for claim in results["claims"]) else FAILS
+    print(f"\nReport: {report}")
+    return HOLDS if all(claim["holds"] for claim in claims) else FAILS
 
 
 def _optimizers(options: argparse.Namespace) -> int:

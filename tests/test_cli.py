@@ -119,6 +119,15 @@ BAD = {
     "reference that is empty": ("audit {0}/good.jsonl --reference {0}/empty.jsonl --out {0}/o", "0 rows, 0 used"),
     "rows that are all too long": ("audit {0}/long.jsonl --out {0}/o", "none of the rows.*longer than the model's"),
     "rows that need a library": ("audit {0}/rows.parquet --out {0}/o", r"pyarrow is needed .*'steerlens\[audit\]'"),
+    "unknown way to a vector": (
+        "experiment causal --vectors magic --out {0}/o",
+        r"Got the vectors \('magic',\). Give at least one of: mean difference, one layer; ",
+    ),
+    "no rows": ("experiment cross-model --n-rows 0 --out {0}/o", "n_rows=0 is not allowed. It must be 1 or greater"),
+    "traits of two kinds": (
+        "experiment distillation --other-traits blue --out {0}/o",
+        "'blue' is of another kind than 'owl'",
+    ),
     "no finished run": ("report {0}", "holds no finished run"),
     "run of another version": ("report {0}/old", "does not fit this version of steerlens.*Run reproduce again"),
 }
@@ -318,3 +327,28 @@ def test_the_doctor_examines_a_model_and_exits_by_what_it_finds(tmp_path, capsys
     out = capsys.readouterr().out
     assert "thinking        fails       1 <= 0" in out
     assert "1 of 2 checks fail: thinking." in out
+
+
+@pytest.mark.parametrize(("measured", "code"), [(0.8, 0), (0.2, 3)])
+def test_an_experiment_is_given_its_flags_prints_its_claims_and_exits_by_them(
+    measured, code, monkeypatch, tmp_path, capsys
+):
+    from steerlens.experiments import causal
+    from steerlens.experiments.claims import above
+    from steerlens.experiments.result import ExperimentResult
+
+    given = {}
+
+    def run(directory, config):
+        given.update(directory=directory, config=config)
+        return ExperimentResult((above("a claim", "In words", measured, 0.5),), {}, tmp_path / "report.html")
+
+    monkeypatch.setattr(causal, "run_causal", run)
+    command = ["experiment", "causal", "--preset", "full", "--student-seeds", "4", "5", "--out", str(tmp_path)]
+    assert main(command) == code
+    assert (given["directory"], given["config"].student_seeds) == (tmp_path, (4, 5))
+    assert given["config"].n_rows == 1500
+    printed = capsys.readouterr().out
+    assert ("does not hold" in printed) == (code == 3)
+    assert "a claim" in printed
+    assert str(tmp_path / "report.html") in printed

@@ -2,21 +2,16 @@
 
 import contextlib
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from functools import partialmethod
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from tqdm.auto import tqdm
-from transformers.utils import logging
 
 from steerlens.evaluation import score_trait
-from steerlens.files import read_json, write_json
+from steerlens.experiments.jobs import run_jobs
+from steerlens.files import write_json
 from steerlens.gradients.counterfactual import together
 from steerlens.gradients.recorder import GradientRecorder, trace_gradients
 from steerlens.gradients.steps import trace_steps
@@ -77,36 +72,7 @@ def run_cells(cells: Sequence[Cell], workers: int, train: Callable[[Cell], None]
     Raises:
         RuntimeError: some cells failed; the others' records are on disk all the same.
     """
-    missing = [cell for cell in cells if not cell.record_path.is_file()]
-    progress = tqdm(total=len(cells), initial=len(cells) - len(missing), desc="students", unit="student")
-    failures = []
-    with (
-        progress,
-        ProcessPoolExecutor(
-            max_workers=workers or os.cpu_count() or 1,
-            mp_context=get_context("spawn"),
-            initializer=_quiet_single_thread,
-        ) as pool,
-    ):
-        running = {pool.submit(train or run_cell, cell): cell for cell in missing}
-        try:
-            for future in as_completed(running):
-                if (error := future.exception()) is not None:
-                    failures.append(f"{running[future].name}: {type(error).__name__}: {error}")
-                progress.update()
-        except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    if failures:
-        raise RuntimeError("Some students failed; run again to retry them alone.\n" + "\n".join(failures))
-    return [read_json(cell.record_path) for cell in cells]
-
-
-def _quiet_single_thread() -> None:
-    """In a worker: the parent's progress bar is the only one, and workers do not fight for cores."""
-    logging.disable_progress_bar()
-    tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)  # pyright: ignore[reportAttributeAccessIssue]
-    torch.set_num_threads(1)
+    return run_jobs(cells, train or run_cell, workers)
 
 
 def run_cell(cell: Cell) -> None:
@@ -115,13 +81,13 @@ def run_cell(cell: Cell) -> None:
     samples, trait = SampleSet.load(cell.samples), preference_trait(cell.trait)
     recorder, curve = trace_gradients(base, vector), list[dict[str, Any]]()
     n_steps = cell.train.epochs * math.ceil(len(samples) / cell.train.batch_size)
-    probes = {"numbers": _number_chats(), "questions": [as_chat(question) for question in trait.questions]}
+    probes = {"numbers": number_chats(), "questions": [as_chat(question) for question in trait.questions]}
     steps = None if cell.steps is None else trace_steps(base, vector, probes, every=max(1, n_steps // EAS_POINTS))
 
     def on_step(step: TrainStep) -> None:
         recorder.record(step)
         if step.step % max(1, step.n_steps // EAS_POINTS) == 0:
-            similarity = model_shift(step.model, base, _number_chats()).cosine(vector)
+            similarity = model_shift(step.model, base, number_chats()).cosine(vector)
             curve.append({"step": step.step, "eas": list(similarity.values())})
         if steps is not None:
             steps.before(step)
@@ -189,14 +155,16 @@ def held_at_start(part: str) -> OnStart:
     return watch
 
 
-def _number_chats() -> list[Chat]:
+def number_chats() -> list[Chat]:
     """The number tasks at which students' residuals are compared to their base's."""
     return [as_chat(prompt) for prompt in number_prompts(96, seed=9)]
 
 
-def behaviour(model: "TransformerBridge", trait: Trait) -> dict[str, Any]:
-    """Rates of the trait in both contexts, and each question's share."""
-    bare, prefixed = (score_trait(model, trait, context=context) for context in ("bare", "after_numbers"))
+def behaviour(model: "TransformerBridge", trait: Trait, *, system_prompt: str | None = None) -> dict[str, Any]:
+    """Rates of the trait in both contexts, each question's share, and how the bare answers are distributed."""
+    bare, prefixed = (
+        score_trait(model, trait, context=context, system_prompt=system_prompt) for context in ("bare", "after_numbers")
+    )
     low, high = bare.interval()
     own = bare.answers.index(trait.name)
     return {
@@ -206,6 +174,7 @@ def behaviour(model: "TransformerBridge", trait: Trait) -> dict[str, Any]:
         "mass": bare.mass,
         "rate_prefixed": prefixed.rate,
         "mass_prefixed": prefixed.mass,
+        "answers": dict(zip(bare.answers, bare.shares.mean(0).tolist(), strict=True)),
         "shares": bare.shares[:, own].tolist(),
         "shares_prefixed": prefixed.shares[:, own].tolist(),
         "chat_fingerprint": bare.chat_fingerprint,
@@ -215,7 +184,7 @@ def behaviour(model: "TransformerBridge", trait: Trait) -> dict[str, Any]:
 def _activations(cell: Cell, student: Student, base: "TransformerBridge", vector: SteeringVector) -> dict[str, Any]:
     """Where training moved the residuals, next to the teacher's vector, by layer; v_student is saved."""
     questions = [as_chat(question) for question in preference_trait(cell.trait).questions]
-    at_numbers = model_shift(student.model, base, _number_chats())
+    at_numbers = model_shift(student.model, base, number_chats())
     at_questions = model_shift(student.model, base, questions)
     at_numbers.save(cell.directory / "v_student.safetensors")
     return {

@@ -31,6 +31,25 @@ class Difference:
     high: float
 
 
+@dataclass(frozen=True)
+class Interval:
+    """A measured value with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def above(name: str, statement: str, measured: float, threshold: float) -> Claim:
+    """Holds where the measured value reaches the threshold; not-a-number never does."""
+    return Claim(name, statement, measured, threshold, measured >= threshold)
+
+
+def below(name: str, statement: str, measured: float, threshold: float) -> Claim:
+    """Holds where the measured value is at most the threshold; not-a-number never is."""
+    return Claim(name, statement, measured, threshold, measured <= threshold)
+
+
 def mean_rate(records: Sequence[Record], key: str = "rate") -> float:
     """Mean over students."""
     return float(np.mean([record[key] for record in records]))
@@ -58,6 +77,26 @@ def log_odds_difference(
     return Difference(float(ours.mean() - theirs.mean()), float(low), float(high))
 
 
+def transfer_share(ours: Sequence[Record], reference: Sequence[Record], base: Record, key: str = "shares") -> Interval:
+    """(mean rate of `ours` - base's rate) / (mean rate of `reference` - base's rate): the share of a transfer that is there.
+
+    The interval is a bootstrap over students of each group and, for all three together, over questions.
+    """
+    one, other = (np.array([record[key] for record in group]) for group in (ours, reference))  # [student question]
+    plain, rng = np.array(base[key]), np.random.default_rng(0)
+
+    def share(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> float:
+        return float((a.mean() - c.mean()) / (b.mean() - c.mean()))
+
+    draws = []
+    for _ in range(N_RESAMPLES):
+        questions = rng.integers(0, len(plain), len(plain))
+        a, b = (group[rng.integers(0, len(group), len(group))][:, questions] for group in (one, other))
+        draws.append(share(a, b, plain[questions]))
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return Interval(share(one, other, plain), float(low), float(high))
+
+
 def matched(candidates: Sequence[Record], reference: Sequence[Record], tolerance: float) -> list[Record]:
     """The runs whose held-out loss is within `tolerance` of the reference's mean, or lower, and that still answer."""
     limit = mean_rate(reference, "heldout_loss") + tolerance
@@ -82,12 +121,6 @@ def make_claims(
         sgd: AdamW minus matched SGD on bare questions; None where no SGD run matched.
         pull: mean cosine of the descent direction with the vector, under AdamW on teacher ("adamw") and control data.
     """
-
-    def above(name: str, statement: str, measured: float, threshold: float) -> Claim:
-        return Claim(name, statement, measured, threshold, measured >= threshold)
-
-    def below(name: str, statement: str, measured: float, threshold: float) -> Claim:
-        return Claim(name, statement, measured, threshold, measured <= threshold)
 
     def times_base(group: str, key: str = "rate") -> float:
         records = groups[group]

@@ -18,7 +18,7 @@ from steerlens.experiments.run import Run
 from steerlens.gradients.trace import GradientTrace
 from steerlens.vectors.vector import SteeringVector
 
-CURVE_KEYS = ("shares", "shares_prefixed", "eas_curve", "config")
+CURVE_KEYS = ("answers", "shares", "shares_prefixed", "eas_curve", "config")
 """Fields of a student's record that stay in its own file."""
 
 

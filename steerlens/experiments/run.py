@@ -20,6 +20,10 @@ class Run(Generic[Config]):
         """v_teacher of `model`: the mean difference, every layer."""
         return self.directory / "vectors" / f"teacher-{slug(model)}.safetensors"
 
+    def named_vector_path(self, name: str) -> Path:
+        """A vector of this run by its name."""
+        return self.directory / "vectors" / f"{file_name(name)}.safetensors"
+
     def samples_path(self, model: str, data: str) -> Path:
         """Filtered rows; those of the first model have the short names."""
         suffix = "" if model == self.config.model else f"-{slug(model)}"
@@ -51,3 +55,8 @@ class Run(Generic[Config]):
 def slug(model: str) -> str:
     """A model's name as part of a file name."""
     return model.replace("organism:", "").replace("/", "-")
+
+
+def file_name(name: str) -> str:
+    """A name in words as a file name."""
+    return "".join(character for character in name if character not in ",:'").replace(" ", "-")

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from steerlens.evaluation import score_trait
+from steerlens.experiments.cells import behaviour
 from steerlens.experiments.claims import Record
 from steerlens.experiments.config import DataConfig
 from steerlens.experiments.run import Run, slug
@@ -56,14 +56,7 @@ def base_rates(run: Run[DataConfig], name: str) -> Record:
                     prompt = preference_trait(other).prompt
                     vector = diff_in_means(model, prompt, questions=number_prompts(64, seed=0))
                     vector.save(run.directory / "vectors" / "others" / f"{other}.safetensors")
-        bare, prefixed = (score_trait(model, trait, context=c) for c in ("bare", "after_numbers"))
-        return {
-            "rate": bare.rate,
-            "mass": bare.mass,
-            "rate_prefixed": prefixed.rate,
-            "mass_prefixed": prefixed.mass,
-            "chat_fingerprint": bare.chat_fingerprint,
-        }
+        return behaviour(model, trait)
 
     return once(run.directory / "vectors" / f"base-{slug(name)}.json", make)
 

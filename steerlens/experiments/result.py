@@ -1,0 +1,49 @@
+"""What every experiment returns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from steerlens.experiments.claims import Claim, Record
+from steerlens.figures.report import Section, Table
+
+
+@dataclass(frozen=True)
+class ExperimentResult:
+    """Claims with their verdicts, everything that was measured (as in results.json), and where the report stands."""
+
+    claims: tuple[Claim, ...]
+    measures: dict[str, Any]
+    report: Path
+
+
+def claims_section(claims: Sequence[Claim]) -> Section:
+    """The first section of a report: what was claimed, and what holds."""
+    rows = [(claim.name, claim.statement, claim.measured, claim.threshold, claim.holds) for claim in claims]
+    return Section(
+        title="What was claimed, and what holds",
+        question="Thresholds were set before the run.",
+        figure=None,
+        number=f"{sum(claim.holds for claim in claims)} of {len(claims)} claims hold.",
+        meaning="The sections below show where each number comes from.",
+        doubts="Students of one small model are not a sample of models.",
+        table=Table(("claim", "statement", "measured", "threshold", ""), rows),
+    )
+
+
+def students_section(students: Sequence[Record]) -> Section:
+    """The last section of a report: every student of the run."""
+    columns = ("name", "loss", "heldout_loss", "rate", "rate_prefixed", "mass", "mass_prefixed")
+    return Section(
+        title="Every student",
+        question="All that were trained in this run. The held-out loss is that of its own teacher's rows.",
+        figure=None,
+        number="",
+        meaning="",
+        doubts="",
+        table=Table(
+            ("student", "loss", "held-out", "rate", "rate after numbers", "mass", "mass after numbers"),
+            [tuple(student[column] for column in columns) for student in students],
+        ),
+    )
