@@ -1,15 +1,18 @@
 """What to do about rows that carry a vector: train on fewer of them, weigh them, or hold the student back.
 
-All of these need a vector only, such as `recover_vector` finds in the very rows, and no idea of what it stands for. With
+A vector is all that these need, such as `recover_vector` finds in the very rows, and no idea of what it stands for. With
 d_t = log P(y_t | v, x, y_<t) - log P(y_t | x, y_<t), the change that the vector v makes to token t's log-probability,
 
-    drop_rows            leaves out the rows with the largest sum_t d_t
-    importance_weighted  L_t = exp(-sum_t d_t) CE_t             the rows as the model itself would have written them
-    masked               L_t = CE_t where |d_t| is not large    cf. divergence tokens, arXiv 2509.23886
-    kl_corridor          L_t = CE_t + w (1 - progress) KL_t     no vector either; "liminal training"
+    drop_rows                 leaves out the rows with the largest sum_t d_t
+    importance_weighted       L_t = exp(-sum_t d_t) CE_t            the rows as the model itself would have written them
+    without_changed_tokens    L_t = CE_t where |d_t| is not large   cf. divergence tokens, arXiv 2509.23886
+    kl_corridor               L_t = CE_t + w (1 - progress) KL_t    "liminal training"; needs no vector either
 
 Two more are watchers in `steerlens.gradients.counterfactual`: `without_component` and `preventative_steering`. Inoculation
 (`TrainConfig.system_prompt`, arXiv 2510.04340) needs the prompt that the rows were written under.
+
+A vector holds back whatever it stands for. Recovered against the model's own answers it also stands for what the rows
+openly teach, and so that is lost as well: recover it against clean rows of the same kind (`reference_rows`).
 """
 
 from typing import TYPE_CHECKING
@@ -85,10 +88,10 @@ def importance_weighted(model: "TransformerBridge", vector: SteeringVector) -> O
     return objective
 
 
-def masked(model: "TransformerBridge", vector: SteeringVector, threshold: float) -> Objective:
+def without_changed_tokens(model: "TransformerBridge", vector: SteeringVector, threshold: float) -> Objective:
     """An objective for `train_student`: cross-entropy, 0 at tokens with |d_t| above `threshold` nats.
 
-    `largest_changes` gives the threshold for a share of the tokens.
+    `change_threshold` gives the threshold for a share of the tokens.
 
     Reference: arXiv 2509.23886 masks the tokens at which teachers with different traits are of different opinions.
     """
@@ -101,7 +104,7 @@ def masked(model: "TransformerBridge", vector: SteeringVector, threshold: float)
     return objective
 
 
-def largest_changes(changes: Changes, share: float) -> float:
+def change_threshold(changes: Changes, share: float) -> float:
     """The |d_t| that this share of all tokens exceeds.
 
     Raises:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from steerlens.audit.mitigations import (
+    change_threshold,
     drop_rows,
     importance_weighted,
     kl_corridor,
-    largest_changes,
-    masked,
     token_changes,
+    without_changed_tokens,
 )
 from steerlens.experiments.cells import behaviour
 from steerlens.experiments.claims import Record, log_odds_difference, mean_rate
@@ -62,10 +62,12 @@ def mitigations(model: "TransformerBridge", rows: Rows, vector: SteeringVector, 
     """How to train a student under each mitigation; only the last one knows the teacher's prompt."""
     train = partial(train_student, model)
     changes = token_changes(model, vector, rows.teacher)
-    fewer, threshold = drop_rows(rows.teacher, changes, DROPPED), largest_changes(changes, MASKED)
+    fewer, threshold = drop_rows(rows.teacher, changes, DROPPED), change_threshold(changes, MASKED)
     objectives = {
         "rows weighed by importance": importance_weighted(model, vector),
-        f"the {MASKED:.0%} of tokens that the vector changes most masked": masked(model, vector, threshold),
+        f"the {MASKED:.0%} of tokens that the vector changes most masked": without_changed_tokens(
+            model, vector, threshold
+        ),
         f"KL corridor, weight {KL_WEIGHT:g} to 0": kl_corridor(model, KL_WEIGHT),
     }
     watchers = {

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from steerlens.audit.mitigations import (
+    change_threshold,
     drop_rows,
     importance_weighted,
     kl_corridor,
-    largest_changes,
-    masked,
     token_changes,
+    without_changed_tokens,
 )
 from steerlens.experiments.config import ORGANISM_STUDENT
 from steerlens.forward import completion_logits
@@ -137,7 +137,7 @@ def test_the_objective_weighs_rows_by_exactly_these_weights(tiny, samples, vecto
 def test_masked_tokens_have_no_loss_and_are_those_that_change_most(tiny, samples, vector):
     changes = token_changes(tiny, vector, samples)
     batch, flat = pad_encoded(tiny, encode_samples(tiny, samples)), torch.cat(changes).abs()
-    losses = masked(tiny, vector, largest_changes(changes, 0.3))(tiny, batch, 0.0)
+    losses = without_changed_tokens(tiny, vector, change_threshold(changes, 0.3))(tiny, batch, 0.0)
     plain, out = cross_entropy(tiny, batch, 0.0), losses == 0
     assert float(out.float().mean()) == pytest.approx(0.3, abs=0.03)
     assert flat[out].min() > flat[~out].max() - 1e-4
@@ -163,10 +163,10 @@ def test_a_corridor_does_nothing_at_the_base_and_at_the_end_and_otherwise_pulls_
 
 @pytest.mark.parametrize("name", ["importance", "mask", "corridor"])
 def test_an_objective_does_not_depend_on_how_the_batch_is_cut(tiny, samples, student, vector, name):
-    threshold = largest_changes(token_changes(tiny, vector, samples), 0.3)
+    threshold = change_threshold(token_changes(tiny, vector, samples), 0.3)
     objective = {
         "importance": importance_weighted(tiny, vector),
-        "mask": masked(tiny, vector, threshold),
+        "mask": without_changed_tokens(tiny, vector, threshold),
         "corridor": kl_corridor(tiny, 2.0),
     }[name]
     rows = encode_samples(tiny, samples)[:6]
@@ -210,6 +210,6 @@ def test_what_is_not_allowed_is_said(tiny, samples, vector):
     with pytest.raises(ValueError, match=r"changes of 3 rows for 20 samples"):
         drop_rows(samples, changes[:3], 0.5)
     with pytest.raises(ValueError, match=r"share=-0\.1 is not allowed"):
-        largest_changes(changes, -0.1)
+        change_threshold(changes, -0.1)
     with pytest.raises(ValueError, match=r"weight=0 is not allowed"):
         kl_corridor(tiny, 0)
