@@ -28,10 +28,13 @@ def main() -> None:
 
 
 def said(result: AuditResult, n_teacher: int) -> str:
-    """The verdict, what the vector raises, and how well the scores tell rows apart; the teacher's have the first numbers."""
+    """The verdict, what the vector raises, and how well scores tell rows apart; the teacher's have the first numbers."""
     lines = [f"{result.verdict}. {result.reason}"]
     lines += [f"besides: {finding}" for finding in (result.hygiene.findings if result.hygiene is not None else ())]
     lines.append("tokens that the vector raises: " + " ".join(text for text, _ in result.promoted[:8]))
+    if result.traits:
+        rises = (f"{name} {rate:.1%} (was {base:.1%})" for name, rate, base in result.traits[:3])
+        lines.append("answers that it raises: " + ", ".join(rises))
     if result.row_scores is not None:
         area, low, high = result.row_scores.against_labels(
             [number <= n_teacher for number in result.row_scores.numbers]
