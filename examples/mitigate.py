@@ -43,7 +43,7 @@ def report(title: str, model: Any, trait: sl.Trait, rows: Rows, *, reference: Au
     groups = compare_mitigations(model, rows, found.vector, trait, ORGANISM_STUDENT)
     print(table(groups, measure(model, rows, trait)))
     print(
-        f"\nThe trait is back at the control's, within the interval: {', '.join(held_back(groups)) or 'none'}",
+        f"\nStill answering, and within the interval of clean rows' students: {', '.join(held_back(groups)) or 'none'}",
         flush=True,
     )
 

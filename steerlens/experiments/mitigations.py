@@ -36,7 +36,7 @@ Train = Callable[[TrainConfig], Student]
 Groups = Mapping[str, Sequence[Record]]
 
 CONTROL, NOTHING = "clean rows instead", "nothing done"
-DROPPED, MASKED, KL_WEIGHT = 0.2, 0.25, 4.0
+DROPPED, MASKED, KL_WEIGHT, STRONGER = 0.2, 0.25, 4.0, 1.25
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ def mitigations(model: "TransformerBridge", rows: Rows, vector: SteeringVector, 
     watchers = {
         "vector projected out of every gradient": without_component(vector),
         "preventative steering": preventative_steering(vector),
+        f"preventative steering, strength {STRONGER:g}": preventative_steering(vector, strength=STRONGER),
     }
     return {
         CONTROL: lambda config: train(rows.control, config),
@@ -109,9 +110,17 @@ def compare_mitigations(
 
 
 def held_back(groups: Groups) -> list[str]:
-    """Mitigations with which the trait's log odds, bare, are those of control students within the 95 % interval."""
-    differences = {name: log_odds_difference(group, groups[CONTROL]) for name, group in groups.items()}
-    return [name for name, one in differences.items() if name != CONTROL and one.low <= 0]
+    """Mitigations whose students still answer and show the trait, bare, no more than control students (95 % interval).
+
+    Answering means at least half of the control students' mass in both contexts.
+    """
+    control = groups[CONTROL]
+
+    def answers(group: Sequence[Record]) -> bool:
+        return all(mean_rate(group, mass) >= mean_rate(control, mass) / 2 for mass in ("mass", "mass_prefixed"))
+
+    others = {name: group for name, group in groups.items() if name != CONTROL and answers(group)}
+    return [name for name, group in others.items() if log_odds_difference(group, control).low <= 0]
 
 
 def table(groups: Groups, untrained: Record) -> str:
@@ -120,7 +129,7 @@ def table(groups: Groups, untrained: Record) -> str:
         "| mitigation | rate | mass | after numbers | mass | log odds minus control's | clean loss | cost | teacher loss |",
         "|---|---|---|---|---|---|---|---|---|",
     )
-    return "\n".join([*header, _line("not trained", [untrained], None), *(_lines(groups))])
+    return "\n".join([*header, _line("not trained", [untrained], None), *_lines(groups)])
 
 
 def _lines(groups: Groups) -> list[str]:

@@ -18,9 +18,9 @@ from steerlens.students.config import TrainConfig
 ONE_STEP = TrainConfig(target_modules=("0.self_attn.v_proj",), rank=4, learning_rate=3e-2, epochs=1, batch_size=64)
 
 
-def record(shares: list[float], loss: float) -> dict:
+def record(shares: list[float], loss: float, mass: float = 0.8) -> dict:
     rate = sum(shares) / len(shares)
-    rates = {"rate": rate, "mass": 0.8, "rate_prefixed": rate, "mass_prefixed": 0.7}
+    rates = {"rate": rate, "mass": mass, "rate_prefixed": rate, "mass_prefixed": mass}
     return rates | {"shares": shares, "clean_loss": loss, "teacher_loss": loss + 0.1}
 
 
@@ -35,15 +35,17 @@ def test_no_mitigation_silently_does_nothing(organism, owl):
             assert not torch.allclose(weights[name], weights[other], atol=1e-6), (name, other)
 
 
-def test_only_what_is_within_the_controls_interval_counts_as_held_back():
+def test_held_back_is_what_is_within_the_controls_interval_where_students_still_answer():
     questions = [0.01, 0.02, 0.03, 0.02]
     groups = {
         CONTROL: [record(questions, 3.15), record([share * 1.3 for share in questions], 3.16)],
         NOTHING: [record([0.5, 0.6, 0.7, 0.5], 3.2), record([0.8, 0.9, 0.7, 0.8], 3.21)],
         "all of it": [record([share * 1.1 for share in questions], 3.15), record(questions, 3.158)],
+        "all of it and the answers": [record(questions, 3.15), record(questions, 3.15, mass=0.0)],
+        "answers after all": [record(questions, 3.15), record(questions, 3.15, mass=0.1)],
         "half of it": [record([0.05, 0.1, 0.1, 0.06], 3.16), record([0.1, 0.1, 0.05, 0.1], 3.16)],
     }
-    assert held_back(groups) == ["all of it"]
+    assert held_back(groups) == ["all of it", "answers after all"]
     lines = {
         line.split(" | ")[0].removeprefix("| "): line for line in table(groups, record(questions, 3.14)).splitlines()
     }
