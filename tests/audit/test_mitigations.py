@@ -189,7 +189,7 @@ def test_a_student_hardly_learns_a_vector_that_is_added_while_it_trains(organism
     chats = [as_chat(prompt) for prompt in number_prompts(32, seed=5)]
     strengths = []
     for on_start in (None, preventative_steering(planted)):
-        student = train_student(organism, rows, ORGANISM_STUDENT, on_start=on_start)
+        student = train_student(organism, rows, replace(ORGANISM_STUDENT, epochs=1), on_start=on_start)
         strengths.append(model_shift(student.model, organism, chats).strength_along(planted)[1])
     assert strengths[0] > 0.3
     assert abs(strengths[1]) < strengths[0] / 3

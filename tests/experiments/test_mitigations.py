@@ -41,11 +41,11 @@ def test_held_back_is_what_is_within_the_controls_interval_where_students_still_
         CONTROL: [record(questions, 3.15), record([share * 1.3 for share in questions], 3.16)],
         NOTHING: [record([0.5, 0.6, 0.7, 0.5], 3.2), record([0.8, 0.9, 0.7, 0.8], 3.21)],
         "all of it": [record([share * 1.1 for share in questions], 3.15), record(questions, 3.158)],
-        "all of it and the answers": [record(questions, 3.15), record(questions, 3.15, mass=0.0)],
-        "answers after all": [record(questions, 3.15), record(questions, 3.15, mass=0.1)],
+        "all of it and some answers": [record(questions, 3.15, mass=0.5)] * 2,
+        "all of it and most answers": [record(questions, 3.15, mass=0.3)] * 2,
         "half of it": [record([0.05, 0.1, 0.1, 0.06], 3.16), record([0.1, 0.1, 0.05, 0.1], 3.16)],
     }
-    assert held_back(groups) == ["all of it", "answers after all"]
+    assert held_back(groups) == ["all of it", "all of it and some answers"]
     lines = {
         line.split(" | ")[0].removeprefix("| "): line for line in table(groups, record(questions, 3.14)).splitlines()
     }
