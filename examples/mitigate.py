@@ -8,7 +8,7 @@ seeds each:
 2. The same lists, cut to their first three numbers: keeping lists short is what they openly teach. The model's own answers
    are longer, so the vector is recovered against clean rows of the same kind.
 
-Run: python examples/mitigate.py (about a quarter of an hour on one core)
+Run: python examples/mitigate.py (about twenty minutes on one core)
 """
 
 from dataclasses import replace
