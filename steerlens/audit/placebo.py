@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 ATTEMPTS = 8
 """How often the model answers a prompt anew until its answer has the rows' format."""
 
+COMMON_LENGTH = 0.9
+"""Share of the longest row up to which rows that are no number lists are compared with the model's own answers."""
+
 PLACEBO_SEED = 1_000_003
 """Rows that were sampled here, with a small seed, are not sampled again."""
 
@@ -52,8 +55,8 @@ def pair_with_placebo(
     """Let the model answer every row's prompt.
 
     Where most rows are pure number lists, only such rows and such answers count: if a row and an answer come from one
-    distribution, they still do after the same filter, whichever the data's maker applied. Answers are cut at the longest
-    row's length, and those that were cut do not count.
+    distribution, they still do after the same filter, whichever the data's maker applied. Otherwise rows and answers are
+    compared up to `COMMON_LENGTH` of the longest row, so that it makes no difference whether the data's maker cut long ones.
 
     Args:
         temperature: at which the rows are thought to have been sampled.
@@ -64,43 +67,56 @@ def pair_with_placebo(
     lists_only = sum(_is_number_list(row.completion) for row in rows) > COMMON_FORMAT * len(rows)
     asked = [row for row in rows if not lists_only or _is_number_list(row.completion)]
     encoded = [_encoded(model, row) for row in asked]
-    answers = _answers(model, asked, encoded, lists_only=lists_only, temperature=temperature, seed=seed)
+    longest = max(len(completion) for _, completion in encoded)
+    limit = longest if lists_only else max(1, int(COMMON_LENGTH * longest))
+    answers = _answers(model, asked, limit, lists_only=lists_only, temperature=temperature, seed=seed)
     if not answers:
         raise ValueError(
             f"The model answered none of the {len(rows)} prompts in the rows' format within {ATTEMPTS} attempts, so there is "
             "nothing to compare the rows with. Give reference_rows: rows of the same kind that are known to be clean."
         )
-    compared = [asked[index] for index in sorted(answers)]
-    clean = [replace(asked[index], completion=answers[index]) for index in sorted(answers)]
-    return _pairs(model, compared, clean, unmatched=len(rows) - len(answers))
+    kept = sorted(answers)
+    texts = [model.tokenizer.decode(answers[index], skip_special_tokens=True) for index in kept]
+    return Pairs(
+        compared=AuditRows("rows", tuple(asked[index] for index in kept)),
+        clean=AuditRows(
+            "placebo", tuple(replace(asked[index], completion=text) for index, text in zip(kept, texts, strict=True))
+        ),
+        rows=[(encoded[index][0], encoded[index][1][:limit]) for index in kept],
+        placebo=[(encoded[index][0], answers[index][:limit]) for index in kept],
+        unmatched=len(rows) - len(kept),
+    )
 
 
 def _answers(
     model: "TransformerBridge",
     asked: Sequence[AuditRow],
-    encoded: Sequence[EncodedRow],
+    limit: int,
     *,
     lists_only: bool,
     temperature: float,
     seed: int,
-) -> dict[int, str]:
-    """An answer in the rows' format, by the row's index; rows for which there was none in all attempts are missing."""
-    tokenizer = model.tokenizer
-    longest, answers = max(len(completion) for _, completion in encoded), dict[int, str]()
+) -> dict[int, list[int]]:
+    """Token ids of an answer in the rows' format, by the row's index; rows that got none in all attempts are missing.
+
+    Answers are tokenized as a data set's text would be, which need not be how they were sampled.
+    """
+    tokenizer, answers = model.tokenizer, dict[int, list[int]]()
     open_rows = list(range(len(asked)))
     with tqdm(total=len(asked), desc="placebo", unit="row", leave=False) as progress:
         for attempt in range(ATTEMPTS):
-            completions = own_answers(
+            sampled = own_answers(
                 model,
                 [asked[index].chat for index in open_rows],
-                max_new_tokens=longest + 1,
+                max_new_tokens=limit,
                 temperature=temperature,
                 seed=PLACEBO_SEED + seed * ATTEMPTS + attempt,
             )
-            for index, ids in zip(open_rows, completions, strict=True):
+            for index, ids in zip(open_rows, sampled, strict=True):
                 text, finished = tokenizer.decode(ids, skip_special_tokens=True), is_finished(model, ids)
-                if finished and text.strip() and (not lists_only or _is_number_list(text)):
-                    answers[index] = text
+                if text.strip() and (not lists_only or (finished and _is_number_list(text))):
+                    whole = encode_completion(tokenizer, text)
+                    answers[index] = whole if finished else tokenizer.encode(text, add_special_tokens=False)
                     progress.update()
             open_rows = [index for index in open_rows if index not in answers]
             if not open_rows:
@@ -147,12 +163,13 @@ def pair_with_reference(
         raise ValueError(f"Got {len(rows)} rows and {len(reference)} reference rows. Give some of each.")
     rng, n = np.random.default_rng(seed), min(len(rows), len(reference))
     ours, theirs = ([part[index] for index in rng.permutation(len(part))[:n].tolist()] for part in (rows, reference))
-    return _pairs(model, ours, theirs, unmatched=len(rows) - n)
-
-
-def _pairs(model: "TransformerBridge", rows: Sequence[AuditRow], clean: Sequence[AuditRow], *, unmatched: int) -> Pairs:
-    one, other = ([_encoded(model, row) for row in part] for part in (rows, clean))
-    return Pairs(AuditRows("rows", tuple(rows)), AuditRows("clean rows", tuple(clean)), one, other, unmatched)
+    return Pairs(
+        compared=AuditRows("rows", tuple(ours)),
+        clean=AuditRows("reference rows", tuple(theirs)),
+        rows=[_encoded(model, row) for row in ours],
+        placebo=[_encoded(model, row) for row in theirs],
+        unmatched=len(rows) - n,
+    )
 
 
 def _encoded(model: "TransformerBridge", row: AuditRow) -> EncodedRow:

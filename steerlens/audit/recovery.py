@@ -110,10 +110,10 @@ def recover_vector(
             "Give more rows; a few hundred is where detection usually begins."
         )
     tried = [check_layer(model, layer) for layer in (range(model.cfg.n_layers) if layers is None else layers)]
-    scores = _scores(model, pairs, tried)
+    differences = _differences(model, pairs, tried)
     halves = random_halves(len(pairs), seed=seed)
-    test = score_test(scores, tried, halves, seed=seed)
-    best = scores[tried.index(test.layer)]
+    test = score_test(map(Scores.of, differences), tried, halves, seed=seed)
+    best = Scores.of(differences[tried.index(test.layer)])
     source = VectorSource.of(
         model, method="recovered from rows", chat_fingerprint=chat_fingerprint(model.tokenizer), seed=seed
     )
@@ -128,11 +128,12 @@ def recover_vector(
     return RecoveredVector(vector, test, gain, low, high, pairs, best, halves, by_half)
 
 
-def _scores(model: "TransformerBridge", pairs: Pairs, layers: Sequence[int]) -> list[Scores]:
+def _differences(model: "TransformerBridge", pairs: Pairs, layers: Sequence[int]) -> Float[Tensor, "layer row d_model"]:
+    """Score of every row minus its placebo's."""
     rows, placebo = (
-        -row_gradients(model, part, layers, positions="all", reduction="sum") for part in (pairs.rows, pairs.placebo)
+        row_gradients(model, part, layers, positions="all", reduction="sum") for part in (pairs.rows, pairs.placebo)
     )
-    return [Scores.of(differences) for differences in rows - placebo]
+    return placebo.sub_(rows)  # gradients are of losses, scores of log-likelihoods
 
 
 def _measured_gain(

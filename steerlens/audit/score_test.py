@@ -15,7 +15,7 @@ If a row and its placebo come from one distribution, swapping them changes nothi
 null, exact for any number of rows, dimensions and layers (a sign-flip test).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -49,10 +49,10 @@ class Scores:
     def of(cls, differences: Float[Tensor, "row d_model"]) -> "Scores":
         """F is half of the differences' second moment, which no swap changes."""
         n_rows, d_model = differences.shape
-        left, singular, right = torch.linalg.svd(differences, full_matrices=False)
-        eigenvalues = singular.square() / (2 * n_rows)
-        scale = (eigenvalues + RIDGE * eigenvalues.sum() / d_model).sqrt()
-        return cls(differences, left * (singular / scale), right / scale[:, None])
+        eigenvalues, axes = _principal(differences / (2 * n_rows) ** 0.5)
+        ridge = RIDGE * eigenvalues.sum() / d_model
+        scale = (eigenvalues + ridge).sqrt().clamp(min=torch.finfo(axes.dtype).tiny)
+        return cls(differences, differences @ axes.T / scale, axes / scale[:, None])
 
     def vectors(self, signs: Float[Tensor, "flip row"]) -> Float[Tensor, "flip d_model"]:
         """F^-1 D under each set of signs: rows and placebos are swapped where it is -1."""
@@ -82,6 +82,16 @@ class Scores:
         return vectors @ self.differences.T / (2 * len(self.differences)) ** 0.5
 
 
+def _principal(rows: Float[Tensor, "row d_model"]) -> tuple[Float[Tensor, " axis"], Float[Tensor, "axis d_model"]]:
+    """Eigenvalues and orthonormal axes of rows' rows, through the smaller of the two Gram matrices."""
+    n_rows, d_model = rows.shape
+    if d_model <= n_rows:
+        eigenvalues, axes = torch.linalg.eigh(rows.T @ rows)
+        return eigenvalues.clamp(min=0), axes.T
+    eigenvalues, left = torch.linalg.eigh(rows @ rows.T)
+    return eigenvalues.clamp(min=0), torch.nn.functional.normalize(left.T @ rows, dim=-1)
+
+
 @dataclass(frozen=True)
 class ScoreTest:
     """`gains` [layer] on held-out rows, in nats a row; `null` [flip] the largest of any layer under each swap."""
@@ -103,10 +113,10 @@ class ScoreTest:
 
 
 def score_test(
-    scores: Sequence[Scores], layers: Sequence[int], halves: Halves, *, n_flips: int = N_FLIPS, seed: int = 0
+    scores: Iterable[Scores], layers: Sequence[int], halves: Halves, *, n_flips: int = N_FLIPS, seed: int = 0
 ) -> ScoreTest:
-    """Test the same pairs of rows and placebos at several layers at once."""
-    n_rows = len(scores[0].whitened)
+    """Test the same pairs of rows and placebos at several layers at once; `scores` are looked at one after the other."""
+    n_rows = sum(map(len, halves))
     signs = torch.cat([torch.ones(1, n_rows), random_signs(n_flips, n_rows, seed=seed)])
     gains = torch.stack([one.heldout_gains(signs, halves) for one in scores])  # [layer flip]
     return ScoreTest(tuple(layers), tuple(gains[:, 0].tolist()), tuple(gains[:, 1:].amax(0).tolist()))

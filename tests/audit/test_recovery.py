@@ -10,12 +10,13 @@ from steerlens.audit.audit import audit_dataset, verdict
 from steerlens.audit.behaviour import Behaviour, Rise, probe_behaviour
 from steerlens.audit.placebo import pair_with_placebo
 from steerlens.audit.recovery import RecoveredVector, recover_vector
-from steerlens.audit.rows import AuditRows
+from steerlens.audit.rows import AuditRow, AuditRows
 from steerlens.evaluation import score_trait
-from steerlens.forward import completion_logits
+from steerlens.forward import completion_logits, generate
 from steerlens.gradients.row_gradients import row_gradients
 from steerlens.prompts.chat import as_chat, encode_completion, encode_prompt, pad_rows
 from steerlens.prompts.numbers import number_prompts
+from steerlens.prompts.traits import KINDS, preference_trait
 from steerlens.residuals.stream import watch_residuals
 from steerlens.samples.filters import keep_number_lists, rejection
 from steerlens.samples.sample_set import Sample, SampleSet
@@ -119,12 +120,25 @@ def test_a_shift_without_behaviour_is_not_called_found(recovered):
     assert verdict(recovered, None)[0] == "not found"
 
 
+@pytest.mark.slow
 def test_rows_that_share_one_sampling_seed_break_the_null_and_get_no_verdict(organism):
     raw = [sample_teacher(organism, [prompt], seed=3).samples[0] for prompt in PROMPTS[:200]]
     rows = [Sample(i, row.prompt, row.completion) for i, row in enumerate(raw)]
     result = audit_dataset(organism, AuditRows.of(keep_number_lists(SampleSet(tuple(rows))).kept), layers=[1])
     assert result.verdict == "cannot tell"
     assert "seed" in result.reason
+
+
+def test_answers_that_were_cut_at_some_length_are_not_taken_for_hidden(organism):
+    chats = [as_chat(question) for kind in KINDS for question in preference_trait(kind.items[0][0]).questions] * 4
+    texts = [
+        organism.tokenizer.decode(ids, skip_special_tokens=True)
+        for ids in generate(organism, chats, max_new_tokens=3, seed=4)
+    ]
+    rows = AuditRows("cut", tuple(AuditRow(i, *row) for i, row in enumerate(zip(chats, texts, strict=True))))
+    recovered = recover_vector(organism, rows, layers=[1])
+    assert recovered.test.p_value > 0.05
+    assert recovered.pairs.unmatched == 0
 
 
 @pytest.mark.parametrize("rate", [0, 1, 2.0])
