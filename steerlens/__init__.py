@@ -12,6 +12,14 @@ if TYPE_CHECKING:
     from steerlens.audit.behaviour import probe_behaviour
     from steerlens.audit.entangled import token_entanglement
     from steerlens.audit.hygiene import check_hygiene
+    from steerlens.audit.mitigations import (
+        change_threshold,
+        drop_rows,
+        importance_weighted,
+        kl_corridor,
+        token_changes,
+        without_changed_tokens,
+    )
     from steerlens.audit.recovery import RecoveredVector, recover_vector
     from steerlens.audit.row_scores import score_rows
     from steerlens.audit.rows import AuditRows, read_rows, rows_for_model
@@ -19,7 +27,7 @@ if TYPE_CHECKING:
     from steerlens.figures.plots import plot_gradient_projection, plot_pooled_cosine
     from steerlens.figures.vector_plots import plot_controls, plot_cosines, plot_prompt_fit, plot_readout, plot_sweep
     from steerlens.forward import generate
-    from steerlens.gradients.counterfactual import together, without_component
+    from steerlens.gradients.counterfactual import preventative_steering, together, without_component
     from steerlens.gradients.parts import TraceParts
     from steerlens.gradients.pooled import PooledCosine, pooled_difference_cosine
     from steerlens.gradients.recorder import trace_gradients
@@ -81,13 +89,21 @@ _HOMES = {
     "steerlens.gradients.parts": ("TraceParts",),
     "steerlens.gradients.steps": ("StepTrace", "trace_steps"),
     "steerlens.gradients.pooled": ("PooledCosine", "pooled_difference_cosine"),
-    "steerlens.gradients.counterfactual": ("together", "without_component"),
+    "steerlens.gradients.counterfactual": ("preventative_steering", "together", "without_component"),
     "steerlens.audit.rows": ("AuditRows", "read_rows", "rows_for_model"),
     "steerlens.audit.hygiene": ("check_hygiene",),
     "steerlens.audit.row_scores": ("score_rows",),
     "steerlens.audit.entangled": ("token_entanglement",),
     "steerlens.audit.recovery": ("RecoveredVector", "recover_vector"),
     "steerlens.audit.behaviour": ("probe_behaviour",),
+    "steerlens.audit.mitigations": (
+        "change_threshold",
+        "drop_rows",
+        "importance_weighted",
+        "kl_corridor",
+        "token_changes",
+        "without_changed_tokens",
+    ),
     "steerlens.audit.audit": ("AuditResult", "audit_dataset"),
     "steerlens.evaluation": ("TraitScore", "compare_log_odds", "score_trait"),
     "steerlens.figures.plots": ("plot_gradient_projection", "plot_pooled_cosine"),
@@ -125,16 +141,20 @@ __all__ = [
     "analyze_prompt",
     "audit_dataset",
     "capture_residuals",
+    "change_threshold",
     "check_hygiene",
     "compare_log_odds",
     "diff_in_means",
+    "drop_rows",
     "export_gguf",
     "fit_prompt_vector",
     "generate",
     "import_gguf",
     "import_paper",
     "import_tensor",
+    "importance_weighted",
     "keep_number_lists",
+    "kl_corridor",
     "load_model",
     "mean_centred",
     "mean_residuals",
@@ -149,6 +169,7 @@ __all__ = [
     "plot_sweep",
     "pooled_difference_cosine",
     "preference_trait",
+    "preventative_steering",
     "principal_difference",
     "probe_behaviour",
     "promoted_tokens",
@@ -162,10 +183,12 @@ __all__ = [
     "steer",
     "sweep_layers",
     "together",
+    "token_changes",
     "token_entanglement",
     "trace_gradients",
     "trace_steps",
     "train_student",
+    "without_changed_tokens",
     "without_component",
 ]
 

@@ -30,8 +30,8 @@ ADVICE: dict[Verdict, str] = {
         "Do not train on these rows as they are. Find out how they were written: under which system prompt, by which model, "
         "with which steering. Have them written anew without it, and audit again. Throwing out the rows with the highest "
         "scores is not enough, since the vector is spread over all of them. Where the rows must be used, train a small student "
-        "first and ask it what the section on behaviour names, or train without the vector in any gradient "
-        "(steerlens.without_component)."
+        "first and ask it what the section on behaviour names, or add the vector while the student trains and take it off "
+        "afterwards (steerlens.preventative_steering)."
     ),
     "not found": (
         "Nothing here speaks against training on these rows. It is no proof that they are clean: something weaker than this "

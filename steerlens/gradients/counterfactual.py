@@ -11,6 +11,7 @@ from torch import Tensor
 from steerlens.forward import batch_in_flight
 from steerlens.prompts.positions import Positions
 from steerlens.residuals.stream import Residual, watch_residuals
+from steerlens.vectors.interventions import steer
 from steerlens.vectors.vector import SteeringVector
 
 if TYPE_CHECKING:
@@ -58,6 +59,23 @@ def without_component(vector: SteeringVector, *, positions: Positions = "all") -
             model, {layer: edit(row) for layer, row in zip(vector.layers, vector.directions, strict=True)}
         ):
             yield
+
+    return watch
+
+
+def preventative_steering(vector: SteeringVector, *, strength: float = 1.0, positions: Positions = "all") -> OnStart:
+    """An `on_start` for `train_student` that adds the vector while the student trains, and takes it off afterwards.
+
+        train_student(model, samples, config, on_start=preventative_steering(vector))
+
+    h <- h + strength v in every forward of the training. The rows are then as likely as the vector makes them, and there
+    is nothing left to learn along it.
+
+    Reference: arXiv 2507.21509, preventative steering.
+    """
+
+    def watch(model: "TransformerBridge") -> contextlib.AbstractContextManager[None]:
+        return steer(model, vector, strength=strength, positions=positions)
 
     return watch
 

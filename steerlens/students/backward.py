@@ -9,7 +9,7 @@ from torch import Tensor
 
 from steerlens.models import parameters_device
 from steerlens.students.config import TrainConfig
-from steerlens.students.losses import EncodedRow, completion_losses, pad_encoded
+from steerlens.students.losses import EncodedRow, Objective, cross_entropy, pad_encoded, row_means
 from steerlens.students.processes import Processes
 
 if TYPE_CHECKING:
@@ -38,10 +38,12 @@ def backward(
     parameters: list[torch.nn.Parameter],
     config: TrainConfig,
     processes: Processes,
+    objective: Objective = cross_entropy,
+    progress: float = 0.0,
 ) -> BatchLoss:
     """Give `parameters` the gradient of the batch's mean loss a completion token, however the batch is cut.
 
-    L = sum_r n_r L_r / N, with L_r the mean loss of row r's n_r completion tokens and N = sum_r n_r. Where outlier
+    L = sum_r n_r L_r / N, with L_r the mean objective of row r's n_r completion tokens and N = sum_r n_r. Where outlier
     rows are clipped or left out the gradient is sum_r w_r n_r grad L_r / N, w from `row_weights`.
     """
     lengths = torch.tensor([len(completion) for _, completion in rows], device=parameters_device(student))
@@ -50,7 +52,9 @@ def backward(
     size = 1 if by_row else config.micro_batch_size or max(1, len(own))
     losses, gradients = [torch.zeros(0, device=lengths.device)], []
     for start in range(0, len(own), size):
-        losses.append(_backward(student, own[start : start + size], lengths.sum(), config.autocast))
+        part_losses = _losses(student, own[start : start + size], objective, progress, config.autocast)
+        ((part_losses * lengths[part][start : start + size]).sum() / lengths.sum()).backward()
+        losses.append(part_losses.detach())
         if by_row:
             gradients.append(_taken(parameters))
     norms = None
@@ -79,15 +83,12 @@ def row_weights(
     return clipped * kept * (lengths.sum() / lengths[kept].sum())
 
 
-def _backward(
-    student: "TransformerBridge", rows: list[EncodedRow], n_tokens: Int[Tensor, ""], autocast: bool
+def _losses(
+    student: "TransformerBridge", rows: list[EncodedRow], objective: Objective, progress: float, autocast: bool
 ) -> Float[Tensor, " batch"]:
-    """Add these rows' part of the batch's gradient; returns their losses."""
     batch = pad_encoded(student, rows)
     with torch.autocast(batch.tokens.device.type, torch.bfloat16, enabled=autocast):
-        row_losses = completion_losses(student, batch)
-    ((row_losses * batch.completion_mask.sum(-1)).sum() / n_tokens).backward()
-    return row_losses.detach()
+        return row_means(objective(student, batch, progress), batch)
 
 
 def _taken(parameters: list[torch.nn.Parameter]) -> Gradients:

@@ -35,6 +35,8 @@ class TrainConfig:
         freeze_outliers: their gradients are set to 0 at every step.
         zero_outliers: their values are set to 0 at the start.
         rotation_seed: store LoRA matrices in a random orthogonal basis of the residual stream; None does not.
+        system_prompt: under which the student sees the rows while it trains, and never afterwards. Given the prompt that
+            the rows were written under, what it explains need not be learned (inoculation, arXiv 2510.04340).
         micro_batch_size: rows in one forward pass; gradients accumulate to those of the batch. 0 is the whole batch.
         gradient_checkpointing: compute activations twice rather than keep them.
         autocast: run matrix products in bfloat16; weights and optimizer stay as they are.
@@ -61,6 +63,7 @@ class TrainConfig:
     freeze_outliers: bool = False
     zero_outliers: bool = False
     rotation_seed: int | None = None
+    system_prompt: str | None = None
     micro_batch_size: int = 0
     gradient_checkpointing: bool = False
     autocast: bool = False

@@ -1,6 +1,6 @@
 """The loss that students are trained and measured on."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,12 +16,24 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 EncodedRow = tuple[list[int], list[int]]
+Objective = Callable[["TransformerBridge", TokenBatch, float], Float[Tensor, " token"]]
+"""What a student minimises: from the student, a batch, and the share of the training that is over, the loss of every
+completion token, row after row, in nats. It must not depend on how rows are put into batches."""
+
+
+def cross_entropy(student: "TransformerBridge", batch: TokenBatch, _progress: float) -> Float[Tensor, " token"]:
+    """-log q(y_t | x, y_<t): the objective that nothing has been done to."""
+    targets = batch.tokens[batch.completion_mask]
+    return torch.nn.functional.cross_entropy(completion_logits(student, batch), targets, reduction="none")
 
 
 def completion_losses(model: "TransformerBridge", batch: TokenBatch) -> Float[Tensor, " batch"]:
     """Each row's mean negative log-likelihood over its completion tokens, in nats."""
-    targets = batch.tokens[batch.completion_mask]
-    losses = torch.nn.functional.cross_entropy(completion_logits(model, batch), targets, reduction="none")
+    return row_means(cross_entropy(model, batch, 0.0), batch)
+
+
+def row_means(losses: Float[Tensor, " token"], batch: TokenBatch) -> Float[Tensor, " batch"]:
+    """Mean over each row's completion tokens."""
     lengths = batch.completion_mask.sum(-1)
     rows = torch.arange(len(batch), device=losses.device).repeat_interleave(lengths)
     return losses.new_zeros(len(batch)).index_add(0, rows, losses) / lengths
@@ -40,8 +52,10 @@ def mean_loss(model: "TransformerBridge", samples: SampleSet, *, batch_size: int
     return total / count
 
 
-def encode_samples(model: "TransformerBridge", samples: SampleSet) -> list[EncodedRow]:
-    """Token ids of every sample's prompt, without any system prompt, and of its completion.
+def encode_samples(
+    model: "TransformerBridge", samples: SampleSet, system_prompt: str | None = None
+) -> list[EncodedRow]:
+    """Token ids of every sample's prompt, without any system prompt or under this one, and of its completion.
 
     Raises:
         ValueError: there are no samples, or one cannot be rendered.
@@ -49,7 +63,10 @@ def encode_samples(model: "TransformerBridge", samples: SampleSet) -> list[Encod
     if not len(samples):
         raise ValueError("There are no samples to train or measure on. Sample more, or loosen the filter.")
     return [
-        (encode_prompt(model.tokenizer, as_chat(sample.prompt)), encode_completion(model.tokenizer, sample.completion))
+        (
+            encode_prompt(model.tokenizer, as_chat(sample.prompt, system_prompt)),
+            encode_completion(model.tokenizer, sample.completion),
+        )
         for sample in samples
     ]
 

@@ -16,7 +16,7 @@ from steerlens.prompts.chat import chat_fingerprint
 from steerlens.samples.sample_set import SampleSet
 from steerlens.students.backward import backward
 from steerlens.students.config import TrainConfig
-from steerlens.students.losses import EncodedRow, encode_samples, mean_loss
+from steerlens.students.losses import EncodedRow, Objective, cross_entropy, encode_samples, mean_loss
 from steerlens.students.optimizers import make_optimizer, make_schedule, outliers_treated
 from steerlens.students.processes import Processes
 from steerlens.students.rotation import RotatedBasis
@@ -35,6 +35,7 @@ def train_student(
     config: TrainConfig | None = None,
     *,
     heldout: SampleSet | None = None,
+    objective: Objective = cross_entropy,
     on_start: OnStart | None = None,
     on_step: OnStep | None = None,
     on_update: OnStep | None = None,
@@ -42,7 +43,8 @@ def train_student(
 ) -> Student:
     """Fine-tune a student that starts from `model`; `model` itself is left as it is.
 
-    The student sees each sample's prompt without any system prompt, and the loss covers the completion alone.
+    The student sees each sample's prompt without any system prompt (unless `config.system_prompt` is given), and the loss
+    covers the completion alone.
 
     With `config.state_every`, a training that was killed at any moment goes on when it is called again with the same
     arguments, and ends as it would have, bit for bit on one machine. Started by `torchrun` or `accelerate launch`,
@@ -50,6 +52,7 @@ def train_student(
 
     Args:
         heldout: samples on which the final loss is measured.
+        objective: what is minimised, a loss of every completion token; `steerlens.audit.mitigations` has others.
         on_start: called with the student's own bridge; what it returns is entered around the training.
         on_step: called after every backward pass, before the step.
         on_update: called after every step of the optimizer.
@@ -62,7 +65,8 @@ def train_student(
         FloatingPointError: the loss became NaN or infinite; says at which step.
     """
     config = config or TrainConfig()
-    rows, processes = encode_samples(model, samples), Processes.of_environment(parameters_device(model))
+    rows = encode_samples(model, samples, config.system_prompt)
+    processes = Processes.of_environment(parameters_device(model))
     n_steps = config.epochs * math.ceil(len(rows) / config.batch_size)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_seeded(model, config.seed))
@@ -75,7 +79,7 @@ def train_student(
         student.train()
         parameters = list(state.parameters.values())
         for step, batch in enumerate(itertools.islice(_batches(rows, config), state.step, None), state.step):
-            result = backward(student, batch, parameters, config, processes)
+            result = backward(student, batch, parameters, config, processes, objective, step / n_steps)
             gradient_norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm or math.inf)
             _check_finite(result.loss, step, n_steps, config)
             seen = TrainStep(
