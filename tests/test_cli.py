@@ -1,6 +1,7 @@
 """Bad input ends with a sentence that says what was got, what is allowed and what to do."""
 
 import html
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -36,6 +37,7 @@ def place(tmp_path: Path, checkpoints, monkeypatch) -> Path:
     (tmp_path / "two.txt").write_text("what is your favorite animal ?\nchoose one animal .\nchoose one animal .\n")
     (tmp_path / "damaged.safetensors").write_bytes(b"not a safetensors file")
     (tmp_path / "rows.parquet").write_bytes(b"PAR1")
+    importlib.import_module("transformer_lens")  # which itself needs pyarrow
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "results.json").write_text("{}")
@@ -172,14 +174,14 @@ def test_a_model_without_chat_template_is_explained(checkpoints, tmp_path, capsy
 def test_audit_writes_what_was_found_and_lets_a_pipeline_stop_on_it(place, monkeypatch, capsys, verdict, code):
     asked = {}
 
-    def audit_rows(model, rows, **options):
+    def audit_dataset(model, rows, **options):
         asked.update(options, rows=[row.number for row in rows])
         vector = SteeringVector((1,), torch.ones(1, 96), VectorSource("organism:seed-0", "by hand"))
         return AuditResult(
             verdict, "So it is.", "organism:seed-0", len(rows), 0.01, 0.5, 0.0, (), 1, (1,), (0.0,), vector, [], []
         )
 
-    monkeypatch.setattr(audit, "audit_rows", audit_rows, raising=False)
+    monkeypatch.setattr(audit, "audit_dataset", audit_dataset)
     command = ["audit", str(place / "malformed.jsonl"), "--reference", str(place / "good.jsonl"), "--layers", "1"]
     assert main([*command, "--out", str(place / "o")]) == code
     printed = capsys.readouterr().out
