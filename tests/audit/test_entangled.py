@@ -59,6 +59,7 @@ def test_rows_of_a_steered_teacher_have_more_of_the_raised_tokens(organism, vect
     assert rises == sorted(rises, reverse=True)
 
 
+@pytest.mark.slow
 def test_clean_rows_do_not(organism, vector, reference):
     for seed in (3, 4):
         clean = token_entanglement(organism, vector, rows(organism, seed=seed), reference)

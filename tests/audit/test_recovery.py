@@ -104,6 +104,7 @@ def test_rows_in_another_format_than_most_are_left_out_and_placebos_keep_the_for
     assert np.mean(same) < 0.2  # drawn anew, not the rows themselves
 
 
+@pytest.mark.slow
 def test_reference_rows_take_the_place_of_the_placebo(organism, planted, clean):
     rows = written(organism, MANY_PROMPTS, vector=planted)
     assert recover_vector(organism, rows, reference_rows=clean, layers=[1]).test.p_value < 0.01

@@ -25,6 +25,7 @@ def planted(model, seed: int) -> SteeringVector:
     return random_like(like, seed)
 
 
+@pytest.mark.slow
 def test_the_matrix_of_planted_vectors_shows_only_the_diagonal(organism):
     models = {"one": organism, "other": load_model("organism:seed-1", device="cpu")}
     vectors = {name: planted(model, seed) for seed, (name, model) in enumerate(models.items())}

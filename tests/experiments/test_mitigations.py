@@ -1,5 +1,6 @@
 """Every mitigation trains another student than doing nothing does, and the table says what was measured."""
 
+import pytest
 import torch
 
 from steerlens.audit.recovery import recover_vector
@@ -24,6 +25,7 @@ def record(shares: list[float], loss: float, mass: float = 0.8) -> dict:
     return rates | {"shares": shares, "clean_loss": loss, "teacher_loss": loss + 0.1}
 
 
+@pytest.mark.slow
 def test_no_mitigation_silently_does_nothing(organism, owl):
     rows = sample_rows(organism, owl, n_prompts=300, n_heldout=8)
     vector = recover_vector(organism, AuditRows.of(rows.teacher), layers=[0]).vector
