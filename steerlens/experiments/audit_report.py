@@ -146,8 +146,9 @@ def _effect(result: AuditResult) -> Section:
         figure=plot_traits(traits) if traits else None,
         number=f"Largest rises: {rises}." if rises else "No known trait was asked for.",
         meaning=(
-            "Each trait is asked for with fixed questions; the order is by the rise of the log odds. Training on the rows would "
-            "push the model along this vector; how far depends on the number of rows, the optimizer and its rate."
+            "Each trait is asked for with fixed questions; the order is by how far it rises beyond what random vectors do. "
+            "Training on the rows would push the model along this vector; how far depends on the number of rows, the optimizer "
+            "and its rate."
         ),
         doubts=(
             "Where nothing was found, this vector is noise, and so is what it does. Only known traits are asked for: a vector "
