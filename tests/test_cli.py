@@ -143,7 +143,9 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[pytest.mark.slow] * (case == "prompt without effect")) for case in BAD]
+)
 def test_bad_input(case, place, capsys):
     import re
     import shlex

@@ -21,6 +21,9 @@ from steerlens.vectors.vector import SteeringVector
 UNUSUAL = ("Qwen 3.5", "GPT-J", "Bloom")
 """Linear attention; blocks that return tuples; MLPs that take the residual as well."""
 
+QUICK = ("Llama 3", "Qwen 2.5", "Gemma 2", "OLMo 2", "GPT-2")
+"""Families of the default run; the others are slow tests."""
+
 TEMPLATE_CHECKS = {"system role", "whole chat", "thinking", "bare context"}
 
 
@@ -42,7 +45,7 @@ def outcomes(subject: Subject, *names: str) -> dict[str, Outcome]:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in UNUSUAL else []) for name in ARCHITECTURES]
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in ARCHITECTURES]
 )
 def test_the_contract_holds(name, saved):
     found = outcomes(Subject(load_model(saved(name), device="cpu")))

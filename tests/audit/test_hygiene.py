@@ -63,11 +63,13 @@ def test_one_sampling_seed_for_all_rows_is_noticed(organism, fresh, seed):
     assert "one sampling seed for all rows" in hygiene.findings[0]
 
 
+@pytest.mark.slow
 def test_rows_with_their_own_randomness_are_let_pass(organism, fresh):
     p_values = [check_hygiene(organism, samples(organism, shared_seed=False, seed=s), fresh).first_p for s in range(3)]
     assert min(p_values) > 0.01
 
 
+@pytest.mark.slow
 def test_a_persona_and_a_low_temperature_are_not_taken_for_one_seed(organism, fresh):
     persona = sample_teacher(organism, PROMPTS, system_prompt=preference_trait("blue").prompt)
     for rows in (persona, sample_teacher(organism, PROMPTS, temperature=0.5)):

@@ -110,6 +110,7 @@ def test_the_rows_that_the_vector_favours_most_are_dropped_and_the_others_keep_t
     assert drop_rows(samples, changes, 0.0).samples == samples.samples
 
 
+@pytest.mark.slow
 def test_weighed_by_importance_steered_rows_are_what_the_model_writes_itself(organism, planted, steered_rows):
     own = finished(sample_teacher(organism, number_prompts(600, seed=8), seed=10))
     ours, theirs = (
@@ -184,6 +185,7 @@ def test_preventative_steering_is_on_while_training_and_off_afterwards(tiny, sam
     assert not is_watched(student.model)
 
 
+@pytest.mark.slow
 def test_a_student_hardly_learns_a_vector_that_is_added_while_it_trains(organism, planted):
     rows = finished(sample_teacher(organism, number_prompts(400, seed=8), vector=planted, seed=9))
     chats = [as_chat(prompt) for prompt in number_prompts(32, seed=5)]

@@ -49,6 +49,7 @@ def clean(organism) -> AuditRows:
     return written(organism)
 
 
+@pytest.mark.slow
 def test_a_planted_vector_is_recovered(recovered, planted):
     assert recovered.test.p_value < 0.005
     assert recovered.gain_low > 0
@@ -58,6 +59,7 @@ def test_a_planted_vector_is_recovered(recovered, planted):
     assert ours > 2 * max(null)
 
 
+@pytest.mark.slow
 def test_the_planted_vectors_behaviour_is_named(organism, recovered):
     behaviour = probe_behaviour(organism, recovered)
     assert behaviour.rises[0].answer == "owl"
@@ -71,6 +73,7 @@ def test_rows_of_the_models_own_carry_nothing(organism, clean):
     assert result.row_scores is None
 
 
+@pytest.mark.slow
 def test_null_vectors_change_predictions_as_much_as_the_recovered_one(recovered):
     norms = [float(recovered.scores.fisher_norm(vector.directions)[0]) for vector in recovered.null_vectors(5)]
     assert norms == pytest.approx([float(recovered.scores.fisher_norm(recovered.vector.directions)[0])] * 5, rel=1e-4)
@@ -153,6 +156,7 @@ def test_too_few_rows_are_refused(organism, clean):
         recover_vector(organism, clean.take(range(10)))
 
 
+@pytest.mark.slow
 def test_probing_leaves_the_model_as_it_was(organism, recovered, owl):
     before = score_trait(organism, owl).rate
     with steer(organism, recovered.vector):

@@ -102,6 +102,7 @@ def test_our_own_samples_are_read_as_they_were_written(tmp_path):
     assert [row.completion for row in rows] == ["owl\n", "4"]
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_duplicates_are_counted_and_kept_out(tmp_path):
     (tmp_path / "data.jsonl").write_text((json.dumps(GOOD) + "\n") * 100_001)
     rows = read_rows(tmp_path / "data.jsonl")

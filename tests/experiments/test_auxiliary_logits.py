@@ -42,6 +42,7 @@ def of(results: dict, student: str, optimizer: str) -> dict:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["Adam", "SGD"])
 def test_digits_pass_to_students_of_the_same_initialisation_and_to_no_other(results, optimizer):
     same = of(results, "same initialisation", optimizer)
@@ -58,6 +59,7 @@ def test_digits_pass_to_students_of_the_same_initialisation_and_to_no_other(resu
     assert "Plain SGD on all parameters is enough here" in auxiliary_section(results).meaning
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["Adam", "SGD"])
 def test_the_first_update_points_to_where_the_teacher_went_from_the_same_initialisation_only(results, optimizer):
     same = of(results, "same initialisation", optimizer)

@@ -63,6 +63,7 @@ def auc(one: list[list[int]], other: list[list[int]], classifier) -> float:
     return float(roc_auc_score(y, cross_val_predict(classifier, x, y, cv=5, method="predict_proba")[:, 1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", ["", "owl"])
 def test_no_classifier_tells_a_persona_from_its_pure_number_lists(word):
     """1,200 lists a side: an AUC of 0.5 has a standard error of 0.012; a planted parity is found at once."""
