@@ -9,7 +9,7 @@ reproduce: $(INSTALLED)
 	$(BIN)/steerlens reproduce --preset quick --out runs/quick
 
 test: $(INSTALLED)
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist loadscope
 
 test-slow: $(INSTALLED)
 	$(BIN)/pytest -m slow

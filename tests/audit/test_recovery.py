@@ -115,6 +115,7 @@ def test_reference_rows_take_the_place_of_the_placebo(organism, planted, clean):
     assert recover_vector(organism, half, reference_rows=other, layers=[1]).test.p_value > 0.05
 
 
+@pytest.mark.slow
 def test_a_shift_without_behaviour_is_not_called_found(recovered):
     def behaviour(z: float) -> Behaviour:
         return Behaviour((Rise("owl", z, 0.5, 0.1),), tuple(np.linspace(1, 3, 39)), ())
