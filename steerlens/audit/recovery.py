@@ -118,12 +118,12 @@ def recover_vector(
         model, method="recovered from rows", chat_fingerprint=chat_fingerprint(model.tokenizer), seed=seed
     )
 
-    def from_rows(rows: Tensor) -> SteeringVector:
+    def from_part(indices: Tensor) -> SteeringVector:
         signs = torch.zeros(1, len(pairs))
-        signs[0, rows] = len(pairs) / len(rows)
+        signs[0, indices] = len(pairs) / len(indices)
         return SteeringVector((test.layer,), best.vectors(signs), source)
 
-    vector, by_half = from_rows(torch.arange(len(pairs))), (from_rows(halves[1]), from_rows(halves[0]))
+    vector, by_half = from_part(torch.arange(len(pairs))), (from_part(halves[1]), from_part(halves[0]))
     gain, low, high = _measured_gain(model, pairs, by_half, halves, seed=seed)
     return RecoveredVector(vector, test, gain, low, high, pairs, best, halves, by_half)
 

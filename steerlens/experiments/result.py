@@ -23,11 +23,14 @@ def claims_section(claims: Sequence[Claim]) -> Section:
     rows = [(claim.name, claim.statement, claim.measured, claim.threshold, claim.holds) for claim in claims]
     return Section(
         title="What was claimed, and what holds",
-        question="Thresholds were set before the run.",
+        question=(
+            "Each row is one step of the argument. Thresholds stand in the code; when some of them were set, development runs on "
+            "the embedded model had been seen."
+        ),
         figure=None,
         number=f"{sum(claim.holds for claim in claims)} of {len(claims)} claims hold.",
         meaning="The sections below show where each number comes from.",
-        doubts="Students of one small model are not a sample of models.",
+        doubts="Students of one small model, or of two, are not a sample of models.",
         table=Table(("claim", "statement", "measured", "threshold", ""), rows),
     )
 

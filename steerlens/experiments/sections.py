@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from steerlens.experiments.claims import Record, mean_rate
+from steerlens.experiments.claims import Claim, Record, mean_rate
 from steerlens.experiments.config import ReproduceConfig
+from steerlens.experiments.result import claims_section
 from steerlens.experiments.results import group_records
 from steerlens.experiments.run import Run
 from steerlens.figures.plots import (
@@ -35,7 +36,7 @@ def write_run_report(run: Run[ReproduceConfig], results: dict[str, Any]) -> None
         title=f"Is the love of {run.config.trait}s a steering vector?",
         lead=LEAD.format(trait=run.config.trait, model=run.config.model),
         sections=[
-            _claims(results),
+            claims_section([Claim(**claim) for claim in results["claims"]]),
             _prompt(results),
             _samples(run, results),
             _transfer(run, results, groups),
@@ -45,23 +46,6 @@ def write_run_report(run: Run[ReproduceConfig], results: dict[str, Any]) -> None
             _strengths(results, groups),
             _students(results),
         ],
-    )
-
-
-def _claims(results: dict[str, Any]) -> Section:
-    rows = [
-        (claim["name"], claim["statement"], claim["measured"], claim["threshold"], claim["holds"])
-        for claim in results["claims"]
-    ]
-    held = sum(claim["holds"] for claim in results["claims"])
-    return Section(
-        title="What was claimed, and what holds",
-        question="Thresholds were set before the run. Each row is one step of the argument.",
-        figure=None,
-        number=f"{held} of {len(rows)} claims hold.",
-        meaning="The sections below show where each number comes from.",
-        doubts="Seeds of one small model are not a sample of models; the second initialisation is the replication.",
-        table=Table(("claim", "statement", "measured", "threshold", ""), rows),
     )
 
 
