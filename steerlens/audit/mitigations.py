@@ -22,11 +22,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.audit.changes import batch_changes, row_changes
 from steerlens.forward import completion_logits
 from steerlens.prompts.chat import TokenBatch
 from steerlens.samples.sample_set import SampleSet
-from steerlens.students.losses import Objective, cross_entropy, encode_samples, pad_encoded
-from steerlens.vectors.interventions import steer
+from steerlens.students.losses import Objective, cross_entropy, encode_samples
 from steerlens.vectors.objectives import token_log_probs
 from steerlens.vectors.vector import SteeringVector
 
@@ -36,25 +36,13 @@ if TYPE_CHECKING:
 Changes = list[Float[Tensor, " _"]]
 
 
-@torch.no_grad()
-def token_changes(
-    model: "TransformerBridge", vector: SteeringVector, samples: SampleSet, *, batch_size: int = 64
-) -> Changes:
+def token_changes(model: "TransformerBridge", vector: SteeringVector, samples: SampleSet) -> Changes:
     """d_t of every completion token, a tensor for each sample.
 
     Raises:
         ValueError: there are no samples, or the vector is of another model.
     """
-    rows = encode_samples(model, samples)
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]))
-    changes: Changes = [torch.zeros(0)] * len(rows)
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        batch = pad_encoded(model, [rows[i] for i in chosen])
-        parts = _changes(model, vector, batch).cpu().split(batch.completion_mask.sum(-1).tolist())
-        for index, part in zip(chosen, parts, strict=True):
-            changes[index] = part
-    return changes
+    return [change[0] for change in row_changes(model, [vector], encode_samples(model, samples))]
 
 
 def drop_rows(samples: SampleSet, changes: Changes, share: float) -> SampleSet:
@@ -81,7 +69,7 @@ def importance_weighted(model: "TransformerBridge", vector: SteeringVector) -> O
     def objective(student: "TransformerBridge", batch: TokenBatch, progress: float) -> Float[Tensor, " token"]:
         lengths = batch.completion_mask.sum(-1)
         with torch.no_grad():
-            parts = _changes(model, vector, batch).split(lengths.tolist())
+            parts = batch_changes(model, [vector], batch)[0].split(lengths.tolist())
         weights = torch.stack([(-part.sum()).exp() for part in parts])
         return weights.repeat_interleave(lengths) * cross_entropy(student, batch, progress)
 
@@ -98,7 +86,7 @@ def without_changed_tokens(model: "TransformerBridge", vector: SteeringVector, t
 
     def objective(student: "TransformerBridge", batch: TokenBatch, progress: float) -> Float[Tensor, " token"]:
         with torch.no_grad():
-            kept = _changes(model, vector, batch).abs() <= threshold
+            kept = batch_changes(model, [vector], batch)[0].abs() <= threshold
         return kept * cross_entropy(student, batch, progress)
 
     return objective
@@ -134,13 +122,6 @@ def kl_corridor(model: "TransformerBridge", weight: float) -> Objective:
         return weight * (1 - progress) * kl - token_log_probs(logits, batch.tokens[batch.completion_mask])
 
     return objective
-
-
-def _changes(model: "TransformerBridge", vector: SteeringVector, batch: TokenBatch) -> Float[Tensor, " token"]:
-    tokens = batch.tokens[batch.completion_mask]
-    plain = token_log_probs(completion_logits(model, batch), tokens)
-    with steer(model, vector):
-        return token_log_probs(completion_logits(model, batch), tokens) - plain
 
 
 def _check_share(share: float) -> None:

@@ -9,15 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.audit.placebo import EncodedRow, Pairs, pair_with_placebo, pair_with_reference
+from steerlens.audit.changes import row_changes
+from steerlens.audit.placebo import Pairs, pair_with_placebo, pair_with_reference
 from steerlens.audit.rows import AuditRows
 from steerlens.audit.score_test import STRENGTHS, Halves, Scores, ScoreTest, random_halves, random_signs, score_test
-from steerlens.forward import completion_logits
 from steerlens.gradients.row_gradients import row_gradients
-from steerlens.models import check_layer, parameters_device
-from steerlens.prompts.chat import chat_fingerprint, pad_rows
-from steerlens.vectors.interventions import steer
-from steerlens.vectors.objectives import token_log_probs
+from steerlens.models import check_layer
+from steerlens.prompts.chat import chat_fingerprint
 from steerlens.vectors.source import VectorSource
 from steerlens.vectors.vector import SteeringVector
 
@@ -140,33 +138,14 @@ def _measured_gain(
     model: "TransformerBridge", pairs: Pairs, by_half: tuple[SteeringVector, ...], halves: Halves, *, seed: int
 ) -> tuple[float, float, float]:
     """Gain of each half of the rows by the other half's vector, at the strength that is best where the roles are swapped."""
-    curves = [
-        _gains(model, [pairs.rows[i] for i in half.tolist()], vector)
-        for half, vector in zip(halves, by_half, strict=True)
-    ]
+    curves = []
+    for half, vector in zip(halves, by_half, strict=True):
+        scaled = [strength * vector for strength in STRENGTHS]
+        changes = row_changes(model, scaled, [pairs.rows[i] for i in half.tolist()])
+        curves.append(torch.stack([change.sum(-1) for change in changes], dim=1))  # [strength row]
     strengths = [int(curve.sum(1).argmax()) for curve in curves]
     gains = torch.cat([curve[best] for curve, best in zip(curves, strengths[::-1], strict=True)]).double().numpy()
     lengths = np.array([len(pairs.rows[i][1]) for half in halves for i in half.tolist()])
     draws = np.random.default_rng(seed).integers(0, len(gains), (N_RESAMPLES, len(gains)))
     low, high = np.quantile(gains[draws].sum(-1) / lengths[draws].sum(-1), [0.025, 0.975])
     return float(gains.sum() / lengths.sum()), float(low), float(high)
-
-
-@torch.no_grad()
-def _gains(
-    model: "TransformerBridge", rows: Sequence[EncodedRow], vector: SteeringVector, *, batch_size: int = 64
-) -> Float[Tensor, "strength row"]:
-    """Nats by which each row is more likely under the vector, at every strength."""
-    gains = torch.zeros(len(STRENGTHS), len(rows))
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]))
-    for start in range(0, len(rows), batch_size):
-        chosen = order[start : start + batch_size]
-        batch = pad_rows(model.tokenizer, *zip(*(rows[i] for i in chosen), strict=True)).to(parameters_device(model))
-        tokens, lengths = batch.tokens[batch.completion_mask], batch.completion_mask.sum(-1)
-        owner = torch.arange(len(chosen), device=tokens.device).repeat_interleave(lengths)
-        plain = token_log_probs(completion_logits(model, batch), tokens)
-        for index, strength in enumerate(STRENGTHS):
-            with steer(model, strength * vector):
-                change = token_log_probs(completion_logits(model, batch), tokens) - plain
-            gains[index, chosen] = change.new_zeros(len(chosen)).index_add(0, owner, change).cpu()
-    return gains

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from steerlens.audit.changes import row_changes
 from steerlens.audit.mitigations import (
     change_threshold,
     drop_rows,
@@ -99,7 +100,10 @@ def test_changes_are_differences_of_each_rows_own_log_likelihood(tiny, samples, 
     plain = log_likelihoods(tiny, samples)
     with steer(tiny, vector):
         steered = log_likelihoods(tiny, samples)
-    for ours, one, other in zip(token_changes(tiny, vector, samples, batch_size=7), steered, plain, strict=True):
+    small = row_changes(tiny, [vector, 2 * vector], encode_samples(tiny, samples), batch_size=7)
+    changes = token_changes(tiny, vector, samples)
+    torch.testing.assert_close([change[0] for change in small], changes, atol=1e-4, rtol=1e-4)
+    for ours, one, other in zip(changes, steered, plain, strict=True):
         torch.testing.assert_close(ours, one - other, atol=1e-4, rtol=1e-4)
 
 

@@ -1,0 +1,53 @@
+"""What vectors change in the log-probability of rows, token by token."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlens.audit.placebo import EncodedRow
+from steerlens.forward import completion_logits
+from steerlens.models import parameters_device
+from steerlens.prompts.chat import TokenBatch, pad_rows
+from steerlens.vectors.interventions import steer
+from steerlens.vectors.objectives import token_log_probs
+from steerlens.vectors.vector import SteeringVector
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+RowChanges = list[Float[Tensor, "vector _"]]
+
+
+@torch.no_grad()
+def row_changes(
+    model: "TransformerBridge", vectors: Sequence[SteeringVector], rows: Sequence[EncodedRow], *, batch_size: int = 64
+) -> RowChanges:
+    """log P(y_t | v, x, y_<t) - log P(y_t | x, y_<t) of every row's completion tokens, under each of the vectors.
+
+    Raises:
+        ValueError: a vector is of another model.
+    """
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]))
+    changes: RowChanges = [torch.zeros(len(vectors), 0)] * len(rows)
+    for start in range(0, len(rows), batch_size):
+        chosen = order[start : start + batch_size]
+        batch = pad_rows(model.tokenizer, *zip(*(rows[i] for i in chosen), strict=True)).to(parameters_device(model))
+        parts = batch_changes(model, vectors, batch).cpu().split(batch.completion_mask.sum(-1).tolist(), dim=1)
+        for index, part in zip(chosen, parts, strict=True):
+            changes[index] = part
+    return changes
+
+
+def batch_changes(
+    model: "TransformerBridge", vectors: Sequence[SteeringVector], batch: TokenBatch
+) -> Float[Tensor, "vector token"]:
+    """The same of a batch's completion tokens, row after row."""
+    tokens = batch.tokens[batch.completion_mask]
+    plain, steered = token_log_probs(completion_logits(model, batch), tokens), []
+    for vector in vectors:
+        with steer(model, vector):
+            steered.append(token_log_probs(completion_logits(model, batch), tokens) - plain)
+    return torch.stack(steered)
