@@ -7,13 +7,13 @@ from typing import Any
 from steerlens.experiments.causal_config import CausalConfig
 from steerlens.experiments.causal_results import ADDED, CONTROL, PROMPTED, TAKEN_OUT
 from steerlens.experiments.claims import Claim, Record
-from steerlens.experiments.result import claims_section, students_section
+from steerlens.experiments.result import write_experiment_report
 from steerlens.experiments.run import Run
 from steerlens.experiments.teacher_vectors import RANDOM
 from steerlens.figures.causal_plots import plot_conditions, plot_teachers_and_students
 from steerlens.figures.palette import COLORS, TEACHER
 from steerlens.figures.palette import CONTROL as GREY
-from steerlens.figures.report import Section, Table, write_report
+from steerlens.figures.report import Section, Table
 
 LEAD = (
     "A correlation is not a cause: that students move along the teacher's vector does not say that the vector made the data, or "
@@ -31,23 +31,21 @@ def write_causal_report(
     dissections: Sequence[Record],
 ) -> Path:
     """Write report.html; returns its path."""
-    path = run.directory / "report.html"
     groups = {name: [record for record in students if record["role"] == name] for name in measures["arms"]}
-    write_report(
-        path,
+    return write_experiment_report(
+        run,
         title="Is the vector the cause?",
         lead=LEAD.format(model=run.config.model, trait=run.config.trait),
+        claims=claims,
         sections=[
-            claims_section(claims),
             _vectors(measures),
             _teacher(measures, groups, ADDED),
             _teacher(measures, groups, TAKEN_OUT),
             _effect(measures),
             _student(measures, dissections),
-            students_section(students),
         ],
+        students=students,
     )
-    return path
 
 
 def _vectors(measures: dict[str, Any]) -> Section:

@@ -7,11 +7,11 @@ from typing import Any
 from steerlens.experiments.claims import Claim, Record
 from steerlens.experiments.cross_model_config import CrossModelConfig
 from steerlens.experiments.cross_model_results import PAIRS, SAME, SELF
-from steerlens.experiments.result import claims_section, students_section
+from steerlens.experiments.result import write_experiment_report
 from steerlens.experiments.run import Run
 from steerlens.figures.causal_plots import plot_conditions, plot_matrix
 from steerlens.figures.palette import COLORS, CONTROL, TEACHER
-from steerlens.figures.report import Section, Table, write_report
+from steerlens.figures.report import Section, Table
 
 LEAD = (
     "A steering vector is a direction in one model's residual stream. If that is what the lists carry, they should mean nothing "
@@ -24,19 +24,17 @@ def write_cross_model_report(
     run: Run[CrossModelConfig], claims: Sequence[Claim], measures: dict[str, Any], students: Sequence[Record]
 ) -> Path:
     """Write report.html; returns its path."""
-    path = run.directory / "report.html"
-    write_report(
-        path,
+    return write_experiment_report(
+        run,
         title="Is the vector the model's own?",
         lead=LEAD.format(model=run.config.model, other=run.config.other_model),
+        claims=claims,
         sections=[
-            claims_section(claims),
             _students(run, measures, students),
             _matrix(measures),
-            students_section(students),
         ],
+        students=students,
     )
-    return path
 
 
 def _students(run: Run[CrossModelConfig], measures: dict[str, Any], students: Sequence[Record]) -> Section:

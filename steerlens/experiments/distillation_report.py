@@ -8,10 +8,10 @@ import numpy as np
 
 from steerlens.experiments.claims import Claim, Record
 from steerlens.experiments.distillation_config import DistillationConfig
-from steerlens.experiments.result import claims_section, students_section
+from steerlens.experiments.result import write_experiment_report
 from steerlens.experiments.run import Run
 from steerlens.figures.causal_plots import plot_distilled, plot_dose, plot_matrix
-from steerlens.figures.report import Section, Table, write_report
+from steerlens.figures.report import Section, Table
 
 LEAD = (
     "If training on lists installs whatever vector steered their author, it should do so for vectors without any meaning too: "
@@ -25,20 +25,18 @@ def write_distillation_report(
     run: Run[DistillationConfig], claims: Sequence[Claim], measures: dict[str, Any], students: Sequence[Record]
 ) -> Path:
     """Write report.html; returns its path."""
-    path = run.directory / "report.html"
-    write_report(
-        path,
+    return write_experiment_report(
+        run,
         title="Is any vector distilled?",
         lead=LEAD.format(model=run.config.model, layer=run.config.layer),
+        claims=claims,
         sections=[
-            claims_section(claims),
             _matrix(measures),
             _behaviour(measures),
             _dose(measures),
-            students_section(students),
         ],
+        students=students,
     )
-    return path
 
 
 def _full(measures: dict[str, Any]) -> dict[str, Any]:

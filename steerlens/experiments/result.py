@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from steerlens.experiments.claims import Claim, Record
-from steerlens.figures.report import Section, Table
+from steerlens.experiments.run import Run
+from steerlens.figures.report import Section, Table, write_report
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,21 @@ def claims_section(claims: Sequence[Claim]) -> Section:
         doubts="Students of one small model, or of two, are not a sample of models.",
         table=Table(("claim", "statement", "measured", "threshold", ""), rows),
     )
+
+
+def write_experiment_report(
+    run: Run[Any],
+    *,
+    title: str,
+    lead: str,
+    claims: Sequence[Claim],
+    sections: Sequence[Section],
+    students: Sequence[Record],
+) -> Path:
+    """Write report.html: the claims, the experiment's own sections, every student; returns its path."""
+    path = run.directory / "report.html"
+    write_report(path, title=title, lead=lead, sections=[claims_section(claims), *sections, students_section(students)])
+    return path
 
 
 def students_section(students: Sequence[Record]) -> Section:
