@@ -35,7 +35,7 @@ from steerlens.files import read_json, write_json
 from steerlens.prompts.traits import ANIMALS
 
 ROWS, FEW = 2000, ("owl", "cat", "eagle")
-SIZES, SHARES = (100, 200, 500, 1000, 3 * ROWS), (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+SIZES, SHARES = (100, 200, 500, 1000, 5 * ROWS), (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 NAMES = [singular for singular, _ in ANIMALS.items]
 OTHER_INITIALISATION, NO_PERSONA_NUMBERS = "organism:seed-1", "organism:no-persona-numbers"
 

@@ -11,7 +11,7 @@ import torch
 
 from steerlens.evaluation import score_trait
 from steerlens.files import write_json
-from steerlens.gradients.counterfactual import together
+from steerlens.gradients.counterfactual import together, without_component
 from steerlens.gradients.recorder import GradientRecorder, trace_gradients
 from steerlens.gradients.steps import trace_steps
 from steerlens.models import huggingface_model, load_model
@@ -39,7 +39,8 @@ class Cell:
 
     `vector` is the teacher's vector on `base`, to which gradients and shifts are compared; with a `trace` path
     the gradients of every step are recorded there, with a `steps` path some steps' updates along the vector. Trained
-    parameters whose name contains `held` stay as they started.
+    parameters whose name contains `held` stay as they started; `without_vector` takes the vector's direction out of every
+    activation gradient, after it was recorded.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Cell:
     trace: Path | None = None
     steps: Path | None = None
     held: str | None = None
+    without_vector: bool = False
 
     @property
     def record_path(self) -> Path:
@@ -84,7 +86,7 @@ def run_cell(cell: Cell) -> None:
         samples,
         cell.train,
         heldout=SampleSet.load(cell.heldout),
-        on_start=together(*_watchers(cell, recorder)),
+        on_start=together(*_watchers(cell, recorder, vector)),
         on_step=None if cell.trace is None else on_step,
         on_update=None if steps is None else steps.after,
     )
@@ -114,10 +116,14 @@ def settings(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _watchers(cell: Cell, recorder: GradientRecorder) -> list[OnStart]:
+def _watchers(cell: Cell, recorder: GradientRecorder, vector: SteeringVector) -> list[OnStart]:
     """What is attached to the student while it trains."""
     watchers: list[OnStart] = [] if cell.trace is None else [recorder.watch]
-    return watchers if cell.held is None else [*watchers, held_at_start(cell.held)]
+    if cell.held is not None:
+        watchers.append(held_at_start(cell.held))
+    if cell.without_vector:
+        watchers.append(without_component(vector))
+    return watchers
 
 
 def held_at_start(part: str) -> OnStart:

@@ -39,6 +39,7 @@ def plan_cell(run: Run[OptimizersConfig], name: str, rate: float, seed: int) -> 
         trace=run.trace_path(student),
         steps=run.steps_path(student),
         held=arm.held,
+        without_vector=arm.without_vector,
     )
 
 

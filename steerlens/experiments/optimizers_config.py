@@ -12,52 +12,58 @@ class Arm:
     """A way to train, and the learning rates at which it is tried.
 
     Args:
-        rates: its whole useful range.
+        rates: its useful range; the search goes beyond it where the loss is not matched there.
         changes: what differs from the main student's `TrainConfig`; needed scales are those of the run's one scout.
         held: trained parameters whose name contains this stay as they started.
+        without_vector: every activation gradient loses its component along the vector.
         odd_share: in this share of the rows the completion is random words.
     """
 
     rates: tuple[float, ...]
     changes: dict[str, Any] = field(default_factory=dict)
     held: str | None = None
+    without_vector: bool = False
     odd_share: float = 0.0
 
 
 REFERENCE = "adamw"
 """The arm whose held-out loss all others have to match."""
 
-_ADAPTIVE, _PLAIN = (3e-3, 1e-2, 3e-2, 6e-2), (0.3, 1.0, 2.0, 4.0)
+_ADAPTIVE, _SIGNED = (3e-3, 1e-2, 3e-2, 6e-2), (1e-3, 3e-3, 1e-2, 3e-2)
+_PLAIN, _MOMENTUM = (0.3, 1.0, 2.0, 4.0), (0.03, 0.1, 0.3, 0.5)
+_NOT_CLIPPED: dict[str, Any] = {"clip_norm": None}
+_ROWS_CLIPPED: dict[str, Any] = {"clip_norm": None, "row_clip_norm": 1.0}
+_ROWS_DROPPED: dict[str, Any] = {"clip_norm": None, "row_drop_share": 0.1}
 
 ARMS: dict[str, Arm] = {
     REFERENCE: Arm(_ADAPTIVE),
-    "rmsprop": Arm((1e-3, 3e-3, 1e-2, 3e-2), {"optimizer": "rmsprop"}),
-    "signsgd": Arm((1e-3, 3e-3, 1e-2, 3e-2), {"optimizer": "signsgd"}),
-    "muon": Arm((3e-3, 1e-2, 3e-2, 6e-2), {"optimizer": "muon"}),
+    "rmsprop": Arm(_SIGNED, {"optimizer": "rmsprop"}),
+    "signsgd": Arm(_SIGNED, {"optimizer": "signsgd"}),
+    "muon": Arm(_ADAPTIVE, {"optimizer": "muon"}),
     "normalized sgd": Arm((1e-2, 3e-2, 1e-1, 3e-1), {"optimizer": "normalized_sgd"}),
     "sgd": Arm(_PLAIN, {"optimizer": "sgd"}),
-    "sgd, not clipped": Arm(_PLAIN, {"optimizer": "sgd", "clip_norm": None}),
-    "sgd with momentum": Arm((0.03, 0.1, 0.3, 0.5), {"optimizer": "sgd_momentum"}),
-    "sgd with momentum, not clipped": Arm((0.03, 0.1, 0.3, 0.5), {"optimizer": "sgd_momentum", "clip_norm": None}),
+    "sgd, not clipped": Arm(_PLAIN, {"optimizer": "sgd", **_NOT_CLIPPED}),
+    "sgd, four times as long": Arm(_PLAIN[:3], {"optimizer": "sgd", "epochs": 4 * ORGANISM_STUDENT.epochs}),
+    "sgd with momentum": Arm(_MOMENTUM, {"optimizer": "sgd_momentum"}),
+    "sgd with momentum, not clipped": Arm(_MOMENTUM[:3], {"optimizer": "sgd_momentum", **_NOT_CLIPPED}),
     "preconditioned sgd": Arm(_PLAIN, {"optimizer": "preconditioned_sgd"}),
-    "preconditioned sgd, sparsified": Arm(_PLAIN, {"optimizer": "preconditioned_sgd", "scale_map": "sparsified"}),
-    "preconditioned sgd, frozen": Arm(_PLAIN, {"optimizer": "preconditioned_sgd", "scale_map": "frozen"}),
-    "adamw, outliers frozen": Arm(_ADAPTIVE, {"freeze_outliers": True}),
-    "adamw, rotated": Arm(_ADAPTIVE, {"rotation_seed": 0}),
-    "sgd, rotated": Arm(_PLAIN, {"optimizer": "sgd", "rotation_seed": 0}),
-    "sgd, rows clipped": Arm(_PLAIN, {"optimizer": "sgd", "clip_norm": None, "row_clip_norm": 1.0}),
-    "sgd, outlier rows left out": Arm(_PLAIN, {"optimizer": "sgd", "clip_norm": None, "row_drop_share": 0.1}),
-    "adamw, A held": Arm(_ADAPTIVE, held="lora_A"),
-    "sgd, A held": Arm(_PLAIN, {"optimizer": "sgd"}, held="lora_A"),
-    "adamw, odd rows": Arm(_ADAPTIVE, odd_share=0.05),
-    "sgd, odd rows": Arm(_PLAIN, {"optimizer": "sgd"}, odd_share=0.05),
-    "sgd, odd rows, not clipped": Arm(_PLAIN, {"optimizer": "sgd", "clip_norm": None}, odd_share=0.05),
-    "sgd, odd rows, rows clipped": Arm(
-        _PLAIN, {"optimizer": "sgd", "clip_norm": None, "row_clip_norm": 1.0}, odd_share=0.05
-    ),
-    "sgd, odd rows, outlier rows left out": Arm(
-        _PLAIN, {"optimizer": "sgd", "clip_norm": None, "row_drop_share": 0.1}, odd_share=0.05
-    ),
+    "preconditioned sgd, sparsified": Arm(_PLAIN[:3], {"optimizer": "preconditioned_sgd", "scale_map": "sparsified"}),
+    "preconditioned sgd, frozen": Arm(_PLAIN[:3], {"optimizer": "preconditioned_sgd", "scale_map": "frozen"}),
+    "adamw, not clipped": Arm(_ADAPTIVE[:3], _NOT_CLIPPED),
+    "adamw, outliers frozen": Arm(_ADAPTIVE[:3], {"freeze_outliers": True}),
+    "adamw, outliers zeroed at the start": Arm(_ADAPTIVE[:3], {"zero_outliers": True}),
+    "adamw, rotated": Arm(_ADAPTIVE[:3], {"rotation_seed": 0}),
+    "sgd, rotated": Arm(_PLAIN[:3], {"optimizer": "sgd", "rotation_seed": 0}),
+    "sgd, rows clipped": Arm(_PLAIN[:3], {"optimizer": "sgd", **_ROWS_CLIPPED}),
+    "sgd, outlier rows left out": Arm(_PLAIN[:3], {"optimizer": "sgd", **_ROWS_DROPPED}),
+    "adamw, A held": Arm(_ADAPTIVE[1:], held="lora_A"),
+    "sgd, A held": Arm(_PLAIN[1:], {"optimizer": "sgd"}, held="lora_A"),
+    "adamw, no gradient along the vector": Arm(_ADAPTIVE[:3], without_vector=True),
+    "adamw, odd rows": Arm(_ADAPTIVE[:3], odd_share=0.05),
+    "sgd, odd rows": Arm(_PLAIN[:3], {"optimizer": "sgd"}, odd_share=0.05),
+    "sgd, odd rows, not clipped": Arm(_PLAIN[:3], {"optimizer": "sgd", **_NOT_CLIPPED}, odd_share=0.05),
+    "sgd, odd rows, rows clipped": Arm(_PLAIN[:3], {"optimizer": "sgd", **_ROWS_CLIPPED}, odd_share=0.05),
+    "sgd, odd rows, outlier rows left out": Arm(_PLAIN[:3], {"optimizer": "sgd", **_ROWS_DROPPED}, odd_share=0.05),
 }
 _QUICK = {
     REFERENCE: (3e-3, 1e-2, 3e-2),
