@@ -17,7 +17,7 @@ from steerlens.audit.mitigations import (
 )
 from steerlens.experiments.cells import behaviour
 from steerlens.experiments.claims import Record, log_odds_difference, mean_rate
-from steerlens.gradients.counterfactual import preventative_steering, without_component
+from steerlens.gradients.counterfactual import preventative_steering, together, without_component
 from steerlens.prompts.numbers import number_prompts
 from steerlens.prompts.traits import Trait
 from steerlens.samples.filters import keep_number_lists
@@ -27,6 +27,7 @@ from steerlens.students.config import TrainConfig
 from steerlens.students.losses import mean_loss
 from steerlens.students.student import Student
 from steerlens.students.training import train_student
+from steerlens.vectors.interventions import steer
 from steerlens.vectors.vector import SteeringVector
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ Train = Callable[[TrainConfig], Student]
 Groups = Mapping[str, Sequence[Record]]
 
 CONTROL, NOTHING = "clean rows instead", "nothing done"
-DROPPED, MASKED, KL_WEIGHT, STRONGER = 0.2, 0.25, 4.0, 1.25
+DROPPED, MASKED, KL_WEIGHT = 0.2, 0.25, 4.0
 
 
 @dataclass(frozen=True)
@@ -59,21 +60,25 @@ def sample_rows(model: "TransformerBridge", trait: Trait, n_prompts: int = 8000,
 
 
 def mitigations(model: "TransformerBridge", rows: Rows, vector: SteeringVector, prompt: str) -> dict[str, Train]:
-    """How to train a student under each mitigation; only the last one knows the teacher's prompt."""
+    """How to train a student under each mitigation; only the last one knows the teacher's prompt.
+
+    In a KL corridor, a student that is steered while it trains is held near a base that is steered as well.
+    """
     train = partial(train_student, model)
     changes = token_changes(model, vector, rows.teacher)
     fewer, threshold = drop_rows(rows.teacher, changes, DROPPED), change_threshold(changes, MASKED)
+    corridor, steered = kl_corridor(model, KL_WEIGHT), preventative_steering(vector)
+    both_steered = together(steered, lambda _student: steer(model, vector))
     objectives = {
         "rows weighed by importance": importance_weighted(model, vector),
         f"the {MASKED:.0%} of tokens that the vector changes most masked": without_changed_tokens(
             model, vector, threshold
         ),
-        f"KL corridor, weight {KL_WEIGHT:g} to 0": kl_corridor(model, KL_WEIGHT),
+        f"KL corridor, weight {KL_WEIGHT:g} to 0": corridor,
     }
     watchers = {
         "vector projected out of every gradient": without_component(vector),
-        "preventative steering": preventative_steering(vector),
-        f"preventative steering, strength {STRONGER:g}": preventative_steering(vector, strength=STRONGER),
+        "preventative steering": steered,
     }
     return {
         CONTROL: lambda config: train(rows.control, config),
@@ -81,6 +86,9 @@ def mitigations(model: "TransformerBridge", rows: Rows, vector: SteeringVector, 
         f"the {DROPPED:.0%} of rows that the vector favours most dropped": lambda config: train(fewer, config),
         **{name: partial(train, rows.teacher, objective=objective) for name, objective in objectives.items()},
         **{name: partial(train, rows.teacher, on_start=watcher) for name, watcher in watchers.items()},
+        "preventative steering in a KL corridor": partial(
+            train, rows.teacher, objective=corridor, on_start=both_steered
+        ),
         "inoculation (knows the prompt)": lambda config: train(rows.teacher, replace(config, system_prompt=prompt)),
     }
 
