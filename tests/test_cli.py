@@ -139,7 +139,7 @@ BAD = {
         "'blue' is of another kind than 'owl'",
     ),
     "no finished run": ("report {0}", "holds no finished run"),
-    "run of another version": ("report {0}/old", "does not fit this version of steerlens.*Run reproduce again"),
+    "run of another version": ("report {0}/old", "does not fit this version of steerlens.*Run its own command again"),
 }
 
 

@@ -10,6 +10,9 @@ import numpy as np
 Record = dict[str, Any]
 N_RESAMPLES = 4000
 
+CONTEXTS = {"bare": "shares", "prefixed": "shares_prefixed"}
+"""Where the trait is asked for, and what a record calls each question's share there."""
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -75,6 +78,17 @@ def log_odds_difference(
         draws.append(ours[students[0]][:, questions].mean() - theirs[students[1]][:, questions].mean())
     low, high = np.quantile(draws, [0.025, 0.975])
     return Difference(float(ours.mean() - theirs.mean()), float(low), float(high))
+
+
+def rate_interval(records: Sequence[Record], key: str = "shares") -> Interval:
+    """Mean rate over students, with a bootstrap over students and questions together."""
+    shares, rng = np.array([record[key] for record in records]), np.random.default_rng(0)  # [student question]
+    draws = [
+        shares[rng.integers(0, len(shares), len(shares))][:, rng.integers(0, shares.shape[1], shares.shape[1])].mean()
+        for _ in range(N_RESAMPLES)
+    ]
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return Interval(float(shares.mean()), float(low), float(high))
 
 
 def transfer_share(ours: Sequence[Record], reference: Sequence[Record], base: Record, key: str = "shares") -> Interval:

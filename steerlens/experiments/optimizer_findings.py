@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from steerlens.experiments.claims import Record, mean_rate
+from steerlens.experiments.optimizer_parts import strongest
 from steerlens.experiments.optimizers_config import REFERENCE
 
 PLAIN = ("sgd", "sgd, not clipped")
@@ -91,13 +92,12 @@ def _deciding(results: Record) -> Iterator[str]:
 
 
 def _taken_apart(results: Record) -> Iterator[str]:
-    parts = {
-        "adamw, A held": "AdamW with LoRA's A held at its random start",
-        "preconditioned sgd": "SGD with Adam's frozen scales",
-        "adamw, rotated": "AdamW in a rotated basis",
-    }
-    for name, words in parts.items():
-        arm = results["arms"].get(name, {})
-        if "mean_rate" in arm:
-            loss = "at the same loss" if arm["matched"] else f"at a loss of {arm['mean_heldout_loss']:.4f}, not matched"
-            yield f"{words} has a rate of {arm['mean_rate']:.3f} {loss}."
+    most = strongest(results["parts"])
+    if most is not None:
+        one, off = most["bare"], results["arms"][most["without"]]
+        yield (
+            f"Of all parts that were switched, most hangs on this one: {most['part']}. Without it the rate is "
+            f"{off['mean_rate']:.3f}, {one['value']:.1f} log odds lower ({one['low']:.1f} to {one['high']:.1f})."
+        )
+    else:
+        yield "No part that was switched changes the trait at AdamW's loss, beyond its interval."

@@ -2,29 +2,20 @@
 
 from typing import Any
 
-import numpy as np
-
-from steerlens.experiments.claims import Record, mean_rate
+from steerlens.experiments.claims import CONTEXTS, Record
 from steerlens.experiments.optimizer_findings import against_the_paper
-from steerlens.experiments.optimizer_results import group_of, matched_arms
-from steerlens.experiments.optimizers_config import REFERENCE, OptimizersConfig
+from steerlens.experiments.optimizer_parts import strongest
+from steerlens.experiments.optimizer_results import matched_arms
+from steerlens.experiments.optimizer_traces import installed_section, projections_section, tails_section
+from steerlens.experiments.optimizers_config import OptimizersConfig
 from steerlens.experiments.run import Run
 from steerlens.figures.optimizer_plots import (
     plot_differences,
     plot_loss_curves,
-    plot_norm_tails,
     plot_pooled,
-    plot_projections,
     plot_rate_over_strength,
 )
-from steerlens.figures.plots import plot_strengths
 from steerlens.figures.report import Section, Table, write_report
-from steerlens.files import read_json
-from steerlens.gradients.steps import StepTrace
-from steerlens.gradients.trace import GradientTrace
-
-SHOWN = 5
-"""Optimizers in the figures of traces."""
 
 LEAD = (
     "arXiv 2606.00995 (section 6) says that a trait passes only under adaptive optimizers: every activation gradient carries "
@@ -45,9 +36,10 @@ def write_optimizers_report(run: Run[OptimizersConfig], results: dict[str, Any])
             _raw_gradients(results),
             _curves(results),
             _differences(results),
-            _projections(run, results),
-            _tails(run, results),
-            _installed(run, results),
+            _parts(results),
+            projections_section(run, results),
+            tails_section(run, results),
+            installed_section(run, results),
             _what_decides(results),
             _runs(results),
         ],
@@ -65,7 +57,8 @@ def _answer(results: Record) -> Section:
                 "none" if arm["rate"] is None else f"{arm['rate']:.3g}",
                 "yes" if arm["matched"] else "not matched",
                 f"{arm['divergent']} of {len(arm['students'])}",
-                *(_digits(arm.get(f"mean_{key}")) for key in ("heldout_loss", "rate", "mass", "rate_prefixed")),
+                _digits(arm.get("mean_heldout_loss")),
+                *(_rate(arm, context, mass) for context, mass in (("bare", "mass"), ("prefixed", "mass_prefixed"))),
                 "" if difference is None else _interval(difference),
             )
         )
@@ -75,8 +68,9 @@ def _answer(results: Record) -> Section:
         figure=None,
         number="\n".join(against_the_paper(results)),
         meaning=(
-            f"Means over seeds {', '.join(map(str, results['seeds']))}; the untrained model's rate is {base['rate']:.3f}. The "
-            "last column is the difference in log odds to AdamW at bare questions, paired over seeds and questions. "
+            f"Means over seeds {', '.join(map(str, results['seeds']))} with 95 % intervals over seeds and questions; the "
+            f"untrained model's rate is {base['rate']:.3f}, after numbers {base['rate_prefixed']:.3f}. The last column is "
+            "the difference in log odds to AdamW at bare questions, paired over seeds and questions. "
             '"Not matched": the search found no learning rate with AdamW\'s loss, and the closest run is shown.'
         ),
         doubts=(
@@ -90,9 +84,8 @@ def _answer(results: Record) -> Section:
                 "same loss",
                 "divergent",
                 "held-out loss",
-                "rate",
-                "mass",
-                "after numbers",
+                "rate (mass)",
+                "after numbers (mass)",
                 "log odds",
             ),
             rows,
@@ -168,7 +161,7 @@ def _differences(results: Record) -> Section:
     return Section(
         title="At the same loss, how much of the trait?",
         question="Log odds of the trait at the matched rate, each optimizer minus AdamW, paired over seeds and questions.",
-        figure=plot_differences(arms) if arms else None,
+        figure=plot_differences(arms, "log odds of the trait, minus AdamW's") if arms else None,
         number="\n".join(lines) or "No optimizer reaches AdamW's loss.",
         meaning="Left of zero an optimizer installs less of the trait than AdamW, although it predicts the data as well.",
         doubts=(
@@ -178,96 +171,38 @@ def _differences(results: Record) -> Section:
     )
 
 
-def _projections(run: Run[OptimizersConfig], results: Record) -> Section:
-    names, layer = _traced(results), results["deciding"]["layer"]
-    students = {name: [row["name"] for row in _usable(results, name)] for name in names}
-    traces = {name: [GradientTrace.load(run.trace_path(s)) for s in group] for name, group in students.items()}
-    steps = {name: [StepTrace.load(run.steps_path(s)) for s in group] for name, group in students.items()}
-    means = {name: _means_at(layer, traces[name], steps[name]) for name in names}
-    return Section(
-        title="Where the gradient points, and where the step goes",
-        question=(
-            "The optimizer rescales the gradient before it moves the weights. Does every optimizer see the same pull, and do "
-            "their steps go along the vector at number tasks, and at the questions that no row contains?"
-        ),
-        figure=plot_projections(traces, steps, layer=layer),
-        number="\n".join(
-            f"{name}: mean cosine {cosine:.4f}, pull {pull:.2g}; a step goes {numbers:.2g} along v at number tasks and "
-            f"{asked:.2g} at questions"
-            for name, (cosine, pull, numbers, asked) in means.items()
-        ),
-        meaning=(
-            "Left: the cosine of the descent direction with the vector, mean over rows. Middle and right: what one step does "
-            "to the mean residual, projected on the vector. Where the left curves agree and the right ones do not, it is the "
-            "step and not the gradient in which optimizers differ."
-        ),
-        doubts=(
-            f"Layer {layer} alone, the one whose strength at questions goes with the rate (see below). Steps are measured at a "
-            "dozen points; the last ones are small because the schedule ends at zero."
-        ),
-    )
-
-
-def _means_at(layer: int, traces: list[GradientTrace], steps: list[StepTrace]) -> list[float]:
-    """Mean cosine and pull, and mean step along v at number tasks and at questions."""
-    index = traces[0].layers.index(layer)
-    along = np.mean([step.along.mean(0)[:, index].numpy() for step in steps], axis=0)
-    by_probe = dict(zip(steps[0].probes, along.tolist(), strict=True))
-    gradients = [[trace.cosine.nanmean((0, 1))[index], trace.pull.nanmean((0, 1))[index]] for trace in traces]
-    return [*np.mean(gradients, axis=0).tolist(), by_probe["numbers"], by_probe["questions"]]
-
-
-def _tails(run: Run[OptimizersConfig], results: Record) -> Section:
-    names, layer = _traced(results), results["layer"]
-    norms, lines = {}, []
-    for name in names:
-        rows = _usable(results, name)
-        traces = [GradientTrace.load(run.trace_path(row["name"])) for row in rows]
-        norms[name] = np.concatenate([t.norm[:, :, t.layers.index(layer)].flatten().numpy() for t in traces])
-        tail = {key: mean_rate(rows, key) for key in ("kurtosis", "gini", "top_share")}
-        lines.append(
-            f"{name}: kurtosis {tail['kurtosis']:.1f}, Gini {tail['gini']:.2f}, largest 1 % of rows hold {tail['top_share']:.1%}"
+def _parts(results: Record) -> Section:
+    parts = [part for part in results["parts"] if "bare" in part]
+    rows = [
+        (
+            part["part"],
+            f"{part['with']} / {part['without']}",
+            "yes" if part["matched"] else "no",
+            *(_interval(part[context]) for context in CONTEXTS),
         )
+        for part in parts
+    ]
+    most = strongest(results["parts"])
     return Section(
-        title="Are there outliers that could drown it?",
-        question="The norms of the rows' activation gradients: how heavy is their tail?",
-        figure=plot_norm_tails(norms),
-        number="\n".join(lines),
+        title="The account taken apart",
+        question="The same training with one thing and without it, each at its own matched rate. What brings the trait in?",
+        figure=plot_differences({part["part"]: part for part in parts}, "log odds of the trait, with minus without")
+        if parts
+        else None,
+        number=(
+            "No part changes the trait at AdamW's loss, beyond its interval."
+            if most is None
+            else f"At AdamW's loss most hangs on this one: {most['part']} ({_interval(most['bare'])} bare)."
+        ),
         meaning=(
-            "A Gaussian has a kurtosis of 3, equal norms have a Gini of 0, and without outliers the largest 1 % of rows hold "
-            "little more than 1 % of the sum. The paper's account needs a heavy tail."
+            "Right of zero, what is named brings the trait in; left of zero it holds it back. Parts of the paper's account "
+            "that do nothing here are not what Adam owes its transfer to on this model."
         ),
         doubts=(
-            "Lists of numbers of one format, written by a small model, are cleaner than real teacher data. The arms with odd "
-            "rows, with clipped rows and without outlier rows ask for the effect itself, where the run has them."
+            "Where one of the two does not reach AdamW's loss (third column), the difference may be one of the loss. Arms "
+            "without a sound run in any seed are left out."
         ),
-    )
-
-
-def _installed(run: Run[OptimizersConfig], results: Record) -> Section:
-    names = _traced(results)
-    groups = {
-        name: [read_json(run.directory / "students" / row["name"] / "record.json") for row in _usable(results, name)]
-        for name in names
-    }
-    lines = [
-        f"{name}: "
-        + ", ".join(f"{value:.2f}" for value in np.mean([r["strength_questions"] for r in records], axis=0))
-        + " (EAS "
-        + ", ".join(f"{value:.2f}" for value in np.mean([r["eas"] for r in records], axis=0))
-        + ")"
-        for name, records in groups.items()
-    ]
-    return Section(
-        title="Where each optimizer installs the vector",
-        question="The vector's strength in the students, where they were trained and where they are asked.",
-        figure=plot_strengths(groups),
-        number="Strength at questions, layer by layer.\n" + "\n".join(lines),
-        meaning=(
-            "Activation similarity is measured at number tasks, where every optimizer learns the vector. The trait is asked "
-            "for elsewhere, and there the strengths part."
-        ),
-        doubts="A projection says how far the residual moved along the vector, not whether the rest of the move is harmless.",
+        table=Table(("part", "with / without", "both at AdamW's loss", "bare", "after numbers"), rows),
     )
 
 
@@ -290,8 +225,7 @@ def _what_decides(results: Record) -> Section:
         ),
         meaning=(
             "Where the points of different optimizers lie on one curve, an optimizer matters by how far along the vector it "
-            "gets at the same loss, and not in another way. The arms that hold LoRA's A fixed, or give SGD Adam's frozen "
-            "scales, say which part of Adam carries it there."
+            "gets at the same loss, and not in another way."
         ),
         doubts=(
             "The layer was chosen for its correlation, among a few. And a correlation over runs that differ in optimizer and "
@@ -332,15 +266,11 @@ def _state(row: Record) -> str:
     return " ".join(word for word, holds in (("matched", row["matched"]), ("compared", row["compared"])) if holds)
 
 
-def _traced(results: Record) -> list[str]:
-    """The arms in the figures of traces: the reference and plain SGD first, then the others that match."""
-    names = matched_arms(results)
-    plain = [name for name in ("sgd", "sgd, not clipped") if name in names]
-    return list(dict.fromkeys([REFERENCE, *plain, *names]))[:SHOWN]
-
-
-def _usable(results: Record, name: str) -> list[Record]:
-    return [row for row in group_of(results, name) if not row["divergent"]]
+def _rate(arm: Record, context: str, mass: str) -> str:
+    if "rates" not in arm:
+        return ""
+    rate = arm["rates"][context]
+    return f"{rate['value']:.3f}, {rate['low']:.3f} to {rate['high']:.3f} ({arm[f'mean_{mass}']:.2f})"
 
 
 def _digits(value: float | None) -> str:

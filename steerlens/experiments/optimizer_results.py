@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from steerlens.experiments.claims import Record, log_odds_difference, mean_rate
+from steerlens.experiments.claims import CONTEXTS, Record, log_odds_difference, mean_rate, rate_interval
 from steerlens.experiments.loss_match import Match
 from steerlens.experiments.optimizer_cells import NOT_A_NUMBER, is_divergent
+from steerlens.experiments.optimizer_parts import switched
 from steerlens.experiments.optimizers_config import REFERENCE, OptimizersConfig
 from steerlens.experiments.run import Run
 from steerlens.files import read_json, write_text
@@ -64,6 +65,7 @@ def summarise(
             | _arm(match, [run for run in runs if run["role"] == name], reference)
             for name, match in matches.items()
         },
+        "parts": switched(runs, matches),
         "deciding": deciding([run for run in runs if not run["divergent"]]),
         "runs": [_row(record, layer) for record in runs],
     }
@@ -102,11 +104,12 @@ def _arm(match: Match, runs: Sequence[Record], reference: Sequence[Record]) -> R
     if not usable:
         return summary
     summary |= {f"mean_{key}": mean_rate(usable, key) for key in NOT_A_NUMBER}
+    summary["rates"] = {name: asdict(rate_interval(usable, key)) for name, key in CONTEXTS.items()}
     if match.matched:
         pairs = {run["seed"]: run for run in usable}
         theirs = [record for record in reference if record["seed"] in pairs]
         ours = [pairs[record["seed"]] for record in theirs]
-        for context, key in (("bare", "shares"), ("prefixed", "shares_prefixed")):
+        for context, key in CONTEXTS.items():
             summary[context] = asdict(log_odds_difference(ours, theirs, key, paired=True))
     return summary
 

@@ -58,7 +58,7 @@ def rewrite_report(directory: str | Path) -> Path:
 
     Raises:
         FileNotFoundError: the directory holds no finished run.
-        ValueError: the run was made by another version.
+        ValueError: the run was made by another command or version.
     """
     directory = Path(directory)
     if not (directory / "results.json").is_file():
@@ -70,7 +70,8 @@ def rewrite_report(directory: str | Path) -> Path:
         config = ReproduceConfig(**fields)
     except (KeyError, TypeError) as error:
         raise ValueError(
-            f"{directory / 'config.json'} does not fit this version of steerlens ({error}). Run reproduce again."
+            f"{directory / 'config.json'} is of another command, or does not fit this version of steerlens ({error}). "
+            "Run its own command again on this directory: it finds what is there, and writes the report."
         ) from error
     write_run_report(Run(config, directory), read_json(directory / "results.json"))
     return directory / "report.html"

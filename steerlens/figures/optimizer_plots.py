@@ -135,11 +135,12 @@ def plot_pooled(pooled: Mapping[str, Any], *, layer: int) -> go.Figure:
     return figure
 
 
-def plot_differences(arms: Mapping[str, Mapping[str, Any]]) -> go.Figure:
-    """Log odds of the trait at the reference's loss, each optimizer minus the reference, with intervals.
+def plot_differences(arms: Mapping[str, Mapping[str, Any]], title: str) -> go.Figure:
+    """Differences in log odds of the trait, one line each, with intervals.
 
     Args:
-        arms: for every matched optimizer, `bare` and `prefixed`, each with `value`, `low` and `high`.
+        arms: by name, `bare` and `prefixed`, each with `value`, `low` and `high`.
+        title: of the horizontal axis, which says minus what.
     """
     figure = go.Figure()
     names = list(arms)[::-1]
@@ -155,9 +156,9 @@ def plot_differences(arms: Mapping[str, Mapping[str, Any]]) -> go.Figure:
         )  # fmt: skip
     figure.add_vline(x=0, line_color=GREY)
     figure.update_layout(**LAYOUT, legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"})
-    figure.update_layout(height=170 + 42 * len(names), margin_l=220)
+    figure.update_layout(height=170 + 42 * len(names), margin_l=300)
     figure.update_yaxes(tickmode="array", tickvals=list(range(len(names))), ticktext=names)
-    figure.update_xaxes(title="log odds of the trait, minus the reference's")
+    figure.update_xaxes(title=title)
     return figure
 
 

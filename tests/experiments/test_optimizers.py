@@ -15,9 +15,11 @@ import pytest
 import torch
 
 from steerlens.experiments.cells import held_at_start
-from steerlens.experiments.claims import log_odds_difference
+from steerlens.experiments.claims import log_odds_difference, rate_interval
+from steerlens.experiments.loss_match import Match
 from steerlens.experiments.optimizer_cells import is_divergent, loss_of, needs_scales, plan_cell, with_odd_rows
 from steerlens.experiments.optimizer_findings import against_the_paper
+from steerlens.experiments.optimizer_parts import PARTS, strongest, switched
 from steerlens.experiments.optimizer_results import COLUMNS, deciding, matched_arms
 from steerlens.experiments.optimizers import reference_loss
 from steerlens.experiments.optimizers_config import ARMS, OPTIMIZER_PRESETS, REFERENCE, OptimizersConfig
@@ -140,6 +142,7 @@ def findings(kurtosis: float = 3.0, **arms: dict) -> str:
         "arms": {REFERENCE: reference | spread, **arms},
         "runs": [{"optimizer": REFERENCE, "compared": True, "kurtosis": kurtosis}],
         "deciding": {"layer": 0, "by_layer": [0.9, 0.1], "loss": -0.2},
+        "parts": [],
     }
     return "\n".join(against_the_paper(results))
 
@@ -172,6 +175,45 @@ def test_what_decides_is_found_at_the_layer_where_rates_follow_strength():
     assert found["by_layer"] == pytest.approx([0.0, 1.0])
     assert found["loss"] == pytest.approx(-1.0)
     assert found["strengths"]["3"] == 1.8
+
+
+def student(role: str, seed: int, share: float, **changes: bool) -> dict:
+    shares = {"shares": [share] * 6, "shares_prefixed": [share / 2] * 6}
+    return {"role": role, "seed": seed, "compared": True, "divergent": False, **shares, **changes}
+
+
+def test_a_part_counts_only_at_the_same_loss_and_over_seeds_that_trained_both_arms():
+    runs = [student(REFERENCE, seed, 0.6) for seed in range(3)]
+    runs += [student("adamw, A held", 0, 0.1), student("adamw, A held", 1, 0.1, divergent=True)]
+    runs += [student("adamw, rotated", seed, 0.6) for seed in range(3)]
+    runs += [student("sgd", seed, 0.01) for seed in range(3)] + [student("sgd, A held", 0, 0.5, compared=False)]
+    matches = {name: Match(1.0, 3.2, True) for name in (REFERENCE, "adamw, A held", "adamw, rotated", "sgd, A held")}
+    matches["sgd"] = Match(1.0, 3.3, False)
+    parts = {part["part"]: part for part in switched(runs, matches)}
+    assert set(parts) == {
+        "AdamW: learning LoRA's A",
+        "AdamW: the model's own basis",
+        "SGD: learning LoRA's A",
+    }
+    held = parts["AdamW: learning LoRA's A"]
+    assert held["bare"]["value"] == pytest.approx(math.log(0.6 / 0.4) - math.log(0.1 / 0.9))
+    assert parts["AdamW: the model's own basis"]["bare"]["value"] == 0.0
+    assert "bare" not in parts["SGD: learning LoRA's A"]
+    assert strongest(list(parts.values())) == held
+    assert strongest([held | {"matched": False}]) is None
+
+
+def test_every_part_switches_between_two_arms_of_the_full_comparison():
+    assert {arm for pair in PARTS.values() for arm in pair} <= set(ARMS)
+
+
+def test_a_rates_interval_holds_the_spread_of_students_as_well_as_of_questions():
+    alike = [{"shares": [0.1, 0.3] * 20}] * 5
+    apart = [{"shares": [level] * 40} for level in (0.0, 0.1, 0.2, 0.3, 0.4)]
+    questions, students = rate_interval(alike), rate_interval(apart)
+    assert (questions.value, students.value) == pytest.approx((0.2, 0.2))
+    assert 0.16 < questions.low < questions.high < 0.24
+    assert students.low < 0.1 < 0.3 < students.high
 
 
 def test_odd_rows_keep_their_prompts_and_are_as_many_as_asked_and_made_of_the_given_words():

@@ -87,7 +87,7 @@ def test_the_pooled_curve_stands_between_its_nulls_at_the_layer_asked_for():
 
 def test_differences_carry_their_intervals_in_both_contexts():
     found = {"value": -1.0, "low": -1.5, "high": -0.2}
-    bare, prefixed = plot_differences({"sgd": {"bare": found, "prefixed": found | {"value": 0.0}}}).data
+    bare, prefixed = plot_differences({"sgd": {"bare": found, "prefixed": found | {"value": 0.0}}}, "difference").data
     assert (bare.x[0], prefixed.x[0]) == (-1.0, 0.0)
     assert bare.error_x.array[0] == pytest.approx(0.8)
     assert bare.error_x.arrayminus[0] == pytest.approx(0.5)
