@@ -21,7 +21,6 @@ from steerlens.prompts.traits import Trait, preference_trait
 from steerlens.samples.sample_set import SampleSet
 from steerlens.students.config import TrainConfig
 from steerlens.students.step import OnStart, TrainStep
-from steerlens.students.student import Student
 from steerlens.students.training import train_student
 from steerlens.vectors.means import model_shift
 from steerlens.vectors.vector import SteeringVector
@@ -76,8 +75,7 @@ def run_cell(cell: Cell) -> None:
     def on_step(step: TrainStep) -> None:
         recorder.record(step)
         if step.step % max(1, step.n_steps // EAS_POINTS) == 0:
-            similarity = model_shift(step.model, base, number_chats()).cosine(vector)
-            curve.append({"step": step.step, "eas": list(similarity.values())})
+            curve.append({"step": step.step} | _similarity(step.model, base, vector, trait))
         if steps is not None:
             steps.before(step)
 
@@ -95,8 +93,10 @@ def run_cell(cell: Cell) -> None:
         recorder.trace.save(cell.trace)
     if cell.steps is not None and steps is not None:
         steps.trace.save(cell.steps)
-    measured = behaviour(student.model, trait) | _activations(cell, student, base, vector)
-    measured["eas_curve"] = [*curve, {"step": len(student.losses), "eas": measured["eas"]}]
+    model_shift(student.model, base, number_chats()).save(cell.directory / "v_student.safetensors")
+    similarity = _similarity(student.model, base, vector, trait)
+    measured = behaviour(student.model, trait) | similarity
+    measured["eas_curve"] = [*curve, {"step": len(student.losses)} | similarity]
     losses = {"loss": student.loss, "heldout_loss": student.heldout_loss}
     write_json(cell.record_path, settings(cell) | losses | measured)
 
@@ -174,14 +174,15 @@ def behaviour(model: "TransformerBridge", trait: Trait, *, system_prompt: str | 
     }
 
 
-def _activations(cell: Cell, student: Student, base: "TransformerBridge", vector: SteeringVector) -> dict[str, Any]:
-    """Where training moved the residuals, next to the teacher's vector, by layer; v_student is saved."""
-    questions = [as_chat(question) for question in preference_trait(cell.trait).questions]
-    at_numbers = model_shift(student.model, base, number_chats())
-    at_questions = model_shift(student.model, base, questions)
-    at_numbers.save(cell.directory / "v_student.safetensors")
+def _similarity(
+    student: "TransformerBridge", base: "TransformerBridge", vector: SteeringVector, trait: Trait
+) -> dict[str, list[float]]:
+    """Where training moved the residuals, next to the teacher's vector, by layer: on number tasks and at the questions."""
+    at_numbers = model_shift(student, base, number_chats())
+    at_questions = model_shift(student, base, [as_chat(question) for question in trait.questions])
     return {
         "eas": list(at_numbers.cosine(vector).values()),
+        "eas_questions": list(at_questions.cosine(vector).values()),
         "strength_numbers": list(at_numbers.strength_along(vector).values()),
         "strength_questions": list(at_questions.strength_along(vector).values()),
     }

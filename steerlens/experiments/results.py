@@ -16,7 +16,7 @@ from steerlens.experiments.claims import (
 from steerlens.experiments.config import ReproduceConfig
 from steerlens.experiments.run import Run
 from steerlens.gradients.trace import GradientTrace
-from steerlens.vectors.vector import SteeringVector
+from steerlens.vectors.vector import SteeringVector, mean_centred
 
 CURVE_KEYS = ("answers", "shares", "shares_prefixed", "eas_curve", "config")
 """Fields of a student's record that stay in its own file."""
@@ -54,7 +54,8 @@ def summarise(
             | {"path": f"students/{record['name']}"}
             for record in records
         ],
-        "eas": {"layer": layer, "teacher": mean_eas.tolist(), "floors": _floors(run, adamw, control, layer)},
+        "eas": {"layer": layer, "teacher": mean_eas.tolist(), "floors": _floors(run, adamw, control, layer)}
+        | {"centred": _centred(run, adamw, layer)},
         "gradients": {"layer": layer, "mean_cosine": pull},
         "sgd": sgd,
         "claims": [asdict(claim) for claim in claims],
@@ -120,6 +121,17 @@ def _floors(run: Run[ReproduceConfig], adamw: list[Record], control: list[Record
         "other traits, mean": float(np.mean(cosines)),
         "other traits, largest": float(np.max(cosines)),
         "random direction, 97.5 %": 1.96 / d_model**0.5,
+    }
+
+
+def _centred(run: Run[ReproduceConfig], adamw: list[Record], layer: int) -> dict[str, float]:
+    """EAS with what is particular to each trait: their vectors without the mean over them all (appendix F.2)."""
+    shifts = [SteeringVector.load(run.directory / "students" / r["name"] / "v_student.safetensors") for r in adamw]
+    others = {path.stem: SteeringVector.load(path) for path in run.other_vectors}
+    own, *rest = mean_centred({"own": SteeringVector.load(run.vector_path(run.config.model))} | others).values()
+    return {
+        "own trait": float(np.mean([shift.cosine(own)[layer] for shift in shifts])),
+        "other traits, largest": float(max(shift.cosine(other)[layer] for shift in shifts for other in rest)),
     }
 
 

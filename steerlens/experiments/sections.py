@@ -1,6 +1,9 @@
 """The report of a run: the argument from prompt to gradients, each step with its figure, number and doubts."""
 
+import itertools
 from typing import Any
+
+import numpy as np
 
 from steerlens.experiments.claims import Claim, Record, mean_rate
 from steerlens.experiments.config import ReproduceConfig
@@ -200,20 +203,26 @@ def _seed_means(records: list[Record]) -> list[Record]:
 def _similarity(results: dict[str, Any], groups: dict[str, list[Record]]) -> Section:
     layer, floors = results["eas"]["layer"], results["eas"]["floors"]
     curves = {}
-    for name, key in (("teacher data", "adamw"), ("control data", "control")):
+    for (name, key), (where, measure) in itertools.product(
+        (("teacher data", "adamw"), ("control data", "control")),
+        (("number tasks", "eas"), ("the trait's questions", "eas_questions")),
+    ):
         points = [record["eas_curve"] for record in groups[key]]
         steps = [point["step"] for point in points[0]]
-        curves[name] = (steps, [sum(p[i]["eas"][layer] for p in points) / len(points) for i in range(len(steps))])
+        curves[f"{name}, {where}"] = steps, np.mean([[p[measure][layer] for p in student] for student in points], 0)
     return Section(
         title="The student's activations move along the teacher's vector",
         question=(
             "Empirical activation similarity: the cosine between what training did to the student's residuals and what the "
-            "prompt does to the teacher's, on number tasks, at the last prompt token."
+            "prompt does to the teacher's on number tasks, at the last prompt token; the student's are taken on number tasks, "
+            "and where the trait is asked for."
         ),
         figure=plot_similarity(curves, floors),
         number=(
             f"EAS at layer {layer}: {results['eas']['teacher'][layer]:.2f} on teacher data. Floors: "
             + ", ".join(f"{name} {value:.2f}" for name, value in floors.items())
+            + ". With what is particular to each trait, its vector without the mean over all: "
+            + ", ".join(f"{name} {value:.2f}" for name, value in results["eas"]["centred"].items())
             + "."
         ),
         meaning="The floors say what a cosine here is worth: other data, other traits' vectors, random directions.",
