@@ -19,6 +19,7 @@ from steerlens.experiments.audit_sections import quoted_row
 from steerlens.files import write_json
 from steerlens.vectors.source import VectorSource
 from steerlens.vectors.vector import SteeringVector
+from tests.browser import open_report
 
 EVIL = "</script><script>alert(1)</script>"
 LINK = "<a href='javascript:alert(1)'>x</a>"
@@ -129,3 +130,24 @@ def test_results_hold_every_number_and_can_be_read_again(tmp_path, result, rows)
     assert read["row_scores"]["log_linear"] == pytest.approx(result.row_scores.log_linear.tolist())
     assert read["hygiene"]["first_p"] is None  # undefined without reference rows
     assert read["entangled"]["tokens"][0]["text"] == EVIL
+
+
+@pytest.mark.slow
+def test_in_a_browser_every_figure_is_drawn_and_a_script_in_a_row_does_not_run(result, rows, tmp_path):
+    write_audit_report(tmp_path / "report.html", result, rows)
+    opened = open_report(tmp_path / "report.html")
+    assert opened.errors == []
+    assert opened.dialogs == []
+    assert opened.drawn
+    assert all(opened.drawn)
+    assert EVIL in opened.text
+
+
+@pytest.mark.slow
+def test_the_browser_would_have_noticed(tmp_path):
+    page = "<body><script>alert('ran'); undefinedFunction()</script><div class='plotly-graph-div'></div>"
+    (tmp_path / "page.html").write_text(page + "<script>document.querySelector('div').data = [1]</script>")
+    opened = open_report(tmp_path / "page.html")
+    assert opened.dialogs == ["ran"]
+    assert "undefinedFunction" in opened.errors[0]
+    assert opened.drawn == [False]

@@ -20,6 +20,7 @@ from steerlens.experiments.reproduce import plan_cells, reproduce
 from steerlens.experiments.run import Run
 from steerlens.models import ORGANISMS
 from steerlens.prompts.traits import preference_trait
+from tests.browser import open_report
 
 COMMAND = """
 import sys
@@ -97,6 +98,14 @@ def test_a_run_holds_what_it_promises(finished):
     assert len(list((finished / "traces").glob("*.safetensors"))) >= 3
     for claim in results["claims"]:
         assert {"name", "statement", "measured", "threshold", "holds"} == set(claim)
+
+
+@pytest.mark.slow
+def test_the_report_opens_in_a_browser_with_every_figure_drawn(finished):
+    opened = open_report(finished / "report.html")
+    assert opened.errors == []
+    assert len(opened.drawn) >= 5
+    assert all(opened.drawn)
 
 
 @pytest.mark.slow
