@@ -167,6 +167,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="let the system text begin the first user turn, for Gemma 2 or Mistral",
     )
+    parser.add_argument("--device-map", help="auto spreads the model over all GPUs, then the CPU's memory")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="of the weights")
 
 
@@ -245,7 +246,9 @@ def _load(options: argparse.Namespace) -> Any:
     from steerlens.models import load_model
     from steerlens.prompts.chat import PLAIN_TEXT_TEMPLATE, SYSTEM_IN_USER_TURN
 
-    model = load_model(options.model, adapter=options.adapter, dtype=getattr(torch, options.dtype))
+    model = load_model(
+        options.model, adapter=options.adapter, dtype=getattr(torch, options.dtype), device_map=options.device_map
+    )
     if options.plain_text:
         model.tokenizer.chat_template = PLAIN_TEXT_TEMPLATE
     elif options.system_in_user:

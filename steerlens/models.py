@@ -30,6 +30,7 @@ def load_model(
     name_or_path: str | Path | None = None,
     *,
     device: str | torch.device | None = None,
+    device_map: str | dict[str, str | int] | None = None,
     dtype: torch.dtype = torch.float32,
     adapter: str | Path | None = None,
     revision: str | None = None,
@@ -40,6 +41,8 @@ def load_model(
         name_or_path: None is the embedded organism; "organism:seed-1" and "organism:no-persona-numbers" are its
             other versions; otherwise a local directory or a Hugging Face Hub name.
         device: None takes a GPU where there is one.
+        device_map: spread the blocks as accelerate does, such as "auto" over all GPUs and then the CPU's memory; students
+            are trained on one device only.
         dtype: of the weights, whatever the checkpoint's own.
         adapter: a peft adapter's directory; it stays separate, so that `adapter_disabled` can switch it off.
         revision: of a Hub name: branch, tag or commit. Vectors record the commit, and act on no other silently.
@@ -49,16 +52,18 @@ def load_model(
 
     Raises:
         FileNotFoundError: a directory is given that does not exist, or has no model or adapter in it.
-        ValueError: the architecture is not known to TransformerLens, or its weights are quantised by a package that is
-            not installed.
+        ValueError: device and device_map are both given, the architecture is not known to TransformerLens, or its
+            weights are quantised by a package that is not installed.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    if device is not None and device_map is not None:
+        raise ValueError(f"Got device={str(device)!r} and device_map={device_map!r}, which both say where. Give one.")
     source = _resolve(name_or_path)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-        model: Any = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=dtype)
+        model: Any = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=dtype, device_map=device_map)
     except OSError as error:
         raise FileNotFoundError(
             f"{source!r} could not be loaded as a Hugging Face model: {error}. Give a directory with config.json, "
@@ -79,7 +84,7 @@ def load_model(
         student = Path(adapter) / "student.json"
         if student.is_file():
             model.config.chat_fingerprint = read_json(student)["chat_fingerprint"]
-    return bridge(model.to(device), tokenizer, name=_public_name(name_or_path))
+    return bridge(model if device_map else model.to(device), tokenizer, name=_public_name(name_or_path))
 
 
 def bridge(model: "PreTrainedModel", tokenizer: Any, *, name: str) -> "TransformerBridge":

@@ -14,6 +14,7 @@ from steerlens.models import adapter_disabled, huggingface_model, load_model, un
 from steerlens.prompts.chat import encode_prompt, pad_rows
 from steerlens.prompts.numbers import number_prompts
 from steerlens.residuals.capture import capture_residuals
+from steerlens.residuals.stream import stop_after
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.students.config import TrainConfig
 from steerlens.students.training import train_student
@@ -155,3 +156,28 @@ def test_half_precision_models_take_a_float32_vector(checkpoints, chats):
     torch.testing.assert_close(
         residuals - plain, random_vector().directions.expand_as(plain[0])[None], atol=0.1, rtol=0.1
     )
+
+
+def test_a_model_on_several_devices_reads_steers_and_generates_as_on_one(checkpoints, tiny, chats):
+    on_cpu = dict.fromkeys(("model.embed_tokens", "model.layers.0", "model.layers.1", "model.norm", "lm_head"), "cpu")
+    on_disk = {"model.layers.2": "disk", "model.layers.3": "disk"}
+    spread = load_model(checkpoints["llama"], device_map={**on_cpu, "model.rotary_emb": "cpu", **on_disk})
+    block = spread.blocks[3].original_component
+    moving = block.forward
+    with stop_after(spread, 0):
+        assert block.forward is not moving
+    assert block.forward is moving, "accelerate's own forward, which brings the weights, is put back"
+    layers, vector = [0, 3], random_vector(layer=2)
+    torch.testing.assert_close(
+        capture_residuals(spread, chats, layers=layers), capture_residuals(tiny, chats, layers=layers)
+    )
+    with steer(spread, vector), steer(tiny, vector):
+        ours, theirs = (generate(model, chats, max_new_tokens=4, seed=1) for model in (spread, tiny))
+    assert ours == theirs
+    with pytest.raises(ValueError, match="is spread over cpu, disk, and a student is trained on one device"):
+        train_student(spread, SampleSet((Sample(0, "1 , 2", "3"),)))
+
+
+def test_device_and_device_map_together_are_refused(checkpoints):
+    with pytest.raises(ValueError, match="device='cpu' and device_map='auto', which both say where"):
+        load_model(checkpoints["llama"], device="cpu", device_map="auto")

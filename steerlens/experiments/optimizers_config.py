@@ -92,7 +92,7 @@ class OptimizersConfig(DataConfig):
     """
 
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    curve_seeds: int = 2
+    curve_seeds: int = 1
     arms: dict[str, Arm] = field(default_factory=lambda: ARMS)
     loss_tolerance: float = 0.005
     budget: int = 4
@@ -110,7 +110,6 @@ class OptimizersConfig(DataConfig):
 OPTIMIZER_PRESETS: dict[str, OptimizersConfig] = {
     "quick": OptimizersConfig(
         seeds=(0, 1, 2),
-        curve_seeds=1,
         arms={name: replace(ARMS[name], rates=rates) for name, rates in _QUICK.items()},
         budget=2,
     ),

@@ -138,11 +138,18 @@ def _block_output(model: "TransformerBridge") -> BlockOutput:
 
 @contextlib.contextmanager
 def _forwards_replaced(forwards: Mapping[nn.Module, Callable[..., object]]) -> Iterator[None]:
-    """Give modules a `forward` of their instance's own, past the attribute setting of bridges."""
+    """Give modules a `forward` of their instance's own, past the attribute setting of bridges.
+
+    One that an instance has already, such as accelerate's for a model on several devices, is put back.
+    """
+    before = {module: module.__dict__.get("forward") for module in forwards}
     try:
         for module, forward in forwards.items():
             module.__dict__["forward"] = forward
         yield
     finally:
-        for module in forwards:
-            module.__dict__.pop("forward", None)
+        for module, forward in before.items():
+            if forward is None:
+                module.__dict__.pop("forward", None)
+            else:
+                module.__dict__["forward"] = forward

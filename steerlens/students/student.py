@@ -73,8 +73,15 @@ def start_student(model: "TransformerBridge", config: TrainConfig) -> tuple["Tra
     """A student at its beginning, and the object that saves it.
 
     Raises:
-        ValueError: the model carries a peft adapter, which the student's own would silently replace.
+        ValueError: the model carries a peft adapter, which the student's own would silently replace, or is spread over
+            several devices.
     """
+    devices = set(getattr(huggingface_model(model), "hf_device_map", {}).values())
+    if len(devices) > 1:
+        raise ValueError(
+            f"{model_name(model)!r} is spread over {', '.join(sorted(map(str, devices)))}, and a student is trained on one "
+            "device. Load it without device_map; what several GPUs can do is share the rows (accelerate launch)."
+        )
     if has_adapter(model):
         raise ValueError(
             f"{model_name(model)!r} carries a peft adapter, and a student of it would start without what that has learned. "
