@@ -160,7 +160,7 @@ def _decode(
 ) -> list[list[int]]:
     """One batch, in which what all prompts begin with runs once, and which rows leave as they end."""
     n_rows, max_new_tokens = uniform.shape
-    sequence, cache, past = _begun(model, prompts, max_new_tokens)
+    sequence, cache, past = begin(model, prompts, [[0] * max_new_tokens] * n_rows)
     device, end = sequence.tokens.device, sequence.tokens.shape[1] - max_new_tokens
     uniform, ends = uniform.to(device), _end_tokens(model).to(device)
     written = torch.full((n_rows, max_new_tokens), -1, device=device)
@@ -168,7 +168,7 @@ def _decode(
     open_rows = torch.ones(n_rows, dtype=torch.bool, device=device)
     continued = None if cache is None else torch.zeros_like(rows)
     for step in range(max_new_tokens):
-        out = _run_on(model, sequence, cache, past, end + step, continued)
+        out = run_on(model, sequence, cache, past, end + step, continued)
         cache, past, continued = _cache_of(model, out), end + step, None
         tokens = _draw(out.logits[:, -1], uniform[rows, step], temperature)
         written[rows, step] = torch.where(open_rows, tokens, -1)
@@ -185,31 +185,33 @@ def _decode(
     return [[token for token in row if token >= 0] for row in written.tolist()]
 
 
-def _begun(
-    model: "TransformerBridge", prompts: Sequence[list[int]], max_new_tokens: int
+def begin(
+    model: "TransformerBridge", prompts: Sequence[list[int]], completions: Sequence[list[int]]
 ) -> tuple[TokenBatch, Any, int]:
-    """The prompts with slots for what is to be written; a cache of the tokens that all begin with, and their number."""
-    width, device = max(map(len, prompts)), parameters_device(model)
-    check_length(model, width + max_new_tokens)
-    room = [[0] * max_new_tokens] * len(prompts)
-    whole = pad_rows(model.tokenizer, prompts, room).to(device)
+    """Left-padded rows, a cache of the tokens that all begin with if it pays, and their number: where `run_on` goes on.
+
+    With a cache, the padding stands between the shared tokens and each row's own.
+    """
+    whole = pad_rows(model.tokenizer, prompts, completions).to(parameters_device(model))
+    check_length(model, whole.tokens.shape[1])
     shared = min(shared_prefix(prompts), min(map(len, prompts)) - 1)
     if len(prompts) == 1 or shared < SHARE_FROM:
         return whole, None, 0
-    rest = pad_rows(model.tokenizer, [prompt[shared:] for prompt in prompts], room).to(device)
+    rest = pad_rows(model.tokenizer, [prompt[shared:] for prompt in prompts], completions)
+    rest = rest.to(whole.tokens.device)
     first = whole.tokens.new_tensor(prompts[0][:shared]).expand(len(prompts), -1)
     behind_prefix = TokenBatch(
         torch.cat([first, rest.tokens], dim=1),
         torch.nn.functional.pad(rest.attention_mask, (shared, 0), value=True),
         torch.nn.functional.pad(rest.completion_mask, (shared, 0), value=False),
     )
-    cache = _cache_of(model, _run_on(model, behind_prefix.select(slice(1)), None, 0, shared))
-    if bool(whole.attention_mask.all()) or gaps_are_safe(cache, width + max_new_tokens):
+    cache = getattr(run_on(model, behind_prefix.select(slice(1)), None, 0, shared), "past_key_values", None)
+    if cache is not None and (bool(whole.attention_mask.all()) or gaps_are_safe(cache, whole.tokens.shape[1])):
         return behind_prefix, cache, shared
     return whole, None, 0
 
 
-def _run_on(
+def run_on(
     model: "TransformerBridge", sequence: TokenBatch, cache: Any, past: int, end: int, continued: Tensor | None = None
 ) -> Any:
     """Run slots `past` to `end` of `sequence` behind a cache of those before, of whose rows these continue `continued`."""
