@@ -113,7 +113,10 @@ def growth() -> dict[str, Any]:
                 chats = prompts(sizes["batch"], n_words=sizes["length"])
                 ways[str(value)] = lambda model=model, chats=chats: capture(model, chats, "last_prompt")
             seconds = {name: min(times) for name, times in interleaved(ways, 3).items()}
-        curves[what] = {"seconds": seconds, "exponent": exponent(values, list(seconds.values()))}
+        curves[what] = {
+            "seconds": {name: round(value, 4) for name, value in seconds.items()},
+            "exponent": round(exponent(values, list(seconds.values())), 2),
+        }
     return curves
 
 
