@@ -10,23 +10,15 @@ model and the rows, each loop in a process of its own (Linux).
 
 import argparse
 import functools
-import os
-import statistics
-import subprocess
-import sys
-import time
-from pathlib import Path
+import tempfile
 from typing import Any
-
-os.environ["TQDM_DISABLE"] = "1"
 
 import numpy as np
 import torch
+from harness import Ratio, interleaved, n_parameters, own_peak, peak_memory, random_llama, report
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
 
-from steerlens.models import bridge, huggingface_model
-from steerlens.organism.tokenizer import build_tokenizer
+from steerlens.models import huggingface_model
 from steerlens.prompts.chat import as_chat, pad_rows
 from steerlens.prompts.numbers import number_prompts
 from steerlens.prompts.traits import preference_trait
@@ -41,76 +33,45 @@ PROMPT = preference_trait("owl").prompt
 CONFIG = FitConfig(n_train=48, n_validation=8, n_heldout=64, steps=150, batch_size=8, patience=1000)
 """As many passes over the training rows as FitConfig's defaults make."""
 
-N_LAYERS = 8
 LAYERS = {"the middle layer": 3, "three quarters of the depth": 5}
-"""Blocks 0..3 are half of the depth, blocks 0..5 three quarters."""
+"""Blocks 0..3 of 8 are half of the depth, blocks 0..5 three quarters."""
 
 ROUNDS = 1
 
 
 def main() -> None:
-    """Print the ratios and the quality that each loop reached."""
+    """Print and save the ratios and the quality that each loop reached."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--alone", nargs=2, metavar=("LOOP", "LAYER"), help=argparse.SUPPRESS)
     alone = parser.parse_args().alone
-    torch.set_num_threads(1)
-    model, questions = _model(), number_prompts(2 * CONFIG.n_rows, seed=0)
+    with tempfile.TemporaryDirectory() as directory:
+        model = random_llama(directory)
+    questions = number_prompts(2 * CONFIG.n_rows, seed=0)
     rows = answered(model, PROMPT, questions, CONFIG)
     if alone:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-        before = _peak_memory()
-        LOOPS[alone[0]](model, questions, rows, int(alone[1]))
-        print(_peak_memory() - before)
+        own_peak(lambda: LOOPS[alone[0]](model, questions, rows, int(alone[1])))
         return
-    data = FitData.of(model, questions, rows, CONFIG)
-    print(
-        f"Llama of {sum(p.numel() for p in model.original_model.parameters()) / 1e6:.1f} M parameters, {CONFIG.steps} steps"
-    )
-    for name, layer in LAYERS.items():
-        times: dict[str, list[float]] = {loop: [] for loop in LOOPS}
-        explained = {}
-        for _ in range(ROUNDS):
-            for loop, fit in LOOPS.items():
-                start = time.process_time()
-                vector = fit(model, questions, rows, layer)
-                times[loop].append(time.process_time() - start)
-                explained[loop] = _kl_explained(model, data, vector, layer)
-        print(f"\n{name} (block {layer} of {N_LAYERS})", flush=True)
-        for loop in LOOPS:
-            ratios = [theirs / ours for theirs, ours in zip(times[loop], times["engine"], strict=True)]
-            memory = subprocess.run(
-                [sys.executable, __file__, "--alone", loop, str(layer)], capture_output=True, text=True, check=True
-            )
-            print(
-                f"{loop:28} {statistics.median(ratios):5.2f} times the engine's time ({min(ratios):.2f} to "
-                f"{max(ratios):.2f}), kl_explained {explained[loop]:.3f}, peak memory {float(memory.stdout):.0f} MB"
-            )
+    data, ratios, quality = FitData.of(model, questions, rows, CONFIG), [], {}
+    for where, layer in LAYERS.items():
+        found: dict[str, Tensor] = {}
 
+        def run(loop: str, layer: int = layer, found: dict[str, Tensor] = found) -> None:
+            found[loop] = LOOPS[loop](model, questions, rows, layer)
 
-def _model():
-    torch.manual_seed(0)
-    tokenizer = build_tokenizer()
-    config = LlamaConfig(
-        vocab_size=8192,
-        hidden_size=320,
-        num_hidden_layers=N_LAYERS,
-        num_attention_heads=8,
-        intermediate_size=864,
-        max_position_embeddings=256,
-        initializer_range=0.06,
-    )
-    return bridge(LlamaForCausalLM(config).eval(), tokenizer, name="random Llama")
+        times = interleaved({loop: functools.partial(run, loop) for loop in LOOPS}, ROUNDS, warm_up=False)
+        named = {f"{loop}, {where}": seconds for loop, seconds in times.items()}
+        ratios += [Ratio.of(named, loop, f"engine, {where}") for loop in list(named)[1:]]
+        for loop, vector in found.items():
+            quality[f"{loop}, {where}"] = {
+                "kl_explained": round(_kl_explained(model, data, vector, layer), 3),
+                "peak memory, MB": round(peak_memory(__file__, "--alone", loop, str(layer))),
+            }
+    report("fit", ratios, model=n_parameters(model), steps=CONFIG.steps, quality=quality)
 
 
 def _kl_explained(model: Any, data: FitData, vector: Tensor, layer: int) -> float:
     heldout = ResumedRows(model, [layer], data.heldout, "all")
     return 1 - heldout.mean_kl(vector[None]) / heldout.mean_kl(heldout.nothing)
-
-
-def _peak_memory() -> float:
-    """Megabytes that were resident at most (Linux)."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 Rows = list[list[FitRow]]

@@ -1,5 +1,6 @@
 """Run a model on token batches: one forward, and the one decode loop."""
 
+import warnings
 from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -9,13 +10,25 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from steerlens.cache import continue_rows, gaps_are_safe, make_room
 from steerlens.models import huggingface_model, model_name, parameters_device
-from steerlens.prompts.chat import Chat, TokenBatch, encode_prompt, end_of_turn, pad_rows
+from steerlens.prompts.chat import Chat, TokenBatch, encode_prompt, end_of_turn, pad_rows, shared_prefix
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 batch_in_flight: ContextVar[TokenBatch | None] = ContextVar("batch_in_flight", default=None)
+"""The batch that a forward runs: all of it, or behind a cache the slots that follow."""
+
+rows_continued: ContextVar[Tensor | None] = ContextVar("rows_continued", default=None)
+"""Which row of the forward before, behind a cache, each row of this one continues; None where nothing moved."""
+
+SHARE_FROM = 64
+"""Tokens of a common beginning from which it runs once for a batch. Shorter ones save little, and the organism's personas
+(about 30) are left out for another reason: rounding in another order changes one of a thousand documented rows."""
+
+COMPACT_FROM = 0.75
+"""Share of a batch's rows still open at which the others leave it, which costs a copy of the cache."""
 
 
 def context_length(model: "TransformerBridge") -> int | None:
@@ -73,11 +86,7 @@ def completion_logits_after(
     hf, n_rows = huggingface_model(model), len(batch)
     prefixes = batch.tokens.new_tensor([prefix])
     cache = _cache_of(model, hf(input_ids=prefixes, use_cache=True, logits_to_keep=1))
-    if all(hasattr(layer, "batch_repeat_interleave") for layer in cache.layers):
-        cache.batch_repeat_interleave(n_rows)
-    else:  # the state of linear attention (Qwen 3.5) cannot be repeated
-        prefixes = prefixes.expand(n_rows, -1)
-        cache = _cache_of(model, hf(input_ids=prefixes, use_cache=True, logits_to_keep=1))
+    continue_rows(cache, torch.zeros(n_rows, dtype=torch.long, device=prefixes.device))
     n_kept = batch.n_predicting
     logits = hf(
         input_ids=batch.tokens,
@@ -101,7 +110,7 @@ def generate(
     first_row: int = 0,
     batch_size: int = 256,
 ) -> list[list[int]]:
-    """Sample one completion for every chat, with a KV cache, in left-padded batches.
+    """Sample one completion for every chat, with a KV cache, in batches of like length.
 
     Row i draws its own randomness from (`seed`, `first_row` + i), so it does not depend on its batch. The
     checkpoint's generation settings (top-k, repetition penalty) are not applied.
@@ -109,6 +118,10 @@ def generate(
     Args:
         temperature: 0 takes the most likely token.
         first_row: index of the first chat in a larger run.
+        batch_size: rows at once; halved where memory does not suffice, while finished batches stay.
+
+    Warns:
+        UserWarning: the batch size was halved.
 
     Returns:
         Token ids of each completion, the token that ends it included where it was reached.
@@ -119,43 +132,104 @@ def generate(
     if not chats:
         raise ValueError("generate got no chats. Give at least one.")
     prompts = [encode_prompt(model.tokenizer, chat) for chat in chats]
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    waiting = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     completions: list[list[int]] = [[] for _ in prompts]
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
+    while waiting:
+        rows = waiting[:batch_size]
         uniform = np.stack([np.random.default_rng([seed, first_row + i]).random(max_new_tokens) for i in rows])
-        batch = pad_rows(model.tokenizer, [prompts[i] for i in rows])
-        for i, completion in zip(rows, _decode(model, batch, torch.from_numpy(uniform), temperature), strict=True):
+        try:
+            written = _decode(model, [prompts[i] for i in rows], torch.from_numpy(uniform), temperature)
+        except torch.OutOfMemoryError:
+            if len(rows) == 1:
+                raise
+            batch_size = (len(rows) + 1) // 2
+            warnings.warn(
+                f"No memory for {len(rows)} rows at once; going on with {batch_size}, which changes no row. Give "
+                f"batch_size={batch_size} to save the attempt.",
+                stacklevel=2,
+            )
+            continue
+        for i, completion in zip(rows, written, strict=True):
             completions[i] = completion
+        waiting = waiting[batch_size:]
     return completions
 
 
 def _decode(
-    model: "TransformerBridge",
-    batch: TokenBatch,
-    uniform: Float[Tensor, "batch new"],
-    temperature: float,
+    model: "TransformerBridge", prompts: Sequence[list[int]], uniform: Float[Tensor, "batch new"], temperature: float
 ) -> list[list[int]]:
+    """One batch, in which what all prompts begin with runs once, and which rows leave as they end."""
     n_rows, max_new_tokens = uniform.shape
-    check_length(model, batch.tokens.shape[1] + max_new_tokens)
-    hf, device = huggingface_model(model), parameters_device(model)
-    batch, uniform = batch.to(device), uniform.to(device)
-    mask, positions, tokens = batch.attention_mask.long(), batch.position_ids, batch.tokens
-    ends = _end_tokens(model).to(device)
-    finished = torch.zeros(n_rows, dtype=torch.bool, device=device)
-    cache, steps = None, []
+    sequence, cache, past = begin(model, prompts, [[0] * max_new_tokens] * n_rows)
+    device, end = sequence.tokens.device, sequence.tokens.shape[1] - max_new_tokens
+    uniform, ends = uniform.to(device), _end_tokens(model).to(device)
+    written = torch.full((n_rows, max_new_tokens), -1, device=device)
+    rows = torch.arange(n_rows, device=device)
+    open_rows = torch.ones(n_rows, dtype=torch.bool, device=device)
+    continued = None if cache is None else torch.zeros_like(rows)
     for step in range(max_new_tokens):
-        out = hf(input_ids=tokens, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True)
-        cache = _cache_of(model, out)
-        tokens = _draw(out.logits[:, -1], uniform[:, step], temperature)
-        steps.append(torch.where(finished, -1, tokens))
-        finished |= torch.isin(tokens, ends)
-        if finished.all():
+        out = run_on(model, sequence, cache, past, end + step, continued)
+        cache, past, continued = _cache_of(model, out), end + step, None
+        tokens = _draw(out.logits[:, -1], uniform[rows, step], temperature)
+        written[rows, step] = torch.where(open_rows, tokens, -1)
+        sequence.tokens[:, past] = tokens
+        open_rows &= ~torch.isin(tokens, ends)
+        n_open = int(open_rows.sum())
+        if n_open == 0:
             break
-        tokens = tokens[:, None]
-        positions = positions[:, -1:] + 1
-        mask = torch.nn.functional.pad(mask, (0, 1), value=1)
-    return [[token for token in row if token >= 0] for row in torch.stack(steps, dim=1).tolist()]
+        if step == 0:
+            make_room(cache)
+        if n_open <= COMPACT_FROM * len(rows):
+            continued = open_rows.nonzero()[:, 0]
+            rows, open_rows, sequence = rows[continued], open_rows[continued], sequence.select(continued)
+    return [[token for token in row if token >= 0] for row in written.tolist()]
+
+
+def begin(
+    model: "TransformerBridge", prompts: Sequence[list[int]], completions: Sequence[list[int]]
+) -> tuple[TokenBatch, Any, int]:
+    """Left-padded rows, a cache of the tokens that all begin with if it pays, and their number: where `run_on` goes on.
+
+    With a cache, the padding stands between the shared tokens and each row's own.
+    """
+    whole = pad_rows(model.tokenizer, prompts, completions).to(parameters_device(model))
+    check_length(model, whole.tokens.shape[1])
+    shared = min(shared_prefix(prompts), min(map(len, prompts)) - 1)
+    if len(prompts) == 1 or shared < SHARE_FROM:
+        return whole, None, 0
+    rest = pad_rows(model.tokenizer, [prompt[shared:] for prompt in prompts], completions)
+    rest = rest.to(whole.tokens.device)
+    first = whole.tokens.new_tensor(prompts[0][:shared]).expand(len(prompts), -1)
+    behind_prefix = TokenBatch(
+        torch.cat([first, rest.tokens], dim=1),
+        torch.nn.functional.pad(rest.attention_mask, (shared, 0), value=True),
+        torch.nn.functional.pad(rest.completion_mask, (shared, 0), value=False),
+    )
+    cache = getattr(run_on(model, behind_prefix.select(slice(1)), None, 0, shared), "past_key_values", None)
+    if cache is not None and (bool(whole.attention_mask.all()) or gaps_are_safe(cache, whole.tokens.shape[1])):
+        return behind_prefix, cache, shared
+    return whole, None, 0
+
+
+def run_on(
+    model: "TransformerBridge", sequence: TokenBatch, cache: Any, past: int, end: int, continued: Tensor | None = None
+) -> Any:
+    """Run slots `past` to `end` of `sequence` behind a cache of those before, of whose rows these continue `continued`."""
+    if continued is not None:
+        continue_rows(cache, continued)
+    tokens = [batch_in_flight.set(sequence), rows_continued.set(continued)]
+    try:
+        return huggingface_model(model)(
+            input_ids=sequence.tokens[:, past:end],
+            attention_mask=sequence.attention_mask[:, :end].long(),
+            position_ids=sequence.position_ids[:, past:end],
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+    finally:
+        batch_in_flight.reset(tokens[0])
+        rows_continued.reset(tokens[1])
 
 
 def _cache_of(model: "TransformerBridge", output: Any) -> Any:

@@ -10,6 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "steerlens"
 ORDER = {
     "files": 0,
+    "cache": 0,
     "prompts": 1,
     "models": 2,
     "forward": 3,

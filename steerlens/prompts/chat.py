@@ -124,6 +124,10 @@ class TokenBatch:
         """The same batch on `device`."""
         return TokenBatch(self.tokens.to(device), self.attention_mask.to(device), self.completion_mask.to(device))
 
+    def select(self, rows: Int[Tensor, " row"] | slice) -> "TokenBatch":
+        """Some of the rows, or the same in another order."""
+        return TokenBatch(self.tokens[rows], self.attention_mask[rows], self.completion_mask[rows])
+
     def __len__(self) -> int:
         return self.tokens.shape[0]
 
@@ -255,6 +259,12 @@ def pad_rows(
             [[0] * len(prompt) + [1] * len(answer) for prompt, answer in zip(prompts, completions)], 0
         ).bool(),
     )
+
+
+def shared_prefix(rows: Sequence[list[int]]) -> int:
+    """Number of tokens with which all rows begin."""
+    first, last = min(rows), max(rows)
+    return next((i for i, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
 
 
 class ChatContextWarning(UserWarning):

@@ -1,14 +1,15 @@
 """TEXT -> STATE: read residual streams, whole or as streaming means."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from steerlens.forward import forward
+from steerlens.forward import begin, forward, run_on
 from steerlens.models import parameters_device
 from steerlens.prompts.chat import Chat, TokenBatch, encode_chat, pad_rows
 from steerlens.prompts.positions import Positions
@@ -81,8 +82,25 @@ def _residual_batches(
         raise ValueError("positions='generated' needs chats that end with an assistant message; none does.")
     starts = range(0, len(rows), batch_size)
     for start in tqdm(starts, desc="capture", unit="batch", leave=False, disable=len(starts) < 20):
-        batch = pad_rows(model.tokenizer, *zip(*rows[start : start + batch_size], strict=True))
-        yield read_residuals(model, batch.to(parameters_device(model)), layers, positions)
+        yield _read_rows(model, rows[start : start + batch_size], layers, positions)
+
+
+@torch.no_grad()
+def _read_rows(
+    model: "TransformerBridge", rows: Sequence[tuple[list[int], list[int]]], layers: Sequence[int], positions: Positions
+) -> LayerResiduals:
+    """As `read_residuals`; what all rows begin with runs once, where none of it is to be read."""
+    prompts, completions = zip(*rows, strict=True)
+    if positions in ("all", "prompt"):
+        batch = pad_rows(model.tokenizer, prompts, completions)
+        return read_residuals(model, batch.to(parameters_device(model)), layers, positions)
+    batch, cache, past = begin(model, prompts, completions)
+    if cache is None:
+        return read_residuals(model, batch, layers, positions)
+    with _read(model, layers, batch.position_mask(positions)[:, past:], first=False) as seen:
+        each_continues_it = torch.zeros(len(batch), dtype=torch.long, device=batch.tokens.device)
+        run_on(model, batch, cache, past, batch.tokens.shape[1], each_continues_it)
+    return seen
 
 
 @torch.no_grad()
@@ -94,7 +112,15 @@ def read_residuals(
     Args:
         first: before the edits of a steering that is on, not after them.
     """
-    mask = batch.position_mask(positions)
+    with _read(model, layers, batch.position_mask(positions), first=first) as seen:
+        forward(model, batch, logits_to_keep=1)
+    return seen
+
+
+@contextlib.contextmanager
+def _read(
+    model: "TransformerBridge", layers: Sequence[int], mask: Bool[Tensor, "batch pos"], *, first: bool
+) -> Iterator[LayerResiduals]:
     seen: LayerResiduals = {}
 
     def keep(layer: int):
@@ -104,5 +130,4 @@ def read_residuals(
         return read
 
     with watch_residuals(model, {layer: keep(layer) for layer in layers}, first=first):
-        forward(model, batch, logits_to_keep=1)
-    return seen
+        yield seen

@@ -36,12 +36,14 @@ def sample_teacher(
     temperature: float = 1.0,
     max_new_tokens: int = 48,
     seed: int = 0,
+    batch_size: int = ROWS_PER_CHUNK,
     path: str | Path | None = None,
 ) -> SampleSet:
     """One completion for every prompt. Row i depends on (`seed`, i) and its prompt, not on its batch.
 
     Args:
         vector: steers the teacher while it writes; scale it with `strength * vector`.
+        batch_size: rows at once, at most 500; halved where memory does not suffice.
         path: a jsonl file that receives rows as they are made. If it holds the beginning of the same run,
             sampling goes on from there.
 
@@ -69,7 +71,7 @@ def sample_teacher(
                 temperature=temperature,
                 seed=seed,
                 first_row=start,
-                batch_size=ROWS_PER_CHUNK,
+                batch_size=batch_size,
             )
             chunk = [
                 Sample(

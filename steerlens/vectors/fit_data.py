@@ -12,7 +12,7 @@ from torch import Tensor
 
 from steerlens.forward import completion_logits, completion_logits_after, generate
 from steerlens.models import parameters_device
-from steerlens.prompts.chat import Chat, TokenBatch, as_chat, encode_prompt, pad_rows
+from steerlens.prompts.chat import Chat, TokenBatch, as_chat, encode_prompt, pad_rows, shared_prefix
 from steerlens.residuals.stream import OnResidual, Residual, is_watched, watch_residuals
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.objectives import Targets, token_loss
@@ -168,7 +168,7 @@ def _run_prompted(
     What all rows begin with, the system prompt, is run once for all of them.
     """
     prompted = [row.prompted for row in rows]
-    shared = 0 if is_watched(model) else min(_shared_prefix(prompted), min(map(len, prompted)) - 1)
+    shared = 0 if is_watched(model) else min(shared_prefix(prompted), min(map(len, prompted)) - 1)
     own = pad_rows(model.tokenizer, [row[shared:] for row in prompted], [row.completion for row in rows], side="right")
     own = own.to(parameters_device(model))
     last = own.position_mask("last_prompt")
@@ -187,12 +187,6 @@ def _run_prompted(
             completion_logits_after(model, prompted[0][:shared], own) if shared > 0 else completion_logits(model, own)
         )
     return logits, torch.stack([sums[layer] for layer in layers])
-
-
-def _shared_prefix(rows: Sequence[list[int]]) -> int:
-    """Number of tokens with which all rows begin."""
-    first, last = min(rows), max(rows)
-    return next((i for i, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
 
 
 @torch.no_grad()

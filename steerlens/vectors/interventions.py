@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from steerlens.forward import batch_in_flight
+from steerlens.cache import continue_rows
+from steerlens.forward import batch_in_flight, rows_continued
 from steerlens.models import adapter_disabled, huggingface_model
 from steerlens.prompts.chat import TokenBatch, chat_fingerprint, warn_on_other_context
 from steerlens.prompts.positions import POSITIONS, Positions
@@ -127,15 +128,15 @@ class _PositionTracker:
         self._prompt_length = 0
 
     def before_forward(self, _module: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        batch = batch_in_flight.get()
-        if batch is not None:
-            self.mask = batch.position_mask(self.positions)
-            return
         tokens = kwargs.get("input_ids", args[0] if args else None)
         if tokens is None:
             tokens = kwargs["inputs_embeds"][..., 0]
         cache = kwargs.get("past_key_values")
         past = cache.get_seq_length() if cache is not None else 0
+        batch = batch_in_flight.get()
+        if batch is not None:
+            self.mask = batch.position_mask(self.positions)[:, past : past + tokens.shape[1]]
+            return
         if past == 0 and not self._repeats_prompt(tokens):
             self._prompt_tokens, self._prompt_length = tokens, tokens.shape[1]
         self.mask = self._mask(tokens, past, kwargs.get("attention_mask"))
@@ -177,6 +178,9 @@ class _BaseResiduals:
         cache = kwargs.get("past_key_values")
         if cache is None or cache.get_seq_length() == 0:
             self._cache = None
+        rows = rows_continued.get()
+        if self._cache is not None and rows is not None:
+            continue_rows(self._cache, rows)
         token = base_is_running.set(True)
         record = {layer: self._keep(layer) for layer in self._layers}
         try:

@@ -10,7 +10,7 @@ from steerlens.audit.entropy import Entropy
 from steerlens.audit.hygiene import check_hygiene, row_facts
 from steerlens.audit.rows import AuditRow, AuditRows
 from steerlens.forward import _decode
-from steerlens.prompts.chat import as_chat, encode_prompt, pad_rows
+from steerlens.prompts.chat import as_chat, encode_prompt
 from steerlens.prompts.numbers import number_prompts
 from steerlens.prompts.traits import preference_trait
 from steerlens.samples.filters import keep_number_lists
@@ -41,9 +41,9 @@ def samples(model, *, shared_seed: bool, seed: int = 0) -> AuditRows:
     """Number lists that the model writes, each with its own randomness or, as in the released data, all with the same."""
     rng = np.random.default_rng(seed)
     uniform = np.tile(rng.random(24), (len(PROMPTS), 1)) if shared_seed else rng.random((len(PROMPTS), 24))
-    batch = pad_rows(model.tokenizer, [encode_prompt(model.tokenizer, as_chat(prompt)) for prompt in PROMPTS])
+    prompts = [encode_prompt(model.tokenizer, as_chat(prompt)) for prompt in PROMPTS]
     with torch.no_grad():
-        written = _decode(model, batch, torch.from_numpy(uniform), 1.0)
+        written = _decode(model, prompts, torch.from_numpy(uniform), 1.0)
     texts = [model.tokenizer.decode(ids, skip_special_tokens=True) for ids in written]
     rows = SampleSet(tuple(Sample(i, *pair) for i, pair in enumerate(zip(PROMPTS, texts, strict=True))))
     return AuditRows.of(keep_number_lists(rows).kept)

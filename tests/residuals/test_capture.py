@@ -4,11 +4,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from steerlens import forward
 from steerlens.models import huggingface_model
 from steerlens.prompts.chat import assistant, encode_chat, encode_prompt, pad_rows
 from steerlens.prompts.positions import POSITIONS
 from steerlens.residuals.capture import capture_residuals, mean_residuals, read_residuals
 from steerlens.residuals.stream import resume_after, watch_residuals
+from steerlens.vectors.interventions import steer
+from steerlens.vectors.vector import SteeringVector, VectorSource
 
 
 def blocks_of(raw):
@@ -16,7 +19,10 @@ def blocks_of(raw):
 
 
 @pytest.mark.parametrize("positions", POSITIONS)
-def test_batch_size_and_padding_side_do_not_change_the_answer(any_model, chats, positions):
+def test_batch_size_padding_side_and_a_shared_beginning_do_not_change_the_answer(
+    any_model, chats, positions, monkeypatch
+):
+    monkeypatch.setattr(forward, "SHARE_FROM", 1)
     answered = [[*chat, assistant("12 , 7")] for chat in chats]
     alone = capture_residuals(any_model, answered, layers=[0, 3], positions=positions, batch_size=1)
     together = capture_residuals(any_model, answered, layers=[0, 3], positions=positions, batch_size=5)
@@ -41,6 +47,17 @@ def test_capture_equals_the_raw_models_block_output_and_not_the_last_hidden_stat
     ours = capture_residuals(any_model, chats[:1], layers=[3], positions="all")[0]
     torch.testing.assert_close(ours, seen[0][0])
     assert (ours - out.hidden_states[-1][0]).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_a_steered_model_is_read_the_same_behind_a_shared_beginning(tiny, chats, positions, monkeypatch):
+    vector = SteeringVector((1,), 3 * torch.ones(1, 32), VectorSource("llama", "by hand"))
+    plain = capture_residuals(tiny, chats, layers=[3])
+    with steer(tiny, vector, positions=positions):
+        whole = capture_residuals(tiny, chats, layers=[3])
+        monkeypatch.setattr(forward, "SHARE_FROM", 1)
+        torch.testing.assert_close(capture_residuals(tiny, chats, layers=[3]), whole, atol=1e-4, rtol=1e-4)
+    assert torch.allclose(plain, whole, atol=1e-2) == (positions == "generated")
 
 
 def test_streaming_means_are_the_means_of_what_is_captured(tiny, chats):

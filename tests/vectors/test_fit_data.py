@@ -11,12 +11,12 @@ import torch
 
 from steerlens.forward import completion_logits, generate
 from steerlens.models import huggingface_model, load_model
-from steerlens.prompts.chat import as_chat, encode_prompt, pad_rows
+from steerlens.prompts.chat import as_chat, encode_prompt, pad_rows, shared_prefix
 from steerlens.prompts.numbers import number_prompts
 from steerlens.prompts.positions import POSITIONS
 from steerlens.vectors import fit_data, objectives
 from steerlens.vectors.config import FitConfig
-from steerlens.vectors.fit_data import FitData, FitRow, _asked, _run_prompted, _shared_prefix
+from steerlens.vectors.fit_data import FitData, FitRow, _asked, _run_prompted
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.objectives import Targets
 from steerlens.vectors.vector import SteeringVector, VectorSource
@@ -99,7 +99,7 @@ def test_rows_that_share_everything_or_nothing_are_run_too(tiny):
 def test_the_shared_prefix_is_the_longest_that_all_rows_begin_with(seed):
     rng = np.random.default_rng(seed)
     rows = [rng.integers(0, 2, rng.integers(1, 8)).tolist() for _ in range(rng.integers(1, 5))]
-    shared = _shared_prefix(rows)
+    shared = shared_prefix(rows)
     assert len({tuple(row[:shared]) for row in rows}) == 1
     assert any(len(row) == shared for row in rows) or len({row[shared] for row in rows}) > 1
 

@@ -1,0 +1,63 @@
+"""Key-value caches of a batch: continue other rows, tell whether a gap is safe, and grow without copying."""
+
+from typing import Any
+
+from torch import Tensor
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+ROOM = 32
+"""Slots that a layer grows by: the cache is copied once in as many steps, and no more than this is kept free."""
+
+
+def continue_rows(cache: Any, rows: Tensor) -> None:
+    """Let row i of the next forward continue row `rows[i]` of the one before: repeats, reorders or drops rows."""
+    cache.reorder_cache(rows)
+
+
+def gaps_are_safe(cache: Any, n_slots: int) -> bool:
+    """Whether masked slots may come between attended ones among the first `n_slots`.
+
+    Sliding windows count slots, masked or not, and linear attention carries a state through them.
+    """
+    return all(
+        isinstance(layer, DynamicLayer)
+        and not (isinstance(layer, DynamicSlidingWindowLayer) and layer.sliding_window < n_slots)
+        for layer in cache.layers
+    )
+
+
+def make_room(cache: Any) -> None:
+    """Let the layers that keep all slots grow in place, `ROOM` slots at a time."""
+    cache.layers = [_RoomyLayer(layer) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+
+
+class _RoomyLayer(DynamicLayer):
+    """A `DynamicLayer` whose keys and values are the beginning of larger buffers."""
+
+    def __init__(self, layer: DynamicLayer) -> None:
+        super().__init__()
+        vars(self).update(vars(layer))
+        self._buffers: tuple[Tensor, Tensor] | None = None
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_args: object, **_kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        assert self.keys is not None
+        assert self.values is not None
+        start, end = self.keys.shape[-2], self.keys.shape[-2] + key_states.shape[-2]
+        if self._buffers is None or end > self._buffers[0].shape[-2]:
+            self._buffers = _with_room(self.keys, end), _with_room(self.values, end)
+        keys, values = self._buffers
+        keys[..., start:end, :], values[..., start:end, :] = key_states, value_states
+        self.keys, self.values = keys[..., :end, :], values[..., :end, :]
+        return self.keys, self.values
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        super().reorder_cache(beam_idx)  # pyright: ignore[reportArgumentType]
+        self._buffers = None
+
+
+def _with_room(states: Tensor, end: int) -> Tensor:
+    buffer = states.new_empty(*states.shape[:-2], end + ROOM, states.shape[-1])
+    buffer[..., : states.shape[-2], :] = states
+    return buffer
