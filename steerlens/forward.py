@@ -1,5 +1,6 @@
 """Run a model on token batches: one forward, and the one decode loop."""
 
+import warnings
 from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from steerlens.memory import OutOfMemory, is_out_of_memory
 from steerlens.models import huggingface_model, model_name, parameters_device
 from steerlens.prompts.chat import Chat, TokenBatch, encode_prompt, end_of_turn, pad_rows
 
@@ -115,6 +117,8 @@ def generate(
 
     Raises:
         ValueError: prompt and completion do not fit into the context, no chats are given, or the model has no cache.
+        FloatingPointError: the model's logits are NaN or infinite.
+        OutOfMemory: not even a row alone fits into memory; a batch that does not is halved.
     """
     if not chats:
         raise ValueError("generate got no chats. Give at least one.")
@@ -124,10 +128,33 @@ def generate(
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         uniform = np.stack([np.random.default_rng([seed, first_row + i]).random(max_new_tokens) for i in rows])
-        batch = pad_rows(model.tokenizer, [prompts[i] for i in rows])
-        for i, completion in zip(rows, _decode(model, batch, torch.from_numpy(uniform), temperature), strict=True):
+        decoded = _decode_in_memory(model, [prompts[i] for i in rows], torch.from_numpy(uniform), temperature)
+        for i, completion in zip(rows, decoded, strict=True):
             completions[i] = completion
     return completions
+
+
+def _decode_in_memory(
+    model: "TransformerBridge", prompts: list[list[int]], uniform: Float[Tensor, "batch new"], temperature: float
+) -> list[list[int]]:
+    """`_decode`, in halves where memory does not do for the whole; rows do not depend on their batch."""
+    try:
+        return _decode(model, pad_rows(model.tokenizer, prompts), uniform, temperature)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        if len(prompts) == 1:
+            raise OutOfMemory(
+                f"Memory is out for a single row of {len(prompts[0])} tokens and {uniform.shape[1]} new ones. Lower "
+                "max_new_tokens, shorten the prompt, or load the weights in bfloat16."
+            ) from error
+        reason = (str(error) or "of the machine").splitlines()[0]
+    half = len(prompts) // 2
+    warnings.warn(f"Memory is out at {len(prompts)} rows ({reason}); goes on with {half} at a time.", stacklevel=3)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    parts = (slice(None, half), slice(half, None))
+    return [row for part in parts for row in _decode_in_memory(model, prompts[part], uniform[part], temperature)]
 
 
 def _decode(
@@ -155,7 +182,21 @@ def _decode(
         tokens = tokens[:, None]
         positions = positions[:, -1:] + 1
         mask = torch.nn.functional.pad(mask, (0, 1), value=1)
+    check_numbers(model, out.logits[:, -1])  # what is NaN once stays so, by way of the cache
     return [[token for token in row if token >= 0] for row in torch.stack(steps, dim=1).tolist()]
+
+
+def check_numbers(model: "TransformerBridge", logits: Float[Tensor, "... d_vocab"]) -> None:
+    """Refuse logits that make no distribution.
+
+    Raises:
+        FloatingPointError: some are NaN or infinite.
+    """
+    if not logits.logsumexp(-1).isfinite().all():
+        raise FloatingPointError(
+            f"The logits of {model_name(model)!r} are NaN or infinite. Its weights are damaged, or its activations are too "
+            "large for their dtype: get the weights anew, or load them in bfloat16 or float32."
+        )
 
 
 def _cache_of(model: "TransformerBridge", output: Any) -> Any:

@@ -9,21 +9,23 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "steerlens"
 ORDER = {
-    "files": 0,
-    "prompts": 1,
-    "models": 2,
-    "forward": 3,
-    "residuals": 4,
-    "evaluation": 4,
-    "vectors": 5,
-    "samples": 6,
-    "students": 7,
-    "gradients": 7,
-    "audit": 8,
-    "figures": 9,
-    "experiments": 10,
-    "contract": 10,
-    "cli": 11,
+    "memory": 0,
+    "files": 1,
+    "lock": 2,
+    "prompts": 2,
+    "models": 3,
+    "forward": 4,
+    "residuals": 5,
+    "evaluation": 5,
+    "vectors": 6,
+    "samples": 7,
+    "students": 8,
+    "gradients": 8,
+    "audit": 9,
+    "figures": 10,
+    "experiments": 11,
+    "contract": 11,
+    "cli": 12,
 }
 APART = ("organism", "__init__")
 
