@@ -54,20 +54,8 @@ def sample(directory: Path) -> None:
 
 def train(directory: Path) -> None:
     rows = str(directory.parent.parent / "whole" / "sample" / "rows.kept.jsonl")
-    flags = [
-        "--state-every",
-        "2",
-        "--checkpoint-every",
-        "3",
-        "--epochs",
-        "2",
-        "--batch-size",
-        "8",
-        "--rank",
-        "2",
-        "--target-modules",
-        "q_proj",
-    ]
+    train_config = ["--epochs", "2", "--batch-size", "8", "--rank", "2", "--target-modules", "q_proj"]
+    flags = [*train_config, "--state-every", "2", "--checkpoint-every", "3"]
     assert not main(["train", rows, *flags, "--out", str(directory / "student")])
 
 
