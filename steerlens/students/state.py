@@ -19,8 +19,13 @@ STATE_FILE = "state.safetensors"
 
 
 def describe_run(config: TrainConfig, model: str, rows: Sequence[tuple[list[int], list[int]]]) -> dict[str, Any]:
-    """What must be the same for a training to go on: settings, model name, rows, the scales' content."""
-    description = {"config": asdict(config), "model": model, "rows": hashlib.sha256(repr(rows).encode()).hexdigest()}
+    """What must be the same for a training to go on: settings, model name, rows, the scales' content.
+
+    The size of micro batches may change, as it has to where memory is short: only rounding depends on it.
+    """
+    settings = asdict(config)
+    del settings["micro_batch_size"]
+    description = {"config": settings, "model": model, "rows": hashlib.sha256(repr(rows).encode()).hexdigest()}
     if config.scales is not None:
         description["scales"] = hashlib.sha256(Path(config.scales).read_bytes()).hexdigest()
     return description

@@ -194,8 +194,8 @@ def _check_finite(measured: dict[str, float], step: int, n_steps: int, config: T
 def _smaller(config: TrainConfig) -> str:
     size = config.micro_batch_size or config.batch_size
     return (
-        f"Set micro_batch_size to less than {size}, which gives the same student in smaller parts, or "
-        "gradient_checkpointing. Checkpoints and a saved state (state_every) are on disk."
+        f"Set micro_batch_size to less than {size}, which gives the same student up to rounding, and goes on from a saved "
+        "state (state_every); or set gradient_checkpointing."
     )
 
 

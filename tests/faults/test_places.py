@@ -57,7 +57,10 @@ def test_on_a_full_disk_every_writer_says_so_and_what_stood_there_stays(kind, ti
     before = sorted(tmp_path.rglob("*"))
     with (
         full_after(4000),
-        pytest.raises(OSError, match=r"out could not be written \((File too large|4096 requested .*)\).*unchanged\. Free some space"),
+        pytest.raises(
+            OSError,
+            match=r"out could not be written \((File too large|4096 requested .*)\).*unchanged\. Free some space",
+        ),
     ):
         WRITERS[kind](path, tiny)
     assert sorted(tmp_path.rglob("*")) == before
