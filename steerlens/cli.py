@@ -1,6 +1,7 @@
 """The command line: parses, calls, prints."""
 
 import argparse
+import contextlib
 import dataclasses
 import importlib
 import sys
@@ -12,7 +13,8 @@ from typing import Any
 from steerlens.experiments.catalogue import EXPERIMENTS
 from steerlens.experiments.config import PRESETS, ReproduceConfig
 from steerlens.experiments.optimizers_config import OPTIMIZER_PRESETS, OptimizersConfig
-from steerlens.files import write_json
+from steerlens.files import check_replaceable, write_json
+from steerlens.lock import beside, held
 from steerlens.students.config import TrainConfig
 from steerlens.vectors.config import FitConfig
 
@@ -26,13 +28,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        return options.action(options)
+        with _alone(options):
+            return options.action(options)
     except KeyboardInterrupt:
         print("\nInterrupted. What was finished is on disk; the same command goes on from there.", file=sys.stderr)
         return 130
-    except (ValueError, OSError, FloatingPointError, RuntimeError, ModuleNotFoundError) as error:
-        print(f"steerlens: {error}", file=sys.stderr)
+    except (ValueError, OSError, FloatingPointError, RuntimeError, MemoryError, ModuleNotFoundError) as error:
+        print(f"steerlens: {_said(error)}", file=sys.stderr)
         return 1
+
+
+def _alone(options: argparse.Namespace) -> contextlib.AbstractContextManager[None]:
+    """Nobody else writes where the command will, and it can write there; found out before anything is computed.
+
+    `mark` is the file in a directory that is replaced as a whole, None where `out` is a file, and "" for other directories.
+    """
+    out, mark = getattr(options, "out", None), getattr(options, "mark", "")
+    if out is None:
+        return contextlib.nullcontext()
+    if mark == "":
+        return held(out / ".lock")
+    if mark is None and out.is_dir():
+        raise ValueError(f"{out} is a directory, where a file is to be written. Give the path of a file.")
+    if mark is not None:
+        check_replaceable(out, mark)
+    return held(beside(out))
+
+
+def _said(error: Exception) -> str:
+    from steerlens.memory import OutOfMemory, is_out_of_memory
+
+    if isinstance(error, OutOfMemory) or not is_out_of_memory(error):
+        return str(error)
+    return (
+        f"Memory is out ({(str(error) or 'of the machine').splitlines()[0]}). Lower --batch-size or --micro-batch-size where "
+        "the command has it, or load the weights with --dtype bfloat16. What was finished is on disk."
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -112,10 +143,12 @@ def _parser() -> argparse.ArgumentParser:
     sample.add_argument("--strength", type=float, default=1.0)
     sample.add_argument("--n", type=int, default=1000, help="number of prompts (default: 1000)")
     sample.add_argument("--seed", type=int, default=0)
+    sample.set_defaults(mark=None)
     sample.add_argument("--out", type=Path, required=True, help="jsonl of raw rows; kept rows go to <name>.kept.jsonl")
     _add_model(sample)
 
     train = _command(commands, "train", _train, "fine-tune a student on samples")
+    train.set_defaults(mark="student.json")
     train.add_argument("samples", type=Path, help="jsonl with prompt and completion")
     train.add_argument("--heldout", type=Path, help="jsonl on which the final loss is measured")
     train.add_argument(
@@ -128,6 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_fields(train, TrainConfig)
 
     scales = _command(commands, "scales", _scales, "train a scout for one epoch, and keep Adam's scales")
+    scales.set_defaults(mark=None)
     scales.add_argument("samples", type=Path, help="jsonl with prompt and completion")
     scales.add_argument("--normalize", action="store_true", help="divide by the geometric mean, to keep SGD's rates")
     scales.add_argument("--out", type=Path, required=True, help="safetensors file, for train --scales")
@@ -145,6 +179,7 @@ def _parser() -> argparse.ArgumentParser:
 
     organism = commands.add_parser("organism", help="the embedded model").add_subparsers(required=True)
     build = _command(organism, "build", _build, "train the organism from scratch")
+    build.set_defaults(mark="config.json")
     build.add_argument("--version", choices=("seed-0", "seed-1", "no-persona-numbers"), default="seed-0")
     build.add_argument("--out", type=Path, required=True, help="directory for the Hugging Face model")
     return parser

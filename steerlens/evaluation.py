@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.forward import forward, generate
+from steerlens.forward import check_numbers, forward, generate
 from steerlens.models import model_name, parameters_device, training_context
 from steerlens.prompts.chat import Chat, as_chat, chat_fingerprint, encode_prompt, pad_rows, warn_on_other_context
 from steerlens.prompts.numbers import after_numbers
@@ -111,6 +111,7 @@ def score_trait(
 
     Raises:
         ValueError: unknown context, or a question that cannot be rendered.
+        FloatingPointError: the model's logits are NaN or infinite.
     """
     if context not in ("bare", "after_numbers"):
         raise ValueError(f"context={context!r} is not known. Allowed: bare, after_numbers.")
@@ -166,6 +167,7 @@ def _form_log_probabilities(
     """Log-probability that the reply begins with `form`; for the empty form, of every first token."""
     batch = pad_rows(model.tokenizer, prompts, [list(form)] * len(prompts), side="left")
     logits = forward(model, batch.to(parameters_device(model)), logits_to_keep=len(form) + 1).logits
+    check_numbers(model, logits)
     log_probabilities = logits.double().log_softmax(-1).cpu()
     if not form:
         return log_probabilities[:, 0]

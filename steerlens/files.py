@@ -1,10 +1,13 @@
-"""Atomic writes: a file is whole or absent, whatever happens while it is written."""
+"""Atomic writes: a file is whole or absent, whatever happens while it is written, and nothing else is lost."""
 
 import contextlib
+import glob
 import json
 import math
 import os
+import re
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,6 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+_SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
+"""How safetensors and tokenizers, written in Rust, name an error of the operating system."""
 
 
 @contextlib.contextmanager
@@ -23,48 +30,127 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     target = Path(path)
     temporary = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except OSError as error:
-        raise _explained(error, target) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+    with writing(target):
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _remove_dead(target)
+            suffix = f".{socket.gethostname()}-{os.getpid()}.partial"
+            handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=suffix, dir=target.parent)
+            os.close(handle)
+            temporary = Path(name)
+            yield temporary
+            os.chmod(temporary, 0o644)
+            _flush(temporary)
+            os.replace(temporary, target)
+        finally:
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)
 
 
-def _explained(error: OSError, target: Path) -> OSError:
-    return OSError(
-        error.errno,
-        f"{target} could not be written ({error.strerror or error}). What was written before is unchanged. "
-        "Free some space or choose a directory that you may write to, then run again",
-    )
+def _remove_dead(target: Path) -> None:
+    """Delete what killed processes of this machine have left of `target`."""
+    import psutil
+
+    for left in target.parent.glob(f".{glob.escape(target.name)}.*.{glob.escape(socket.gethostname())}-*.partial"):
+        process = left.stem.rpartition("-")[2]
+        if process.isdecimal() and not psutil.pid_exists(int(process)):
+            left.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def atomic_directory(path: str | Path) -> Iterator[Path]:
+def writing(target: str | Path) -> Iterator[None]:
+    """Explain what goes wrong while `target` is written.
+
+    Raises:
+        OSError: whatever the operating system refused, with what to do about it.
+    """
+    try:
+        yield
+    except Exception as error:
+        found = _SYSTEM_ERROR.search(str(error))
+        number = error.errno if isinstance(error, OSError) else int(found[1]) if found else None
+        if number is None and not isinstance(error, OSError):
+            raise
+        message = (
+            f"{target} could not be written ({error if number is None else os.strerror(number)}). What was written before is "
+            "unchanged. Free some space or choose a directory that you may write to, then run again"
+        )
+        raise (OSError(message) if number is None else OSError(number, message)) from error
+
+
+def _flush(path: Path) -> None:
+    """Have the file on disk, so that a full one is noticed now, and a power cut leaves no empty file."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def atomic_directory(path: str | Path, *, mark: str) -> Iterator[Path]:
     """A temporary directory beside `path` that becomes `path` when the block ends without an exception.
+
+    Args:
+        mark: a file that the block writes, by which a directory is known that may be replaced.
 
     Raises:
         OSError: as `atomic_path`.
+        ValueError: as `check_replaceable`.
     """
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.partial")
+    target = Path(path).absolute()
+    temporary, old = target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.old")
+    with writing(target):
+        try:
+            if old.exists() and not target.exists():  # a kill came between the two renames below
+                os.replace(old, target)
+            check_replaceable(target, mark)
+            for left in (temporary, old):
+                shutil.rmtree(left, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    _flush(file)
+            if target.exists():
+                os.replace(target, old)
+            os.replace(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def check_replaceable(directory: str | Path, mark: str) -> None:
+    """Refuse to replace what nothing here has written.
+
+    Raises:
+        ValueError: `directory` is a file, or holds files and no `mark` among them.
+    """
+    target = Path(directory)
+    if target.is_dir() and not (target / mark).is_file() and (other := next(target.iterdir(), None)) is not None:
+        raise ValueError(
+            f"{directory} holds other files, such as {other.name}, that would be lost: a directory is replaced as a whole, "
+            f"and only one with {mark} in it is known to be of the same kind. Choose a new directory, or an empty one."
+        )
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"{directory} is a file, where a directory is to be written. Choose another path.")
+
+
+@contextlib.contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """Explain what is wrong with a file that is not as it was written.
+
+    Raises:
+        ValueError: the block found that it is damaged.
+    """
+    from safetensors import SafetensorError
+
+    from steerlens.memory import is_out_of_memory
+
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        yield temporary
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(temporary, target)
-    except OSError as error:
-        raise _explained(error, target) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        yield
+    except (SafetensorError, LookupError, TypeError, AttributeError, RuntimeError, json.JSONDecodeError) as error:
+        if is_out_of_memory(error):
+            raise
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ValueError(f"{path} is damaged ({reason}). Delete it, and make it anew.") from error
 
 
 def remove_partial(directory: str | Path) -> None:
@@ -100,7 +186,7 @@ def read_json(path: str | Path) -> Any:
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}). Delete it, and run again to make it anew.") from error
 
 
@@ -120,16 +206,13 @@ def load_tensors(path: str | Path, *, kind: str) -> tuple[dict[str, "Tensor"], d
         FileNotFoundError: there is no such file.
         ValueError: it is something else, or damaged.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no file {path}, where {kind} should be. Give the path that save() wrote.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != f"steerlens.{kind}":
-                raise ValueError(f"{path} is a safetensors file, but does not hold {kind}. Give one that does.")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, json.loads(metadata["facts"])
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is damaged ({error}). Delete it, and make it anew.") from error
+    with reading(path), safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+        if metadata.get("format") != f"steerlens.{kind}":
+            raise ValueError(f"{path} is a safetensors file, but does not hold {kind}. Give one that does.")
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return tensors, dict(json.loads(metadata["facts"]))

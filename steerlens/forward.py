@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerlens.cache import continue_rows, gaps_are_safe, make_room
+from steerlens.memory import OutOfMemory, is_out_of_memory
 from steerlens.models import huggingface_model, model_name, parameters_device
 from steerlens.prompts.chat import Chat, TokenBatch, encode_prompt, end_of_turn, pad_rows, shared_prefix
 
@@ -128,6 +129,8 @@ def generate(
 
     Raises:
         ValueError: prompt and completion do not fit into the context, no chats are given, or the model has no cache.
+        FloatingPointError: the model's logits are NaN or infinite.
+        OutOfMemory: not even a row alone fits into memory; a batch that does not is halved.
     """
     if not chats:
         raise ValueError("generate got no chats. Give at least one.")
@@ -139,20 +142,29 @@ def generate(
         uniform = np.stack([np.random.default_rng([seed, first_row + i]).random(max_new_tokens) for i in rows])
         try:
             written = _decode(model, [prompts[i] for i in rows], torch.from_numpy(uniform), temperature)
-        except torch.OutOfMemoryError:
-            if len(rows) == 1:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
                 raise
-            batch_size = (len(rows) + 1) // 2
-            warnings.warn(
-                f"No memory for {len(rows)} rows at once; going on with {batch_size}, which changes no row. Give "
-                f"batch_size={batch_size} to save the attempt.",
-                stacklevel=2,
-            )
+            batch_size = _fewer_rows(len(rows), max(len(prompts[i]) for i in rows), max_new_tokens, error)
             continue
         for i, completion in zip(rows, written, strict=True):
             completions[i] = completion
         waiting = waiting[batch_size:]
     return completions
+
+
+def _fewer_rows(n_rows: int, length: int, max_new_tokens: int, error: Exception) -> int:
+    """How many rows to go on with where memory was out for `n_rows`; rows do not depend on their batch."""
+    if n_rows == 1:
+        raise OutOfMemory(
+            f"Memory is out for a single row of {length} tokens and {max_new_tokens} new ones. Lower max_new_tokens, shorten "
+            "the prompt, or load the weights in bfloat16."
+        ) from error
+    fewer, reason = (n_rows + 1) // 2, (str(error) or "of the machine").splitlines()[0]
+    warnings.warn(f"Memory is out at {n_rows} rows ({reason}); goes on with {fewer} at a time.", stacklevel=3)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return fewer
 
 
 def _decode(
@@ -180,8 +192,10 @@ def _decode(
         if step == 0:
             make_room(cache)
         if n_open <= COMPACT_FROM * len(rows):
+            check_numbers(model, out.logits[:, -1])  # what is NaN once stays so, by way of the cache
             continued = open_rows.nonzero()[:, 0]
             rows, open_rows, sequence = rows[continued], open_rows[continued], sequence.select(continued)
+    check_numbers(model, out.logits[:, -1])
     return [[token for token in row if token >= 0] for row in written.tolist()]
 
 
@@ -230,6 +244,19 @@ def run_on(
     finally:
         batch_in_flight.reset(tokens[0])
         rows_continued.reset(tokens[1])
+
+
+def check_numbers(model: "TransformerBridge", logits: Float[Tensor, "... d_vocab"]) -> None:
+    """Refuse logits that make no distribution.
+
+    Raises:
+        FloatingPointError: some are NaN or infinite.
+    """
+    if not logits.logsumexp(-1).isfinite().all():
+        raise FloatingPointError(
+            f"The logits of {model_name(model)!r} are NaN or infinite. Its weights are damaged, or its activations are too "
+            "large for their dtype: get the weights anew, or load them in bfloat16 or float32."
+        )
 
 
 def _cache_of(model: "TransformerBridge", output: Any) -> Any:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from steerlens.files import read_json
+from steerlens.files import read_json, reading
+from steerlens.memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -52,8 +53,8 @@ def load_model(
 
     Raises:
         FileNotFoundError: a directory is given that does not exist, or has no model or adapter in it.
-        ValueError: device and device_map are both given, the architecture is not known to TransformerLens, or its
-            weights are quantised by a package that is not installed.
+        ValueError: device and device_map are both given, the architecture is not known to TransformerLens, its weights are
+            quantised by a package that is not installed, or the files are damaged.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -74,17 +75,42 @@ def load_model(
             f"{source!r} needs a package that is not installed: {error}. Install it, or give a checkpoint whose weights "
             "are not quantised."
         ) from error
+    except Exception as error:  # damaged bytes lead the readers anywhere
+        raise _unusable(source, "Hugging Face model", error) from error
     model.config._commit_hash = _cached_commit(source, revision)
     _remember_weights(model)
     if adapter is not None:
-        _require_files(Path(adapter), "adapter_config.json", what="peft adapter")
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, str(adapter)).get_base_model()
-        student = Path(adapter) / "student.json"
-        if student.is_file():
-            model.config.chat_fingerprint = read_json(student)["chat_fingerprint"]
+        model = _with_adapter(model, Path(adapter))
     return bridge(model if device_map else model.to(device), tokenizer, name=_public_name(name_or_path))
+
+
+def _with_adapter(model: Any, adapter: Path) -> Any:
+    """The model with a peft adapter in it; without the adapter's weights, peft would look for them on the Hub."""
+    from peft import PeftModel
+
+    weights = "adapter_model.bin" if (adapter / "adapter_model.bin").is_file() else "adapter_model.safetensors"
+    for name in ("adapter_config.json", weights):
+        _require_files(adapter, name, what="peft adapter")
+    try:
+        model = PeftModel.from_pretrained(model, str(adapter)).get_base_model()
+    except Exception as error:  # damaged bytes lead the readers anywhere
+        raise _unusable(str(adapter), "peft adapter of this model", error) from error
+    student = adapter / "student.json"
+    if student.is_file():
+        with reading(student):
+            model.config.chat_fingerprint = read_json(student)["chat_fingerprint"]
+    return model
+
+
+def _unusable(source: str, what: str, error: Exception) -> Exception:
+    """The error that a failed load ends with; short memory is not the files' fault."""
+    if is_out_of_memory(error):
+        return error
+    reason = (str(error).strip() or "no reason given").splitlines()[0].split(". ")[0]
+    return ValueError(
+        f"{source!r} could not be loaded as a {what} ({type(error).__name__}: {reason}). Its files may be damaged or belong "
+        "to another one: get them anew. Code that comes with a model is never run."
+    )
 
 
 def bridge(model: "PreTrainedModel", tokenizer: Any, *, name: str) -> "TransformerBridge":

@@ -144,7 +144,10 @@ def test_a_batch_without_memory_is_halved_until_it_fits_and_no_row_changes(organ
     whole = generate(organism, asked, max_new_tokens=12, seed=1)
     handle = huggingface_model(organism).register_forward_pre_hook(out_of_memory(above), with_kwargs=True)
     try:
-        with pytest.warns(UserWarning, match=r"going on with \d+, which changes no row"), Forwards(organism) as seen:
+        with (
+            pytest.warns(UserWarning, match=r"Memory is out at \d+ rows .*goes on with \d+ at a time"),
+            Forwards(organism) as seen,
+        ):
             assert generate(organism, asked, max_new_tokens=12, seed=1, batch_size=8) == whole
     finally:
         handle.remove()
@@ -155,7 +158,7 @@ def test_a_batch_without_memory_is_halved_until_it_fits_and_no_row_changes(organ
 def test_one_row_without_memory_is_an_error(organism, asked):
     handle = huggingface_model(organism).register_forward_pre_hook(out_of_memory(0), with_kwargs=True)
     try:
-        with pytest.warns(UserWarning, match="No memory"), pytest.raises(torch.OutOfMemoryError):
+        with pytest.warns(UserWarning, match="Memory is out at 2 rows"), pytest.raises(torch.OutOfMemoryError):
             generate(organism, asked[:2], max_new_tokens=4)
     finally:
         handle.remove()

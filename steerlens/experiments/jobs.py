@@ -5,10 +5,11 @@ import functools
 import importlib
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import ModuleType
@@ -122,7 +123,7 @@ def _processes() -> Iterator[Elsewhere]:
     with contextlib.ExitStack() as stack:
 
         def new_process() -> ProcessPoolExecutor:
-            pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_quiet, initargs=(1,))
+            pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_begin_worker)
             return stack.enter_context(pool)
 
         yield call
@@ -212,6 +213,21 @@ def _in_directory(directory: str, n_threads: int, do: Callable[[Any], None], job
     os.chdir(directory)
     _quiet(n_threads)
     do(job)
+
+
+def _begin_worker() -> None:
+    """In a process of this machine: one thread, and an end with the run, even one that is killed and cannot say so.
+
+    A worker that outlives its run would write into the directory of the next one.
+    """
+    _quiet(1)
+    if (parent := parent_process()) is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)
 
 
 @functools.cache

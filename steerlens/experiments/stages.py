@@ -10,7 +10,7 @@ from steerlens.experiments.cells import behaviour
 from steerlens.experiments.claims import Record
 from steerlens.experiments.config import DataConfig, Workers
 from steerlens.experiments.run import Run, slug
-from steerlens.files import read_json, write_json
+from steerlens.files import read_json, reading, write_json
 from steerlens.models import load_model
 from steerlens.prompts.numbers import number_prompts
 from steerlens.prompts.traits import ANIMALS, preference_trait
@@ -28,7 +28,8 @@ def claim_directory(run: Run[DataConfig]) -> None:
     path, wanted = run.directory / "config.json", json.loads(json.dumps(asdict(run.config)))
     found = read_json(path) if path.is_file() else wanted
     elsewhere = {field.name for field in fields(Workers)}
-    differing = sorted(key for key in wanted if key not in elsewhere and found.get(key) != wanted[key])
+    with reading(path):
+        differing = sorted(key for key in wanted if key not in elsewhere and found.get(key) != wanted[key])
     if differing:
         raise ValueError(
             f"{run.directory} holds a run of another configuration (other: {', '.join(differing)}). "

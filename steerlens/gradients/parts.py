@@ -10,7 +10,7 @@ from jaxtyping import Float
 from safetensors import safe_open
 from torch import Tensor
 
-from steerlens.files import read_json, remove_partial, write_json
+from steerlens.files import read_json, reading, remove_partial, write_json
 from steerlens.gradients.trace import GradientTrace
 from steerlens.prompts.positions import Positions
 from steerlens.vectors.vector import SteeringVector
@@ -31,7 +31,8 @@ class TraceParts:
             raise FileNotFoundError(
                 f"{directory} holds no streamed trace. Give the directory that trace_gradients was given."
             )
-        self.layers: tuple[int, ...] = tuple(read_json(self.directory / DESCRIPTION)["layers"])
+        with reading(self.directory / DESCRIPTION):
+            self.layers: tuple[int, ...] = tuple(read_json(self.directory / DESCRIPTION)["layers"])
 
     @classmethod
     def started(cls, directory: str | Path, vector: SteeringVector, positions: Positions) -> "TraceParts":
@@ -110,5 +111,5 @@ class TraceParts:
 
     @staticmethod
     def _n_steps(path: Path) -> int:
-        with safe_open(path, framework="pt") as file:
+        with reading(path), safe_open(path, framework="pt") as file:
             return file.get_slice("pull").get_shape()[0]

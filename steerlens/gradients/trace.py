@@ -9,7 +9,7 @@ from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from steerlens.files import atomic_path
+from steerlens.files import atomic_path, reading
 
 QUANTITIES = ("pull", "cosine", "norm")
 
@@ -51,9 +51,19 @@ class GradientTrace:
 
     @classmethod
     def load(cls, path: str | Path) -> "GradientTrace":
-        """Read what `save` wrote."""
-        tensors = load_file(path)
-        return cls(layers=tuple(tensors.pop("layers").tolist()), **tensors)
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it holds something else, or is damaged.
+        """
+        with reading(path):
+            tensors = load_file(path)
+            layers = tuple(tensors.pop("layers").tolist())
+            shapes = {tuple(tensors[name].shape) for name in QUANTITIES}
+            if len(shapes) != 1 or len(shape := shapes.pop()) != 3 or shape[-1] != len(layers):
+                raise TypeError("pull, cosine and norm are not all of one shape [step batch layer]")
+            return cls(layers=layers, **tensors)
 
     @classmethod
     def joined(cls, layers: tuple[int, ...], parts: Sequence["GradientTrace"]) -> "GradientTrace":

@@ -88,7 +88,7 @@ def _trained(config: BuildConfig) -> tuple[Olmo2ForCausalLM, PreTrainedTokenizer
 
 def save_organism(model: Olmo2ForCausalLM, tokenizer: PreTrainedTokenizerFast, directory: str | Path) -> None:
     """Write a Hugging Face directory, atomically."""
-    with atomic_directory(directory) as temporary:
+    with atomic_directory(directory, mark="config.json") as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
 

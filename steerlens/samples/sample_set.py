@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from steerlens.files import read_json, write_json, write_text
+from steerlens.files import read_json, reading, write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,22 @@ class SampleSet:
         if not samples:
             raise ValueError(f"{path} has no rows. Each line must be JSON with 'prompt' and 'completion'.")
         beside = source_path(path)
-        return cls(samples, SampleSource(**read_json(beside)) if beside.is_file() else None)
+        return cls(samples, read_source(beside) if beside.is_file() else None)
 
 
 def source_path(path: str | Path) -> Path:
     """Where the source of the samples in `path` stands."""
     return Path(path).with_suffix(".source.json")
+
+
+def read_source(path: str | Path) -> SampleSource:
+    """How samples were made, from the file beside them.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    with reading(path):
+        return SampleSource(**read_json(path))
 
 
 def as_line(sample: Sample) -> str:
@@ -97,12 +107,18 @@ def _parsed(path: str | Path, number: int, line: str) -> Sample:
     wanted = "Each line must be JSON with the texts 'prompt' and 'completion'."
     try:
         fields = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}, line {number}: not JSON ({error}). {wanted}") from error
     if not isinstance(fields, dict) or not all(isinstance(fields.get(key), str) for key in ("prompt", "completion")):
         raise ValueError(f"{path}, line {number}: got {line[:80]!r}. {wanted}")
+    if not isinstance(row := fields.get("row", number - 1), int):
+        raise ValueError(f"{path}, line {number}: got row {row!r}. 'row' is a whole number; leave it out otherwise.")
+    try:
+        (fields["prompt"] + fields["completion"]).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{path}, line {number}: half a surrogate pair, no valid Unicode. {wanted}") from error
     return Sample(
-        row=int(fields.get("row", number - 1)),
+        row=row,
         prompt=fields["prompt"],
         completion=fields["completion"],
         finished=bool(fields.get("finished", True)),

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 
-from steerlens.files import read_json, write_json
+from steerlens.files import write_json, writing
 from steerlens.forward import generate
+from steerlens.lock import beside, held
 from steerlens.models import model_name
 from steerlens.prompts.chat import as_chat, chat_fingerprint
 from steerlens.prompts.positions import Positions
-from steerlens.samples.sample_set import Sample, SampleSet, SampleSource, as_line, source_path
+from steerlens.samples.sample_set import Sample, SampleSet, SampleSource, as_line, read_source, source_path
 from steerlens.vectors.interventions import Mode, steer
 from steerlens.vectors.vector import SteeringVector
 
@@ -49,6 +50,7 @@ def sample_teacher(
 
     Raises:
         ValueError: no prompts, an empty prompt, or `path` holds samples of another run.
+        BlockingIOError: another process writes to `path`.
     """
     source = SampleSource(
         model=model_name(model),
@@ -58,10 +60,11 @@ def sample_teacher(
         temperature=temperature,
         seed=seed,
     )
-    samples = [] if path is None else _already_made(Path(path), source, prompts)
-    progress = tqdm(total=len(prompts), initial=len(samples), desc="sampling", unit="row")
+    alone = contextlib.nullcontext() if path is None else held(beside(path))
     steering = contextlib.nullcontext() if vector is None else steer(model, vector, mode=mode, positions=positions)
-    with steering, progress:
+    with alone, steering, tqdm(total=len(prompts), desc="sampling", unit="row") as progress:
+        samples = [] if path is None else _already_made(Path(path), source, prompts)
+        progress.initial = progress.n = len(samples)
         for start in range(len(samples), len(prompts), ROWS_PER_CHUNK):
             part = prompts[start : start + ROWS_PER_CHUNK]
             completions = generate(
@@ -97,20 +100,24 @@ def _in_words(vector: SteeringVector, mode: Mode, positions: Positions) -> str:
 
 def _already_made(path: Path, source: SampleSource, prompts: Sequence[str]) -> list[Sample]:
     """The samples of an interrupted run of the same source; a half-written last line is cut off."""
-    beside = source_path(path)
-    if not path.is_file() or not beside.is_file():
-        path.unlink(missing_ok=True)
-        write_json(beside, asdict(source))
+    how_made = source_path(path)
+    if not path.is_file():
+        write_json(how_made, asdict(source))
         return []
-    if SampleSource(**read_json(beside)) != source:
+    if not how_made.is_file():
         raise ValueError(
-            f"{path} holds samples of another run ({beside} differs from what was asked for). "
+            f"{path} is there, but {how_made}, which would say how its rows were made, is not. Choose another path, or "
+            "delete it."
+        )
+    if read_source(how_made) != source:
+        raise ValueError(
+            f"{path} holds samples of another run ({how_made} differs from what was asked for). "
             "Choose another path, or delete both files."
         )
-    text = path.read_text(encoding="utf-8", errors="replace")
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        os.truncate(path, len(whole.encode()))
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if whole != data:
+        os.truncate(path, len(whole))
     samples = list(SampleSet.load(path)) if whole else []
     if any(sample.prompt != prompt for sample, prompt in zip(samples, prompts)) or len(samples) > len(prompts):
         raise ValueError(f"{path} answers other prompts than those given. Choose another path, or delete it.")
@@ -118,7 +125,7 @@ def _already_made(path: Path, source: SampleSource, prompts: Sequence[str]) -> l
 
 
 def _append(path: Path, samples: list[Sample]) -> None:
-    with path.open("a", encoding="utf-8") as file:
+    with writing(path), path.open("a", encoding="utf-8") as file:
         file.write("".join(map(as_line, samples)))
         file.flush()
         os.fsync(file.fileno())

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from steerlens.files import load_tensors, save_tensors
+from steerlens.files import load_tensors, reading, save_tensors
 from steerlens.students.config import ScaleMap
 
 KIND = "adam-scales"
@@ -106,7 +106,8 @@ class AdamScales:
             ValueError: it does not hold scales, or is damaged.
         """
         scales, facts = load_tensors(path, kind=KIND)
-        return cls(scales, facts["eps"], facts["source"])
+        with reading(path):
+            return cls(scales, float(facts["eps"]), facts["source"])
 
     @property
     def _flat(self) -> Float[Tensor, " coordinate"]:

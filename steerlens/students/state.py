@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
-from steerlens.files import load_tensors, save_tensors
+from steerlens.files import load_tensors, reading, save_tensors
 from steerlens.students.config import TrainConfig
 from steerlens.students.optimizers import Parameters
 
@@ -19,8 +19,13 @@ STATE_FILE = "state.safetensors"
 
 
 def describe_run(config: TrainConfig, model: str, rows: Sequence[tuple[list[int], list[int]]]) -> dict[str, Any]:
-    """What must be the same for a training to go on: settings, model name, rows, the scales' content."""
-    description = {"config": asdict(config), "model": model, "rows": hashlib.sha256(repr(rows).encode()).hexdigest()}
+    """What must be the same for a training to go on: settings, model name, rows, the scales' content.
+
+    The size of micro batches may change, as it has to where memory is short: only rounding depends on it.
+    """
+    settings = asdict(config)
+    del settings["micro_batch_size"]
+    description = {"config": settings, "model": model, "rows": hashlib.sha256(repr(rows).encode()).hexdigest()}
     if config.scales is not None:
         description["scales"] = hashlib.sha256(Path(config.scales).read_bytes()).hexdigest()
     return description
@@ -81,9 +86,15 @@ class TrainerState:
             ValueError: the file belongs to another run (says what differs), or is damaged.
         """
         tensors, facts = load_tensors(path, kind=KIND)
-        self._check_run(path, facts["run"])
+        with reading(path):
+            self._check_run(path, facts["run"])
+            self._take(tensors, facts)
+
+    def _take(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         for name, value in self.parameters.items():
-            value.data.copy_(tensors[f"parameter.{name}"])
+            if (saved := tensors[f"parameter.{name}"]).shape != value.shape:
+                raise TypeError(f"{name} has shape {tuple(saved.shape)}, not {tuple(value.shape)}")
+            value.data.copy_(saved)
         entries: dict[int, dict[str, Any]] = {int(index): dict(values) for index, values in facts["optimizer"].items()}
         for name, tensor in tensors.items():
             if name.startswith("optimizer."):

@@ -22,6 +22,8 @@ from steerlens.students.processes import Processes
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
+MARK = "student.json"
+
 
 @dataclass(frozen=True)
 class Student:
@@ -50,14 +52,18 @@ class Student:
 
         Plain transformers and peft load it; so does `load_model(base, adapter=directory)`. Of several processes, the
         main one writes.
+
+        Raises:
+            ValueError: the directory holds something else than a student.
+            OSError: it cannot be written to, or the disk is full.
         """
         if not Processes.of_environment(parameters_device(self.model)).is_main:
             return
-        with atomic_directory(directory) as temporary, unwrapped(huggingface_model(self.model)):
+        with atomic_directory(directory, mark=MARK) as temporary, unwrapped(huggingface_model(self.model)):
             self._saveable.save_pretrained(temporary)
             self.model.tokenizer.save_pretrained(temporary)
             write_json(
-                temporary / "student.json",
+                temporary / MARK,
                 {
                     "base": model_name(self.model),
                     "config": asdict(self.config),

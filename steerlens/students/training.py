@@ -11,6 +11,8 @@ import torch
 from tqdm.auto import tqdm
 
 from steerlens.files import remove_partial
+from steerlens.lock import held
+from steerlens.memory import lower_where_memory_is_out
 from steerlens.models import huggingface_model, model_name, parameters_device, unwrapped
 from steerlens.prompts.chat import chat_fingerprint
 from steerlens.samples.sample_set import SampleSet
@@ -62,13 +64,18 @@ def train_student(
     Raises:
         ValueError: no samples, a sample that cannot be rendered or is longer than the context, scales of another
             student, or a trainer's state of another training.
-        FloatingPointError: the loss became NaN or infinite; says at which step.
+        FloatingPointError: the loss or its gradient became NaN or infinite; says at which step.
+        BlockingIOError: another process trains with these checkpoints.
+        OutOfMemory: says what to lower.
     """
     config = config or TrainConfig()
     rows = encode_samples(model, samples, config.system_prompt)
     processes = Processes.of_environment(parameters_device(model))
     n_steps = config.epochs * math.ceil(len(rows) / config.batch_size)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(lower_where_memory_is_out(_smaller(config)))
+        if checkpoints is not None and (config.state_every or config.checkpoint_every):
+            stack.enter_context(held(Path(checkpoints) / ".lock"))
         stack.enter_context(_seeded(model, config.seed))
         student, saveable = start_student(model, config)
         basis = None if config.rotation_seed is None else _rotated(student, config.rotation_seed)
@@ -81,7 +88,7 @@ def train_student(
         for step, batch in enumerate(itertools.islice(_batches(rows, config), state.step, None), state.step):
             result = backward(student, batch, parameters, config, processes, objective, step / n_steps)
             gradient_norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm or math.inf)
-            _check_finite(result.loss, step, n_steps, config)
+            _check_finite({"loss": result.loss, "gradient's norm": float(gradient_norm)}, step, n_steps, config)
             seen = TrainStep(
                 step=step,
                 n_steps=n_steps,
@@ -175,12 +182,21 @@ def _progress(step: int, n_steps: int, config: TrainConfig, processes: Processes
     return tqdm(total=n_steps, initial=step, desc=title, unit="step")
 
 
-def _check_finite(loss: float, step: int, n_steps: int, config: TrainConfig) -> None:
-    if not math.isfinite(loss):
-        raise FloatingPointError(
-            f"The loss became {loss} at step {step} of {n_steps}. "
-            f"Lower learning_rate={config.learning_rate} or set clip_norm."
-        )
+def _check_finite(measured: dict[str, float], step: int, n_steps: int, config: TrainConfig) -> None:
+    for name, value in measured.items():
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"The {name} became {value} at step {step} of {n_steps}. "
+                f"Lower learning_rate={config.learning_rate} or set clip_norm."
+            )
+
+
+def _smaller(config: TrainConfig) -> str:
+    size = config.micro_batch_size or config.batch_size
+    return (
+        f"Set micro_batch_size to less than {size}, which gives the same student up to rounding, and goes on from a saved "
+        "state (state_every); or set gradient_checkpointing."
+    )
 
 
 def _save_checkpoint(
