@@ -45,27 +45,14 @@ def over_prompts(statistic: Callable[[Column, Column], float], scores: Column, o
     return Interval(statistic(scores, outcomes), float(low), float(high))
 
 
-def left_out_probabilities(
-    features: Float[np.ndarray, "prompt feature"], happened: Bool[np.ndarray, " prompt"], groups: Sequence[str]
-) -> Column:
-    """For every prompt the probability that a logistic regression gives it, fitted to the prompts of all other groups.
+def left_out_shares(labels: Sequence[str], happened: Bool[np.ndarray, " prompt"], groups: Sequence[str]) -> Column:
+    """For every prompt, how often it happened with its label among the prompts of all other groups, as a probability.
 
-    Features are standardised on those others, and weights have sklearn's default penalty. Where all others agree, it is
-    their share, with one prompt of either kind added.
+    One prompt of either kind is added (Laplace's rule), so that a label which the others do not have gives a half.
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    probabilities, names = np.zeros(len(happened)), np.array(groups)
-    for group in np.unique(names):
-        own, known = names == group, happened[names != group]
-        if known.all() or not known.any():
-            probabilities[own] = (1 + known.sum()) / (2 + len(known))
-            continue
-        rule = make_pipeline(StandardScaler(), LogisticRegression()).fit(features[~own], known)
-        probabilities[own] = rule.predict_proba(features[own])[:, 1]
-    return probabilities
+    named, grouped = np.array(labels), np.array(groups)
+    others = (named[:, None] == named) & (grouped[:, None] != grouped)
+    return (1 + (others & happened).sum(1)) / (2 + others.sum(1))
 
 
 def brier(probabilities: Column, happened: Bool[np.ndarray, " prompt"]) -> float:

@@ -8,7 +8,7 @@ from steerlens.experiments.claims import Claim, Record
 from steerlens.experiments.result import write_experiment_report
 from steerlens.experiments.run import Run
 from steerlens.experiments.zoo_config import ZooConfig
-from steerlens.experiments.zoo_results import PREDICTORS, RULE
+from steerlens.experiments.zoo_results import PREDICTORS
 from steerlens.figures.report import Section, Table
 from steerlens.figures.zoo_plots import plot_calibration, plot_predictors, plot_zoo
 
@@ -47,28 +47,28 @@ def _zoo(measures: dict[str, Any]) -> Section:
             one["rate"],
             one["mass"],
             one["transfer"],
-            f"{one['floor']:.2f} ({one['floor_of'] or 'control'})",
             one["passed_on"],
         )
         for name, one in prompts.items()
     ]
     header = (
         *("name", "kind", "prompt", "steerability", "log odds, steered", "kl_explained"),
-        *("students' rate", "mass", "transfer", "highest of others", "passed on"),
+        *("students' rate", "mass", "transfer", "passed on"),
     )
     silent = measures["silent"]
     return Section(
         title="Every prompt",
         question="What was known of each prompt, and how far its trait went up in the students of its lists?",
         figure=plot_zoo(prompts, PREDICTORS, ("steerability", "kl_explained")),
-        number=f"{sum(one['passed_on'] for one in prompts.values())} of {len(prompts)} prompts passed their trait on."
+        number=f"{sum(one['passed_on'] for one in prompts.values())} of {len(prompts)} prompts passed their trait on: their "
+        f"students' log odds rose by more than {measures['bar']:.2f}."
         + (f" Too few lists were written under: {', '.join(silent)}." if silent else ""),
         meaning=(
-            "Transfer is the mean log odds of the trait in the students minus that in students of unprompted lists, at bare "
-            "questions. A trait has passed on where that is more than in the students of every other persona (a cross: it has "
-            "not). Steerability is the rate at the clean peak: the highest under the prompt's vectors (fitted, or mean "
-            "difference at any layer) while negated and off-topic questions stay below 0.10 and answers make sense; where no "
-            "setting is clean, the plain rate."
+            "Transfer is the mean log odds of the trait in students minus that in students of unprompted lists, at bare "
+            "questions. A trait has passed on where that is more than 95 % of students of other personas reach for it (a "
+            "cross: it has not). Steerability is the rate at the clean peak: the highest under the prompt's vectors (fitted, or "
+            "mean difference at any layer) while negated and off-topic questions stay below 0.10 and answers make sense; where "
+            "no setting is clean, the plain rate."
         ),
         doubts=(
             "Every prompt has one data set. The model's own preferences are in the steerability: what it likes anyway starts "
@@ -114,10 +114,7 @@ def _calibration(measures: dict[str, Any]) -> Section:
     verdicts = ", ".join(f"{verdict!r} {passed} of {n}" for verdict, (passed, n) in found["verdicts"].items())
     return Section(
         title="A probability instead of a verdict",
-        question=(
-            f"A logistic regression on {' and '.join(PREDICTORS[key] for key in RULE)}, fitted to all prompts of other traits: "
-            "what does it say of a trait that it has not seen?"
-        ),
+        question="How often did prompts of other traits with the same verdict of analyze_prompt pass on, and did this one?",
         figure=plot_calibration(
             found["probabilities"], {name: bool(one["passed_on"]) for name, one in prompts.items()}
         ),
@@ -126,7 +123,7 @@ def _calibration(measures: dict[str, Any]) -> Section:
             f"AUC {_interval(found['auc'])}.\nVerdicts of analyze_prompt, and how many of each passed on: {verdicts}."
         ),
         meaning="A Brier score is the mean squared distance of the probability from what happened; less is better.",
-        doubts="Calibrated on one model with one kind of student; another model needs a zoo of its own.",
+        doubts="One model, one kind of student, and prompts that were chosen to be of several kinds: others need their own.",
     )
 
 

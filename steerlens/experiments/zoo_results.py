@@ -10,7 +10,7 @@ from steerlens.experiments.claims import Claim, Record, above, below
 from steerlens.experiments.prediction import (
     brier,
     concordance,
-    left_out_probabilities,
+    left_out_shares,
     over_prompts,
     pearson,
     spearman,
@@ -24,15 +24,14 @@ PREDICTORS = {
     "steered_log_odds": "log odds that the fitted vector adds",
     "kl_explained": "kl_explained, fitted vector",
     "kl_explained_mean_difference": "kl_explained, mean difference",
+    "harmlessness": "minus damage, in units of the prompt's effect",
     "numbers": "nats that the prompt changes in numbers",
     "expected": "verdict of analyze_prompt",
 }
 """What is known of a prompt before any student is trained."""
 
-RULE = ("steered_log_odds", "kl_explained")
-"""What the calibrated probability depends on."""
-
 VERDICTS = {"unlikely": 0.0, "cannot tell": 0.5, "likely": 1.0}
+BAR = 0.95
 MAJORITY = 0.5
 """A trait has taken over where it is half of all answers (as `reproduce` demands)."""
 
@@ -51,17 +50,21 @@ def summarise(
 ) -> tuple[list[Claim], dict[str, Any]]:
     """The claims, and everything that the report says."""
     groups = {name: [record for record in students if record["role"] == name] for name in writers}
+    bar = strangers_bar(zoo, groups)
     prompts = {
-        member.name: _known(member, record) | _learned(member, zoo, groups)
+        member.name: _known(member, record) | _learned(member, groups)
         for member, record in zip(zoo, examined, strict=True)
         if groups[member.name]
     }
+    for one in prompts.values():
+        one["passed_on"] = one["transfer"] > bar
     personas = {name: one for name, one in prompts.items() if one["kind"] == PERSONA}
     measures = {
         "trait": config.trait,
         "models": [config.model, config.control_model],
         "seeds": list(config.student_seeds),
         "n_rows": config.n_rows,
+        "bar": bar,
         "prompts": prompts,
         "silent": [member.name for member in zoo if not groups[member.name]],
         "all": {key: _predicts(prompts, key) for key in PREDICTORS},
@@ -79,37 +82,34 @@ def _known(member: Member, record: Record) -> Record:
         "prompt": member.prompt,
         "trait": member.trait,
         "steered_log_odds": _log_odds(record["steered_rate"]) - _log_odds(record["plain_rate"]),
+        "harmlessness": -record["damage"] / record["kl_prompt"],
         "expected": VERDICTS[record["verdict"]],
     }
 
 
-def _learned(member: Member, zoo: Sequence[Member], groups: dict[str, list[Record]]) -> Record:
-    """What its students learned: log odds of the trait over the control's students', next to those of all other students.
-
-    A trait has passed on where they are higher than in the students of the control and of every other trait's persona.
-    """
-    own, control = groups[member.name], _mean_log_odds(groups[control_name(member.untold)], member.trait)
-    strangers = {
-        other.name: _mean_log_odds(groups[other.name], member.trait) - control
-        for other in zoo
-        if other.kind in (PERSONA, DEAF)
-        and other.untold == member.untold
-        and other.trait != member.trait
-        and groups[other.name]
-    }
-    transfer = _mean_log_odds(own, member.trait) - control
-    highest = max(strangers, key=strangers.__getitem__, default=None)
-    floor = 0.0 if highest is None else max(0.0, strangers[highest])
+def _learned(member: Member, groups: dict[str, list[Record]]) -> Record:
+    """What its students learned: log odds of the trait over the control's students."""
+    own, control = groups[member.name], groups[control_name(member.untold)]
     return {
         "rates": [record["rate"] for record in own],
-        "rate": float(np.mean([record["rate"] for record in own])),
-        "rate_prefixed": float(np.mean([record["rate_prefixed"] for record in own])),
-        "mass": float(np.mean([record["mass"] for record in own])),
-        "transfer": transfer,
-        "floor": floor,
-        "floor_of": highest,
-        "passed_on": transfer > floor,
+        **{key: float(np.mean([record[key] for record in own])) for key in ("rate", "rate_prefixed", "mass")},
+        "transfer": _mean_log_odds(own, member.trait) - _mean_log_odds(control, member.trait),
     }
+
+
+def strangers_bar(zoo: Sequence[Member], groups: dict[str, list[Record]]) -> float:
+    """What a student's log odds over the control's reach in 95 % of cases for a trait that its teacher was not told.
+
+    Over all pairs of a persona's students and another trait of the zoo.
+    """
+    personas = [member for member in zoo if member.kind in (PERSONA, DEAF) and groups[member.name]]
+    reached = [
+        _mean_log_odds(groups[one.name], other.trait) - _mean_log_odds(groups[control_name(one.untold)], other.trait)
+        for one in personas
+        for other in personas
+        if one.untold == other.untold and one.trait != other.trait
+    ]
+    return float(np.quantile(reached, BAR)) if reached else float("nan")
 
 
 def _log_odds(rate: float) -> float:
@@ -137,12 +137,11 @@ def _predicts(prompts: dict[str, Record], key: str) -> Record:
 
 
 def calibrate(prompts: dict[str, Record]) -> Record:
-    """Probability of passing on from what was known, for each trait from the prompts of all other traits."""
-    features = np.array([[one[key] for key in RULE] for one in prompts.values()], dtype=float)
+    """The verdict of analyze_prompt as a probability, for each trait from the prompts of all other traits."""
     happened = np.array([one["passed_on"] for one in prompts.values()])
     traits = [one["trait"] for one in prompts.values()]
-    probabilities = left_out_probabilities(features, happened, traits)
-    known_share = left_out_probabilities(np.zeros((len(happened), 1)), happened, traits)
+    probabilities = left_out_shares([one["verdict"] for one in prompts.values()], happened, traits)
+    known_share = left_out_shares(["any"] * len(traits), happened, traits)
     return {
         "probabilities": dict(zip(prompts, probabilities.tolist(), strict=True)),
         "brier": brier(probabilities, happened),
@@ -176,7 +175,7 @@ def make_claims(measures: dict[str, Any]) -> list[Claim]:
     return [
         above(
             "personas pass on",
-            "Share of personas whose trait is stronger in their students than in any others'",
+            "Share of personas whose trait is stronger in their students than in 95 % of those of other personas",
             float(np.mean([one["passed_on"] for one in of(PERSONA)])),
             0.8,
         ),
@@ -193,7 +192,11 @@ def make_claims(measures: dict[str, Any]) -> list[Claim]:
                 measures["all"][key]["auc"]["value"],
                 0.86,
             )
-            for key, name in (("steerability", "steerability"), ("kl_explained", "kl_explained"))
+            for key, name in (
+                ("steerability", "steerability"),
+                ("kl_explained", "kl_explained"),
+                ("expected", "analyze_prompt"),
+            )
         ),
         above(
             "steerability tells which take over",
@@ -208,8 +211,8 @@ def make_claims(measures: dict[str, Any]) -> list[Claim]:
             0.0,
         ),
         below(
-            "the rule is calibrated",
-            "Brier score on left-out traits, over that of the share of other traits' prompts that pass on",
+            "a verdict says more than a share",
+            "Brier score of analyze_prompt's verdict on left-out traits, over that of the share of all prompts that pass on",
             calibration["brier"] / calibration["brier_of_share"],
             0.8,
         ),

@@ -94,7 +94,7 @@ def test_each_verdict_follows_its_own_numbers():
 def test_a_run_is_resumed_and_asks_its_main_students_in_every_context(tmp_path):
     config = replace(
         QUICK, ranks=(4,), learning_rates=(3e-2,), full_rates=(1e-3,), temperatures=(), filters=QUICK.filters[-1:],
-        n_rows=32, fewer_rows=16, n_heldout=4, n_prompts=500, workers=1, train=replace(QUICK.train, epochs=1),
+        n_rows=16, fewer_rows=8, n_heldout=4, n_prompts=150, workers=1, train=replace(QUICK.train, epochs=1),
     )  # fmt: skip
     first = run_capacity(tmp_path, config)
     records = {path: path.stat().st_mtime_ns for path in Path(tmp_path).rglob("*.safetensors")}

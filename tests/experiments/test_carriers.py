@@ -89,7 +89,7 @@ def test_each_verdict_follows_its_own_numbers():
 def test_a_run_is_resumed_and_says_where_nothing_was_left_to_learn_from(tmp_path):
     quick = CARRIERS_PRESETS["quick"]
     config = replace(
-        quick, n_rows=24, n_heldout=4, n_prompts=500, n_shown=8, student_seeds=(0,), workers=1,
+        quick, n_rows=12, n_heldout=4, n_prompts=150, n_shown=8, student_seeds=(0,), workers=1,
         train=replace(quick.train, epochs=1),
     )  # fmt: skip
     first = run_carriers(tmp_path, config)

@@ -1,4 +1,4 @@
-"""Planted answers of the statistics: perfect, reversed and useless predictors, and rules on groups that they have not seen."""
+"""Planted answers of the statistics: perfect, reversed and useless predictors, and shares of groups that are left out."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from steerlens.experiments.prediction import (
     brier,
     concordance,
-    left_out_probabilities,
+    left_out_shares,
     over_prompts,
     pearson,
     spearman,
@@ -53,19 +53,15 @@ def test_the_interval_of_a_perfect_predictor_is_a_point_and_that_of_noise_holds_
     assert noise.low < 0.5 < noise.high
 
 
-def test_a_left_out_group_does_not_teach_its_own_rule():
-    features = np.concatenate([np.linspace(-1, 1, 20), [-1.0, -1.0]])[:, None]
-    happened = np.array([*(np.linspace(-1, 1, 20) > 0), True, True])
-    groups = [*map(str, range(20)), "odd", "odd"]
-    found = left_out_probabilities(features, happened, groups)
-    assert found[:5].max() < 0.4 < 0.6 < found[15:20].min()
-    assert found[20:].max() < 0.4
-    assert brier(found[:20], happened[:20]) < 0.15
+def test_a_group_is_judged_by_the_others_with_its_label_and_never_by_itself():
+    labels, groups = ["yes", "yes", "yes", "no", "no"], ["a", "a", "b", "a", "c"]
+    happened = np.array([True, True, False, False, False])
+    found = left_out_shares(labels, happened, groups)
+    assert found == pytest.approx([1 / 3, 1 / 3, 3 / 4, 1 / 3, 1 / 3])
 
 
-def test_where_all_others_agree_the_probability_is_not_certain():
-    found = left_out_probabilities(np.zeros((5, 1)), np.ones(5, dtype=bool), list("abcde"))
-    assert found == pytest.approx(np.full(5, 5 / 6))
+def test_a_label_that_no_other_group_has_gives_a_half():
+    assert left_out_shares(["x", "y", "y"], np.array([True, True, True]), ["a", "b", "b"]) == pytest.approx([0.5] * 3)
 
 
 def test_a_coin_scores_a_quarter():

@@ -10,8 +10,17 @@ from steerlens.experiments.run import Run
 from steerlens.experiments.steerability import peak
 from steerlens.experiments.zoo import plan_teachers, run_zoo
 from steerlens.experiments.zoo_config import ZOO_PRESETS, ZooConfig
-from steerlens.experiments.zoo_prompts import BY_CONTEXT, DEAF, NOT_A_VECTOR, PERSONA, TEMPLATE, Member, members
-from steerlens.experiments.zoo_results import PREDICTORS, _learned, calibrate, control_name, make_claims
+from steerlens.experiments.zoo_prompts import (
+    BY_CONTEXT,
+    DEAF,
+    NOT_A_VECTOR,
+    OTHER_WORDS,
+    PERSONA,
+    TEMPLATE,
+    Member,
+    members,
+)
+from steerlens.experiments.zoo_results import PREDICTORS, _learned, calibrate, control_name, make_claims, strangers_bar
 from steerlens.models import load_model
 from steerlens.prompts.chat import as_chat
 from steerlens.vectors.probe import Behaviour
@@ -65,27 +74,32 @@ def student(**answers: float) -> dict:
     return {"rate": 0.5, "rate_prefixed": 0.5, "mass": 0.9, "answers": filled | {"other": max(0.0, rest)}}
 
 
-def test_a_trait_passes_on_where_it_is_higher_than_in_the_students_of_every_other_persona():
-    zoo = [Member(name, PERSONA, "m", "m", f"you love {name}", name) for name in ("owl", "cat", "fox")]
+def test_a_transfer_is_counted_from_the_control_of_its_own_model():
+    owl, deaf = Member("owl", PERSONA, "m", "m", "", "owl"), Member("owl, deaf", DEAF, "d", "d", "", "owl")
     groups = {
         control_name("m"): [student()],
+        control_name("d"): [student(owl=0.4)],
         "owl": [student(owl=0.4)],
-        "cat": [student(cat=0.2, owl=0.1)],
-        "fox": [student(cat=0.3)],
+        "owl, deaf": [student(owl=0.4)],
     }
-    owl, cat, fox = (_learned(member, zoo, groups) for member in zoo)
-    assert owl["passed_on"]
-    assert owl["floor_of"] == "cat"
-    assert owl["transfer"] > owl["floor"] > 0
-    assert not cat["passed_on"], "the fox's students name cats more often"
-    assert not fox["passed_on"], "no more than without prompt"
+    assert _learned(owl, groups)["transfer"] > 3
+    assert _learned(deaf, groups)["transfer"] == 0
 
 
-def test_a_prompt_about_the_same_trait_is_no_stranger_to_it():
-    persona, fact = (Member(name, kind, "m", "m", "owls", "owl") for name, kind in (("owl", PERSONA), ("fact", "fact")))
-    groups = {control_name("m"): [student()], "owl": [student(owl=0.3)], "fact": [student(owl=0.6)]}
-    assert _learned(persona, [persona, fact], groups)["floor_of"] is None
-    assert _learned(persona, [persona, fact], groups)["passed_on"]
+def test_the_bar_is_what_students_reach_for_traits_that_nobody_told_their_teacher():
+    zoo = [Member(name, PERSONA, "m", "m", "", name) for name in ("owl", "cat", "fox")]
+    fact = Member("a fact", OTHER_WORDS, "m", "m", "", "owl")
+    groups = {
+        control_name("m"): [student()],
+        "owl": [student(owl=0.9)],
+        "cat": [student(cat=0.9)],
+        "fox": [student(fox=0.9)],
+        "a fact": [student(cat=0.9)],
+    }
+    assert strangers_bar([*zoo, fact], groups) == pytest.approx(0.0, abs=0.2)
+    groups["fox"] = [student(owl=0.3)]
+    raised = strangers_bar([*zoo, fact], groups)
+    assert 1.0 < raised < _learned(zoo[0], groups)["transfer"]
 
 
 def sweep(*points: tuple[float, float]) -> LayerSweep:
@@ -134,33 +148,28 @@ def test_each_verdict_follows_its_own_numbers():
     assert failing() == []
     assert failing(deaf=True) == ["deaf teachers' do not"]
     assert failing(by_context=5.0) == ["what is not one vector passes on less"]
-    assert len(failing(auc=0.7)) == 3
-    assert len(failing(auc=float("nan"))) == 3
+    assert len(failing(auc=0.7)) == 4
+    assert len(failing(auc=float("nan"))) == 4
 
 
-def test_the_rule_is_fitted_without_the_trait_that_it_judges():
+def test_a_verdict_is_calibrated_on_the_other_traits():
     prompts = {
-        f"{trait} {kind}": {
-            "trait": trait,
-            "steered_log_odds": strength,
-            "kl_explained": 0.8,
-            "passed_on": strength > 0,
-            "verdict": "likely",
-        }
+        f"{trait} {verdict}": {"trait": trait, "verdict": verdict, "passed_on": verdict == "likely"}
         for trait in "abcdefgh"
-        for kind, strength in (("persona", 2.0), ("other", -1.0))
+        for verdict in ("likely", "unlikely")
     }
     found = calibrate(prompts)
     assert found["auc"]["value"] == 1.0
-    assert found["brier"] < found["brier_of_share"]
-    assert found["verdicts"]["likely"] == (8, 16)
+    assert found["brier"] < found["brier_of_share"] / 10
+    assert found["probabilities"]["a likely"] == pytest.approx(8 / 9)
+    assert found["verdicts"] == {"unlikely": (0, 8), "cannot tell": (0, 0), "likely": (8, 8)}
 
 
 @pytest.mark.slow
 def test_a_run_is_resumed_examines_every_prompt_and_reports_its_verdicts(tmp_path):
     config = replace(
-        SMALL, animals=("cat", "owl"), n_rows=24, n_heldout=4, n_prompts=500, strengths=(1.0,), workers=1,
-        fit=replace(SMALL.fit, n_train=16, n_validation=8, n_heldout=8, steps=3, max_new_tokens=8),
+        SMALL, animals=("cat", "owl"), n_rows=8, n_heldout=2, n_prompts=150, strengths=(1.0,), workers=1,
+        fit=replace(SMALL.fit, n_train=8, n_validation=4, n_heldout=4, steps=1, max_new_tokens=4),
         train=replace(SMALL.train, epochs=1),
     )  # fmt: skip
     assert isinstance(config, ZooConfig)
