@@ -30,7 +30,7 @@ from steerlens.students.config import TrainConfig
 CONTEXTS = {
     "as trained": None,
     "another system prompt": "answer the user .",
-    "an empty system prompt": "",
+    "a third one": "be brief and polite .",
 }
 """Under which a student is asked; as trained is the template's default system prompt."""
 

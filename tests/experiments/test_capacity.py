@@ -104,5 +104,5 @@ def test_a_run_is_resumed_and_asks_its_main_students_in_every_context(tmp_path):
     assert set(first.measures["contexts"]) == set(CONTEXTS)
     contexts = first.measures["contexts"]
     assert contexts["as trained"]["base"]["rate"] == pytest.approx(first.measures["base"]["rate"])
-    assert contexts["an empty system prompt"]["base"]["rate"] != contexts["as trained"]["base"]["rate"]
+    assert contexts["a third one"]["base"]["rate"] != contexts["as trained"]["base"]["rate"]
     assert all(claim.statement in first.report.read_text() for claim in first.claims)
