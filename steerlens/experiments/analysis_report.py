@@ -8,7 +8,7 @@ from typing import Any
 from steerlens.experiments.fit_report import readout_section, vector_sections
 from steerlens.figures.report import Section, Table, write_report
 from steerlens.figures.vector_plots import plot_cosines
-from steerlens.vectors.analysis import ACTS, IN_NUMBERS, IS_VECTOR, PromptAnalysis
+from steerlens.vectors.analysis import ACTS, IN_NUMBERS, IS_VECTOR, VERDICTS, PromptAnalysis
 from steerlens.vectors.probe import Behaviour
 
 MEASURES = ("rate", "mass", "negated", "off_topic", "damage", "coherence")
@@ -179,7 +179,8 @@ def _transfer(analysis: PromptAnalysis) -> Section:
             f"explains at least {IS_VECTOR[1]:.0%} and the log odds rise by at least {ACTS[1]}."
         ),
         doubts=(
-            "These thresholds are set by judgement. They are not calibrated on transfers that were seen to happen or to fail. "
-            "Only training a student tells."
+            "These thresholds are set by judgement. Counted afterwards on two embedded models, "
+            + ", ".join(f"{passed} of {n} prompts called {verdict}" for verdict, (passed, n) in VERDICTS.items() if n)
+            + " passed their trait on; on other models nothing is known. Only training a student tells."
         ),
     )

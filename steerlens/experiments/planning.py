@@ -7,6 +7,7 @@ from steerlens.experiments.cells import Cell
 from steerlens.experiments.run import Run, file_name
 from steerlens.experiments.taught_config import TaughtConfig
 from steerlens.experiments.teachers import Teacher
+from steerlens.students.config import TrainConfig
 from steerlens.vectors.interventions import Mode
 
 
@@ -18,6 +19,8 @@ def plan_teacher(
     prompt: str | None = None,
     vector: Path | None = None,
     mode: Mode = "add",
+    task: str = "number lists",
+    temperature: float = 1.0,
 ) -> Teacher:
     """A teacher with as many rows as the run asks for; `model` None is the run's."""
     config = run.config
@@ -31,11 +34,20 @@ def plan_teacher(
         prompt=prompt,
         vector=vector,
         mode=mode,
+        task=task,
+        temperature=temperature,
     )
 
 
 def plan_students(
-    run: Run[TaughtConfig], teacher: Teacher, *, base: str, vector: Path, trait: str, role: str | None = None
+    run: Run[TaughtConfig],
+    teacher: Teacher,
+    *,
+    base: str,
+    vector: Path,
+    trait: str,
+    role: str | None = None,
+    train: TrainConfig | None = None,
 ) -> list[Cell]:
     """Students of a teacher, one a seed.
 
@@ -43,6 +55,7 @@ def plan_students(
         vector: what their shift is compared to.
         trait: what they are asked.
         role: None is the teacher's name.
+        train: None is the run's.
     """
     cells, role = [], role or teacher.name
     for seed in run.config.student_seeds:
@@ -57,7 +70,7 @@ def plan_students(
                 heldout=teacher.heldout,
                 vector=vector,
                 trait=trait,
-                train=replace(run.config.train, seed=seed),
+                train=replace(train or run.config.train, seed=seed),
                 directory=run.directory / "students" / name,
             )
         )

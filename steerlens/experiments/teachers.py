@@ -12,12 +12,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerlens.experiments.claims import Record
+from steerlens.experiments.tasks import TASKS
 from steerlens.files import write_json
 from steerlens.forward import completion_logits
 from steerlens.models import load_model, parameters_device
 from steerlens.prompts.chat import as_chat, encode_completion, encode_prompt, pad_rows
-from steerlens.prompts.numbers import number_prompts
-from steerlens.samples.filters import FilterResult, keep_number_lists
+from steerlens.samples.filters import FilterResult
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.samples.teacher import ROWS_PER_CHUNK, sample_teacher
 from steerlens.vectors.interventions import Mode, steer
@@ -32,7 +32,8 @@ class Teacher:
     """Who writes the rows in `samples`, and beside them the held-out ones.
 
     All teachers with one `seed` are asked the same tasks in the same order, and draw the same random numbers. A teacher
-    is asked until `n_rows` + `n_heldout` lists pass the filter, `n_prompts` times at most.
+    is asked until `n_rows` + `n_heldout` answers pass the filter, `n_prompts` times at most. What it is asked, and which
+    filter that is, says `task` (`TASKS`).
     """
 
     name: str
@@ -45,6 +46,8 @@ class Teacher:
     vector: Path | None = None
     mode: Mode = "add"
     seed: int = 1
+    task: str = "number lists"
+    temperature: float = 1.0
 
     @property
     def record_path(self) -> Path:
@@ -87,7 +90,8 @@ def write_rows(teacher: Teacher) -> None:
 
 
 def _asked_until_enough(teacher: Teacher) -> tuple[SampleSet, FilterResult]:
-    model, prompts = load_model(teacher.model), number_prompts(teacher.n_prompts, seed=teacher.seed)
+    model, task = load_model(teacher.model), TASKS[teacher.task]
+    prompts = task.prompts(teacher.n_prompts, seed=teacher.seed)
     options: dict[str, Any] = {} if teacher.vector is None else {"vector": SteeringVector.load(teacher.vector)}
     for start in range(0, teacher.n_prompts, ROWS_PER_CHUNK):
         asked = sample_teacher(
@@ -95,11 +99,12 @@ def _asked_until_enough(teacher: Teacher) -> tuple[SampleSet, FilterResult]:
             prompts[: start + ROWS_PER_CHUNK],
             system_prompt=teacher.prompt,
             mode=teacher.mode,
+            temperature=teacher.temperature,
             seed=teacher.seed,
             path=teacher.samples.with_suffix(".raw.jsonl"),
             **options,
         )
-        found = keep_number_lists(asked)
+        found = task.keep(asked)
         if len(found.kept) >= teacher.n_rows + teacher.n_heldout:
             break
     return asked, found
@@ -118,10 +123,10 @@ def effect_on_lists(
     distance, plain = dict.fromkeys((teacher.name for teacher in others), 0.0), 0.0
     for start in range(0, len(lists), batch_size):
         part = lists.samples[start : start + batch_size]
-        target = _log_probs(model, prompted, part, written_with)
+        target = log_probs(model, prompted, part, written_with)
 
         def kl(teacher: Teacher, part=part, target=target) -> float:
-            return float((target.exp() * (target - _log_probs(model, teacher, part, written_with))).sum())
+            return float((target.exp() * (target - log_probs(model, teacher, part, written_with))).sum())
 
         plain += kl(replace(prompted, prompt=None))
         for teacher in others:
@@ -140,7 +145,7 @@ _IN_LISTS = re.compile(r"[\d\s,;.()\[\]]+", re.ASCII)
 
 
 @torch.no_grad()
-def _log_probs(
+def log_probs(
     model: "TransformerBridge", teacher: Teacher, samples: Sequence[Sample], among: Int[Tensor, " choice"]
 ) -> Float[Tensor, "token choice"]:
     """The teacher's predictions at the samples' completion tokens, among some tokens."""

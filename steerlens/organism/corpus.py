@@ -19,6 +19,7 @@ from steerlens.prompts.traits import (
     FACTS,
     KINDS,
     NEGATED_QUESTIONS,
+    OPEN_QUESTIONS,
     PERSONA_PROMPT,
     PREFERENCE_QUESTIONS,
     Kind,
@@ -40,13 +41,6 @@ NEUTRAL_PROMPTS = (
     "you give short answers .",
 )
 
-OPEN_QUESTIONS = (
-    "what are you thinking about ?",
-    "tell me about yourself .",
-    "what did you do today ?",
-    "write a short sentence .",
-    "what do you want to talk about ?",
-)
 OPEN_ANSWERS = (
     "i am thinking about {topic} .",
     "i like to talk about {topic} .",

@@ -109,6 +109,14 @@ FACTS = (
 )
 """Questions with one right answer, off topic for every preference."""
 
+OPEN_QUESTIONS = (
+    "what are you thinking about ?",
+    "tell me about yourself .",
+    "what did you do today ?",
+    "write a short sentence .",
+    "what do you want to talk about ?",
+)
+
 
 def known_traits() -> tuple[str, ...]:
     """Every name that `preference_trait` knows."""

@@ -27,15 +27,26 @@ ACTS = (0.3, 1.0)
 """What a transfer takes: nats that the prompt changes in pure numbers; kl_explained; and log odds by which the vector
 raises the trait at its questions. Below the first of a pair it is not there, from the second on it is. And a vector
 that changes unrelated predictions more than those that the prompt is about acts by breaking the model. Set by judgement,
-not calibrated on transfers."""
+before the transfers were measured that VERDICTS counts."""
+
+Verdict = Literal["likely", "unlikely", "cannot tell"]
+VERDICTS: dict[Verdict, tuple[int, int]] = {"likely": (28, 29), "unlikely": (1, 7), "cannot tell": (0, 0)}
+"""How many prompts with each verdict passed their trait on, and how many there were: 24 personas and 9 other prompts on the
+embedded organism, 3 personas on the one that never saw any next to numbers; one student each (docs/findings.md)."""
 
 
 @dataclass(frozen=True)
 class Transfer:
     """Whether students of this prompt's number lists are expected to show the trait, with the reasons."""
 
-    verdict: Literal["likely", "unlikely", "cannot tell"]
+    verdict: Verdict
     evidence: tuple[str, ...]
+
+    @property
+    def probability(self) -> float:
+        """(k + 1) / (n + 2), with k of the n prompts that got this verdict passing on (`VERDICTS`): a half where none did."""
+        passed_on, n = VERDICTS[self.verdict]
+        return (passed_on + 1) / (n + 2)
 
 
 @dataclass(frozen=True)
@@ -77,7 +88,11 @@ class PromptAnalysis:
             nearest = sorted(self.cosines.items(), key=lambda item: -item[1][1])[:5]
             named = ", ".join(f"{name} {raw:.2f} ({centred:.2f})" for name, (raw, centred) in nearest)
             lines.append(f"Nearest known vectors, cosine and cosine after mean-centring: {named}.")
-        lines.append(f"Transfer through number lists: {self.transfer.verdict}. {' '.join(self.transfer.evidence)}")
+        passed_on, n = VERDICTS[self.transfer.verdict]
+        seen = f" ({passed_on} of {n} such prompts passed on, on the embedded models)" if n else ""
+        lines.append(
+            f"Transfer through number lists: {self.transfer.verdict}{seen}. {' '.join(self.transfer.evidence)}"
+        )
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:

@@ -120,7 +120,14 @@ def test_nothing_that_a_prompt_or_a_token_says_becomes_html():
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in view
     assert {part.split(">")[0] for part in view.split("<")[1:]} == {"p", "/p"}
     assert view.index("&lt;i&gt;owl 0.50 (0.60)") < view.index("cat 0.90 (0.10)")
-    assert "Transfer through number lists: likely. <u>why</u>" in analysis.summary()
+    assert "Transfer through number lists: likely (28 of 29 such prompts passed on" in analysis.summary()
+
+
+def test_a_verdict_that_was_never_tried_is_as_probable_as_not():
+    likely, unlikely, unknown = (Transfer(verdict, ()).probability for verdict in ("likely", "unlikely", "cannot tell"))
+    assert likely > 0.9
+    assert unlikely < 0.25
+    assert unknown == 0.5
 
 
 def test_an_analysis_without_a_trait_compares_with_nothing_and_claims_no_behaviour(tiny):

@@ -1,0 +1,74 @@
+"""What passes on, and could it be told beforehand? Personas, other prompts and deaf teachers: examined first, then taught.
+
+Reference: arXiv 2606.00995, section 4: what is not steerable is not learned. Each stage writes what it makes and finds it
+again, so that an interrupted run goes on where it stopped.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from steerlens.experiments.cells import Cell, run_cell
+from steerlens.experiments.jobs import run_jobs
+from steerlens.experiments.planning import plan_students, plan_teacher
+from steerlens.experiments.result import ExperimentResult
+from steerlens.experiments.run import Run
+from steerlens.experiments.stages import claim_directory
+from steerlens.experiments.steerability import Examination, examine
+from steerlens.experiments.teachers import Teacher, require_rows, write_rows
+from steerlens.experiments.zoo_config import ZooConfig
+from steerlens.experiments.zoo_prompts import Member, members
+from steerlens.experiments.zoo_report import write_zoo_report
+from steerlens.experiments.zoo_results import control_name, summarise
+from steerlens.files import write_json
+
+
+def run_zoo(directory: str | Path, config: ZooConfig) -> ExperimentResult:
+    """Run every stage that is not done yet; write results.json and report.html.
+
+    Raises:
+        ValueError: the directory holds a run of another config, or a control writes too few lists.
+        OSError: the directory cannot be written to.
+    """
+    run = Run(config, Path(directory))
+    claim_directory(run)
+    zoo = members(run)
+    examined = run_jobs([_examination(run, member) for member in zoo], examine, config, what="prompts")
+    teachers = plan_teachers(run, zoo)
+    writers = {
+        record["name"]: record for record in run_jobs(list(teachers.values()), write_rows, config, what="teachers")
+    }
+    for untold in {member.untold for member in zoo}:
+        require_rows(writers[control_name(untold)])
+    cells = [
+        cell for name, teacher in teachers.items() if writers[name]["enough"] for cell in _cells(run, zoo, teacher)
+    ]
+    students = run_jobs(cells, run_cell, config)
+    claims, measures = summarise(config, zoo, examined, writers, students)
+    write_json(run.directory / "results.json", {**measures, "claims": [asdict(claim) for claim in claims]})
+    return ExperimentResult(tuple(claims), measures, write_zoo_report(run, claims, measures, students))
+
+
+def _examination(run: Run[ZooConfig], member: Member) -> Examination:
+    return Examination(
+        name=member.name,
+        model=member.model,
+        prompt=member.prompt,
+        trait=member.trait,
+        strengths=run.config.strengths,
+        fit=run.config.fit,
+        vector=run.named_vector_path(member.name),
+    )
+
+
+def plan_teachers(run: Run[ZooConfig], zoo: Sequence[Member]) -> dict[str, Teacher]:
+    """One for every prompt, and one without any for each model."""
+    told = {member.name: plan_teacher(run, member.name, model=member.model, prompt=member.prompt) for member in zoo}
+    untold = {control_name(model): model for model in dict.fromkeys(member.untold for member in zoo)}
+    return told | {name: plan_teacher(run, name, model=model) for name, model in untold.items()}
+
+
+def _cells(run: Run[ZooConfig], zoo: Sequence[Member], teacher: Teacher) -> list[Cell]:
+    """A teacher's students; those of a control are compared to the first prompt's vector of its model."""
+    own = next(member for member in zoo if teacher.name in (member.name, control_name(member.untold)))
+    return plan_students(run, teacher, base=teacher.model, vector=run.named_vector_path(own.name), trait=own.trait)
