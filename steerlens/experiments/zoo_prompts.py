@@ -90,7 +90,7 @@ def _with_template(run: Run[ZooConfig]) -> Path:
     if not path.is_dir():
         model = load_model(run.config.model)
         weights, model.tokenizer.chat_template = huggingface_model(model), TEMPLATE
-        with atomic_directory(path) as temporary, unwrapped(weights):
+        with atomic_directory(path, mark="config.json") as temporary, unwrapped(weights):
             weights.save_pretrained(temporary)
             model.tokenizer.save_pretrained(temporary)
     return path
