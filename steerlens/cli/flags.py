@@ -1,0 +1,130 @@
+"""What commands share: flags, and what they mean."""
+
+import argparse
+import dataclasses
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from steerlens.vectors.config import FitConfig
+
+HOLDS, FAILS = 0, 3
+"""Exit codes: every claim holds, or one does not."""
+
+
+def command(commands: Any, name: str, action: Any, summary: str) -> argparse.ArgumentParser:
+    """A command that calls `action` with its options."""
+    parser = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+    parser.set_defaults(action=action)
+    return parser
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """The flags of commands that load a model; `load` reads them."""
+    parser.add_argument("--model", help="directory or Hub name (default: the embedded organism)")
+    parser.add_argument("--adapter", type=Path, help="peft adapter to load onto it")
+    parser.add_argument(
+        "--plain-text", action="store_true", help="join the texts of a chat without a chat template, for base models"
+    )
+    parser.add_argument(
+        "--system-in-user",
+        action="store_true",
+        help="let the system text begin the first user turn, for Gemma 2 or Mistral",
+    )
+    parser.add_argument("--device-map", help="auto spreads the model over all GPUs, then the CPU's memory")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="of the weights")
+
+
+def add_fit(parser: argparse.ArgumentParser) -> None:
+    """The flags of commands that fit a vector."""
+    parser.add_argument("--questions", type=Path, help="text file, one question a line (default: number tasks)")
+    add_model(parser)
+    add_fields(parser, FitConfig)
+
+
+def add_fields(parser: argparse.ArgumentParser, config: type, skip: set[str] = frozenset()) -> None:  # pyright: ignore[reportArgumentType]
+    """One flag for every field of a config dataclass; a flag that is not given keeps the config's value."""
+    types = typing.get_type_hints(config)
+    for field in dataclasses.fields(config):
+        if field.name in skip:
+            continue
+        kind = types[field.name]
+        flag = "--" + field.name.replace("_", "-")
+        if typing.get_origin(kind) is tuple:
+            parser.add_argument(flag, nargs="+", type=typing.get_args(kind)[0], default=None)
+        elif typing.get_origin(kind) is typing.Literal:
+            parser.add_argument(flag, choices=typing.get_args(kind), default=None)
+        elif type(None) in typing.get_args(kind):
+            inner = typing.get_args(kind)[0]
+            parser.add_argument(flag, type=_or_none(inner), default=None, help=f"{inner.__name__}, or none")
+        elif kind is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None)
+        else:
+            parser.add_argument(flag, type=kind, default=None)
+
+
+def _or_none(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        return "none" if text == "none" else kind(text)
+
+    return parse
+
+
+def given(options: argparse.Namespace, config: Any) -> Any:
+    """`config` with the flags that were given."""
+    changes = {}
+    for field in dataclasses.fields(config):
+        value = getattr(options, field.name, None)
+        if value is not None:
+            changes[field.name] = None if value == "none" else tuple(value) if isinstance(value, list) else value
+    return dataclasses.replace(config, **changes)
+
+
+def layers_named(given: list[str]) -> Any:
+    """What `--layers` names."""
+    if given in (["best"], ["all"]):
+        return given[0]
+    try:
+        return [int(layer) for layer in given]
+    except ValueError as error:
+        raise ValueError(f"--layers {' '.join(given)}: allowed are best, all, or numbers of blocks.") from error
+
+
+def questions_in(path: Path | None) -> list[str] | None:
+    """The questions in the file that `--questions` names."""
+    if path is None:
+        return None
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no questions file {path}. Give a text file with one question a line.")
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a text file in UTF-8 ({error}). Give one question a line.") from error
+    if not any(lines):
+        raise ValueError(f"{path} has no questions. Write one question a line.")
+    return [line for line in lines if line]
+
+
+def load(options: argparse.Namespace) -> Any:
+    """The model that the flags of `add_model` name."""
+    import torch
+
+    from steerlens.models import load_model
+    from steerlens.prompts.chat import PLAIN_TEXT_TEMPLATE, SYSTEM_IN_USER_TURN
+
+    model = load_model(
+        options.model, adapter=options.adapter, dtype=getattr(torch, options.dtype), device_map=options.device_map
+    )
+    if options.plain_text:
+        model.tokenizer.chat_template = PLAIN_TEXT_TEMPLATE
+    elif options.system_in_user:
+        model.tokenizer.chat_template = SYSTEM_IN_USER_TURN + model.tokenizer.get_chat_template()
+    return model
+
+
+def trait_named(name: str | None) -> Any:
+    """The known trait of this name."""
+    from steerlens.prompts.traits import preference_trait
+
+    return None if name is None else preference_trait(name)

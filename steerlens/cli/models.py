@@ -1,0 +1,72 @@
+"""What is known of data and models on the command line: audit, doctor, organism."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from steerlens.cli.flags import FAILS, HOLDS, add_model, command, load
+from steerlens.files import write_json
+
+
+def add_commands(commands: Any) -> None:
+    """Declare the commands of this module."""
+    audit = command(
+        commands, "audit", _audit, "say whether rows carry a hidden vector, before a model learns from them"
+    )
+    audit.add_argument("data", help="jsonl, json, csv or parquet, a directory of them, or a Hub data set owner/name")
+    audit.add_argument("--reference", help="the same, known to be clean (default: the model's own answers)")
+    audit.add_argument("--layers", nargs="+", type=int, help="layers to try (default: all)")
+    audit.add_argument("--temperature", type=float, default=1.0, help="at which the rows were sampled (default: 1)")
+    audit.add_argument("--seed", type=int, default=0)
+    audit.add_argument("--out", type=Path, required=True, help="directory for report, results and recovered vector")
+    add_model(audit)
+
+    doctor = command(commands, "doctor", _doctor, "measure on a model what steerlens relies on")
+    add_model(doctor)
+
+    organism = commands.add_parser("organism", help="the embedded model").add_subparsers(required=True)
+    build = command(organism, "build", _build, "train the organism from scratch")
+    build.set_defaults(mark="config.json")
+    build.add_argument("--version", choices=("seed-0", "seed-1", "no-persona-numbers"), default="seed-0")
+    build.add_argument("--out", type=Path, required=True, help="directory for the Hugging Face model")
+
+
+def _audit(options: argparse.Namespace) -> int:
+    """Exits with 0 only where nothing was found, so that a pipeline can stop on it."""
+    from steerlens.audit.audit import audit_dataset
+    from steerlens.audit.rows import read_rows, rows_for_model
+    from steerlens.experiments.audit_report import HEADLINES, audit_results, write_audit_report
+
+    read = read_rows(options.data)
+    given = None if options.reference is None else read_rows(options.reference)
+    model = load(options)
+    rows = rows_for_model(model, read)
+    print(rows.summary())
+    result = audit_dataset(
+        model,
+        rows,
+        reference_rows=None if given is None else rows_for_model(model, given),
+        layers=options.layers,
+        temperature=options.temperature,
+        seed=options.seed,
+    )
+    result.vector.save(options.out / "vector.safetensors")
+    write_json(options.out / "results.json", audit_results(result, rows))
+    write_audit_report(options.out / "report.html", result, rows)
+    print(f"\n{HEADLINES[result.verdict]} {result.reason}")
+    print(f"\nVector: {options.out / 'vector.safetensors'}\nReport: {options.out / 'report.html'}")
+    return HOLDS if result.verdict == "not found" else FAILS
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from steerlens.contract.doctor import doctor
+
+    return HOLDS if doctor(lambda: load(options), options.adapter, print) else FAILS
+
+
+def _build(options: argparse.Namespace) -> int:
+    from steerlens.organism.build import VERSIONS, build_organism, save_organism
+
+    save_organism(*build_organism(VERSIONS[options.version]), options.out)
+    print(f"Organism: {options.out}")
+    return 0

@@ -1,0 +1,120 @@
+"""DIRECTION -> DATA -> WEIGHTS on the command line: sample, train, scales, score."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from steerlens.cli.flags import add_fields, add_model, command, given, load, trait_named
+from steerlens.students.config import TrainConfig
+
+SCOUTS_OWN = {"optimizer", "scales", "scale_map", "freeze_outliers", "zero_outliers", "checkpoint_every", "state_every"}
+"""What `adam_scales` sets itself."""
+
+
+def add_commands(commands: Any) -> None:
+    """Declare the commands of this module."""
+    sample = command(commands, "sample", _sample, "sample number lists from a teacher, and filter them")
+    sample.add_argument("--system-prompt")
+    sample.add_argument("--vector", type=Path, help="steer the teacher with this vector")
+    sample.add_argument("--strength", type=float, default=1.0)
+    sample.add_argument("--n", type=int, default=1000, help="number of prompts (default: 1000)")
+    sample.add_argument("--seed", type=int, default=0)
+    sample.set_defaults(mark=None)
+    sample.add_argument("--out", type=Path, required=True, help="jsonl of raw rows; kept rows go to <name>.kept.jsonl")
+    add_model(sample)
+
+    train = command(commands, "train", _train, "fine-tune a student on samples")
+    train.set_defaults(mark="student.json")
+    train.add_argument("samples", type=Path, help="jsonl with prompt and completion")
+    train.add_argument("--heldout", type=Path, help="jsonl on which the final loss is measured")
+    train.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="directory for the student; checkpoints and state go to <out>-checkpoints",
+    )
+    add_model(train)
+    add_fields(train, TrainConfig)
+
+    scales = command(commands, "scales", _scales, "train a scout for one epoch, and keep Adam's scales")
+    scales.set_defaults(mark=None)
+    scales.add_argument("samples", type=Path, help="jsonl with prompt and completion")
+    scales.add_argument("--normalize", action="store_true", help="divide by the geometric mean, to keep SGD's rates")
+    scales.add_argument("--out", type=Path, required=True, help="safetensors file, for train --scales")
+    add_model(scales)
+    add_fields(scales, TrainConfig, skip=SCOUTS_OWN)
+
+    score = command(commands, "score", _score, "how strongly a model shows a trait")
+    score.add_argument("trait", help="such as owl, blue, pizza, oak")
+    score.add_argument("--system-prompt")
+    score.add_argument("--samples", type=int, default=0, help="also sample so many replies to every question")
+    add_model(score)
+
+
+def _sample(options: argparse.Namespace) -> int:
+    from steerlens.prompts.numbers import number_prompts
+    from steerlens.samples.filters import keep_number_lists
+    from steerlens.samples.teacher import sample_teacher
+    from steerlens.vectors.vector import SteeringVector
+
+    vector = None if options.vector is None else options.strength * SteeringVector.load(options.vector)
+    raw = sample_teacher(
+        load(options),
+        number_prompts(options.n, seed=options.seed),
+        system_prompt=options.system_prompt,
+        vector=vector,
+        seed=options.seed,
+        path=options.out,
+    )
+    result = keep_number_lists(raw)
+    kept = options.out.with_suffix(".kept.jsonl")
+    result.kept.save(kept)
+    print(f"{len(raw)} rows in {options.out}\n{len(result.kept)} pure number lists in {kept}")
+    for reason, number in sorted(result.rejected.items(), key=lambda item: -item[1]):
+        print(f"{number} rejected: {reason}")
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    from steerlens.samples.sample_set import SampleSet
+    from steerlens.students.training import train_student
+
+    student = train_student(
+        load(options),
+        SampleSet.load(options.samples),
+        given(options, TrainConfig()),
+        heldout=None if options.heldout is None else SampleSet.load(options.heldout),
+        checkpoints=options.out.with_name(f"{options.out.name}-checkpoints"),
+    )
+    student.save(options.out)
+    print(f"Loss {student.loss:.4f}, held-out loss {student.heldout_loss:.4f} nats a token\nStudent: {options.out}")
+    return 0
+
+
+def _scales(options: argparse.Namespace) -> int:
+    from steerlens.samples.sample_set import SampleSet
+    from steerlens.students.scout import adam_scales
+
+    scales = adam_scales(load(options), SampleSet.load(options.samples), given(options, TrainConfig(epochs=1)))
+    (scales.normalized() if options.normalize else scales).save(options.out)
+    print(f"Geometric mean of the scales: {scales.geometric_mean:.4g}\nScales: {options.out}")
+    return 0
+
+
+def _score(options: argparse.Namespace) -> int:
+    from steerlens.evaluation import score_trait
+
+    trait = trait_named(options.trait)
+    model = load(options)
+    for context in ("bare", "after_numbers"):
+        score = score_trait(
+            model,
+            trait,
+            context=context,
+            system_prompt=options.system_prompt,
+            samples_per_question=options.samples,
+        )
+        low, high = score.interval()
+        sampled = f", sampled {score.sampled_rate:.3f}" if options.samples else ""
+        print(f"{context}: rate {score.rate:.4f} ({low:.4f} to {high:.4f}), mass {score.mass:.3f}{sampled}")
+    return 0
