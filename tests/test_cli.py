@@ -117,7 +117,7 @@ BAD = {
         r"holds a run of another configuration \(other: arms,.*Choose another --out",
     ),
     "more seeds on the curves than there are": (
-        "optimizers --preset full --seeds 0 --out {0}/o",
+        "optimizers --preset full --seeds 0 --curve-seeds 2 --out {0}/o",
         r"curve_seeds=2 is not in 1\.\.1, the number of seeds",
     ),
     "rows that are not there": ("audit {0}/none.jsonl --out {0}/o", "There is no data file .*owner/name"),
