@@ -20,7 +20,7 @@ from steerlens.experiments.planning import plan_students, plan_teacher
 from steerlens.experiments.result import ExperimentResult
 from steerlens.experiments.run import Run
 from steerlens.experiments.stages import base_rates, claim_directory
-from steerlens.experiments.teachers import Teacher, require_rows, write_rows
+from steerlens.experiments.teachers import Teacher, require_rows, write_all
 from steerlens.files import write_json
 from steerlens.models import load_model
 from steerlens.prompts.chat import ChatContextWarning
@@ -46,9 +46,7 @@ def run_capacity(directory: str | Path, config: CapacityConfig) -> ExperimentRes
     claim_directory(run)
     base = base_rates(run, config.model)
     teachers = plan_teachers(run)
-    writers = {
-        record["name"]: record for record in run_jobs(list(teachers.values()), write_rows, config, what="teachers")
-    }
+    writers = write_all(teachers.values(), config)
     for record in writers.values():
         require_rows(record)
     cells = plan_cells(run, teachers)

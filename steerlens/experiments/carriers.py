@@ -23,7 +23,7 @@ from steerlens.experiments.result import ExperimentResult
 from steerlens.experiments.run import Run
 from steerlens.experiments.stages import base_rates, claim_directory, once
 from steerlens.experiments.tasks import names_of
-from steerlens.experiments.teachers import Teacher, log_probs, require_rows, write_rows
+from steerlens.experiments.teachers import Teacher, log_probs, require_rows, write_all
 from steerlens.files import write_json
 from steerlens.models import load_model
 from steerlens.prompts.traits import ANIMALS, preference_trait
@@ -44,9 +44,7 @@ def run_carriers(directory: str | Path, config: CarriersConfig) -> ExperimentRes
     claim_directory(run)
     base = base_rates(run, config.model)
     teachers = plan_teachers(run)
-    writers = {
-        record["name"]: record for record in run_jobs(list(teachers.values()), write_rows, config, what="teachers")
-    }
+    writers = write_all(teachers.values(), config)
     for kind in (PROMPTED, CONTROL):
         require_rows(writers[kind + NUMBER_LISTS])
     carriers = [NUMBER_LISTS, *config.carriers]

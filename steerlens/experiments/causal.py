@@ -20,7 +20,7 @@ from steerlens.experiments.result import ExperimentResult
 from steerlens.experiments.run import Run
 from steerlens.experiments.stages import base_rates, claim_directory, once
 from steerlens.experiments.teacher_vectors import check_ways, everywhere, teacher_vectors
-from steerlens.experiments.teachers import Teacher, effect_on_lists, require_rows, write_rows
+from steerlens.experiments.teachers import Teacher, effect_on_lists, require_rows, write_all
 from steerlens.files import write_json
 from steerlens.models import load_model
 from steerlens.prompts.traits import preference_trait
@@ -42,7 +42,7 @@ def run_causal(directory: str | Path, config: CausalConfig) -> ExperimentResult:
     base = base_rates(run, config.model)
     vectors = _vectors(run)
     teachers = plan_teachers(run, list(vectors))
-    writers = {record["name"]: record for record in run_jobs(teachers, write_rows, config, what="teachers")}
+    writers = write_all(teachers, config)
     for name in (PROMPTED, CONTROL):
         require_rows(writers[name])
     themselves = _teachers_themselves(run, teachers)

@@ -20,7 +20,7 @@ from steerlens.experiments.result import ExperimentResult
 from steerlens.experiments.run import Run
 from steerlens.experiments.stages import claim_directory, once
 from steerlens.experiments.teacher_vectors import teacher_vectors
-from steerlens.experiments.teachers import Teacher, list_tokens, require_rows, write_rows
+from steerlens.experiments.teachers import Teacher, list_tokens, require_rows, write_all
 from steerlens.files import write_json
 from steerlens.models import load_model
 from steerlens.prompts.numbers import number_prompts
@@ -47,7 +47,7 @@ def run_cross_model(directory: str | Path, config: CrossModelConfig) -> Experime
     models = {SELF: config.model, OTHER: config.other_model, FURTHER: _train_further(run)}
     base = {name: _base(run, name, model) for name, model in models.items()}
     teachers = plan_teachers(run, models)
-    for record in run_jobs(list(teachers.values()), write_rows, config, what="teachers"):
+    for record in write_all(teachers.values(), config).values():
         require_rows(record)
     cells = [
         cell

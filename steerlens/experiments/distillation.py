@@ -22,7 +22,7 @@ from steerlens.experiments.result import ExperimentResult
 from steerlens.experiments.run import Run
 from steerlens.experiments.stages import base_rates, claim_directory, once
 from steerlens.experiments.teacher_vectors import PromptedAnswers
-from steerlens.experiments.teachers import require_rows, write_rows
+from steerlens.experiments.teachers import require_rows, write_all
 from steerlens.files import write_json
 from steerlens.models import check_layer, huggingface_model, load_model
 from steerlens.prompts.numbers import number_prompts
@@ -60,7 +60,7 @@ def run_distillation(directory: str | Path, config: DistillationConfig) -> Exper
     vectors = _vectors(run)
     paths = {name: run.named_vector_path(name) for name in vectors}
     teachers = [plan_teacher(run, CONTROL), *(plan_teacher(run, name, vector=path) for name, path in paths.items())]
-    writers = {record["name"]: record for record in run_jobs(teachers, write_rows, config, what="teachers")}
+    writers = write_all(teachers, config)
     require_rows(writers[CONTROL])
     cells = [
         cell

@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerlens.experiments.claims import Record
+from steerlens.experiments.config import Workers
+from steerlens.experiments.jobs import run_jobs
 from steerlens.experiments.tasks import TASKS
 from steerlens.files import write_json
 from steerlens.forward import completion_logits
@@ -64,6 +66,11 @@ class Teacher:
         if self.vector is None:
             return contextlib.nullcontext()
         return steer(model, SteeringVector.load(self.vector), mode=self.mode)
+
+
+def write_all(teachers: Iterable[Teacher], workers: Workers) -> dict[str, Record]:
+    """Every teacher's record by its name; who has none yet writes its rows now, as `write_rows`."""
+    return {record["name"]: record for record in run_jobs(list(teachers), write_rows, workers, what="teachers")}
 
 
 def write_rows(teacher: Teacher) -> None:

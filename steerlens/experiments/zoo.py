@@ -15,7 +15,7 @@ from steerlens.experiments.result import ExperimentResult
 from steerlens.experiments.run import Run
 from steerlens.experiments.stages import claim_directory
 from steerlens.experiments.steerability import Examination, examine
-from steerlens.experiments.teachers import Teacher, require_rows, write_rows
+from steerlens.experiments.teachers import Teacher, require_rows, write_all
 from steerlens.experiments.zoo_config import ZooConfig
 from steerlens.experiments.zoo_prompts import Member, members
 from steerlens.experiments.zoo_report import write_zoo_report
@@ -35,9 +35,7 @@ def run_zoo(directory: str | Path, config: ZooConfig) -> ExperimentResult:
     zoo = members(run)
     examined = run_jobs([_examination(run, member) for member in zoo], examine, config, what="prompts")
     teachers = plan_teachers(run, zoo)
-    writers = {
-        record["name"]: record for record in run_jobs(list(teachers.values()), write_rows, config, what="teachers")
-    }
+    writers = write_all(teachers.values(), config)
     for untold in {member.untold for member in zoo}:
         require_rows(writers[control_name(untold)])
     cells = [

@@ -32,7 +32,8 @@ before the transfers were measured that VERDICTS counts."""
 Verdict = Literal["likely", "unlikely", "cannot tell"]
 VERDICTS: dict[Verdict, tuple[int, int]] = {"likely": (28, 29), "unlikely": (1, 7), "cannot tell": (0, 0)}
 """How many prompts with each verdict passed their trait on, and how many there were: 24 personas and 9 other prompts on the
-embedded organism, 3 personas on the one that never saw any next to numbers; one student each, by a bar that was chosen after the transfers had been seen (docs/findings.md)."""
+embedded organism, 3 personas on the one that never saw any next to numbers; one student each, by a bar that was chosen
+after the transfers had been seen (docs/findings.md)."""
 
 
 @dataclass(frozen=True)
