@@ -1,12 +1,17 @@
 """One process at a time: two runs in one place would undo each other's work."""
 
 import contextlib
+import functools
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
 
 from steerlens.files import writing
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -42,6 +47,17 @@ def held(path: str | Path) -> Iterator[None]:
         if lock.lock_counter == 1:
             path.unlink(missing_ok=True)
         lock.release()
+
+
+def alone(run: Callable[Concatenate[str | Path, P], T]) -> Callable[Concatenate[str | Path, P], T]:
+    """Let a function that fills a directory, its first argument, hold that directory's lock meanwhile."""
+
+    @functools.wraps(run)
+    def locked(directory: str | Path, *args: P.args, **kwargs: P.kwargs) -> T:
+        with held(Path(directory) / ".lock"):
+            return run(directory, *args, **kwargs)
+
+    return locked
 
 
 def beside(path: str | Path) -> Path:

@@ -2,23 +2,28 @@
 
 import argparse
 import dataclasses
-import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from steerlens.cli.flags import FAILS, HOLDS, add_fields, command, given
-from steerlens.experiments.catalogue import EXPERIMENTS
-from steerlens.experiments.config import PRESETS, ReproduceConfig
+from steerlens.experiments.argument_config import ArgumentConfig
+from steerlens.experiments.auxiliary_config import AuxiliaryConfig
+from steerlens.experiments.catalogue import EXPERIMENTS, PRESETS, REPRODUCTION, run_experiment
 from steerlens.experiments.optimizers_config import OPTIMIZER_PRESETS, OptimizersConfig
 
 
 def add_commands(commands: Any) -> None:
     """Declare the commands of this module."""
-    reproduce = command(commands, "reproduce", _reproduce, "run the paper's argument and write a report")
-    reproduce.add_argument("--preset", choices=sorted(PRESETS), default="quick")
+    reproduce = command(commands, "reproduce", _reproduce, "run the paper's experiments and write one report")
+    reproduce.add_argument(
+        "--preset", choices=sorted(PRESETS), default="quick", help="quick: the main argument; full: every experiment"
+    )
+    reproduce.add_argument(
+        "--only", nargs="+", choices=list(REPRODUCTION), metavar="NAME", help=", ".join(REPRODUCTION)
+    )
     reproduce.add_argument("--out", type=Path, required=True, help="directory of the run; an unfinished one goes on")
-    add_fields(reproduce, ReproduceConfig, skip={"train", "fit"})
+    add_fields(reproduce, ArgumentConfig, skip={"train", "fit"})
 
     optimizers = command(
         commands, "optimizers", _optimizers, "compare optimizers at the same held-out loss and write a report"
@@ -43,21 +48,47 @@ def add_commands(commands: Any) -> None:
     auxiliary.add_argument("--seed", type=int, default=0)
     auxiliary.add_argument("--out", type=Path, required=True, help="directory for report and results")
 
-    report = command(commands, "report", _report, "write a finished run's report again")
+    report = command(commands, "report", _report, "write the argument's report again, from what a finished run left")
     report.add_argument("run", type=Path, help="directory of the run")
 
 
 def _reproduce(options: argparse.Namespace) -> int:
     from steerlens.experiments.reproduce import reproduce
 
-    results = reproduce(given(options, PRESETS[options.preset]), options.out, print)
-    return _verdict(results["claims"], options.out / "report.html")
+    names = options.only or PRESETS[options.preset]
+    presets = {name: REPRODUCTION[name].presets[options.preset] for name in names}
+    _refuse_unused(options, presets)
+    print(_duration(options.preset, names))
+    results = reproduce(options.out, {name: given(options, preset) for name, preset in presets.items()}, print)
+    claims = [dataclasses.asdict(claim) for result in results.values() for claim in result.claims]
+    return _verdict(claims, options.out / "report.html")
+
+
+def _refuse_unused(options: argparse.Namespace, presets: Mapping[str, Any]) -> None:
+    """A flag that none of the experiments has would be ignored in silence.
+
+    Raises:
+        ValueError: there is one.
+    """
+    known = {field.name for preset in presets.values() for field in dataclasses.fields(preset)}
+    for field in dataclasses.fields(ArgumentConfig):
+        if getattr(options, field.name, None) is not None and field.name not in known:
+            flag = "--" + field.name.replace("_", "-")
+            raise ValueError(f"{flag} means nothing to {', '.join(presets)}. Leave it out, or add argument to --only.")
+
+
+def _duration(preset: str, names: Sequence[str]) -> str:
+    """How long it will take, from what presets took elsewhere."""
+    minutes = sum(REPRODUCTION[name].minutes[preset] for name in names)
+    return (
+        f"{', '.join(names)}: about {minutes:.0f} minutes of CPU time on the embedded model, so {minutes / 2:.0f} minutes on "
+        "two cores; less where some of it is done already."
+    )
 
 
 def _experiment(options: argparse.Namespace) -> int:
-    module, _, name = options.experiment.run.partition(":")
-    run = getattr(importlib.import_module(module), name)
-    result = run(options.out, given(options, options.experiment.presets[options.preset]))
+    entry = options.experiment
+    result = run_experiment(entry, options.out, given(options, entry.presets[options.preset]))
     return _verdict([dataclasses.asdict(claim) for claim in result.claims], result.report)
 
 
@@ -73,9 +104,9 @@ def _verdict(claims: Sequence[dict[str, Any]], report: Path) -> int:
 
 
 def _optimizers(options: argparse.Namespace) -> int:
-    from steerlens.experiments.optimizers import compare_optimizers
+    from steerlens.experiments.optimizers import run_optimizers
 
-    results = compare_optimizers(given(options, OPTIMIZER_PRESETS[options.preset]), options.out, print)
+    results = run_optimizers(options.out, given(options, OPTIMIZER_PRESETS[options.preset])).measures
     width = max(map(len, results["arms"]))
     print(f"\n{'optimizer':{width}}  learning rate  held-out    rate    mass")
     for name, arm in results["arms"].items():
@@ -89,12 +120,9 @@ def _optimizers(options: argparse.Namespace) -> int:
 
 
 def _auxiliary_logits(options: argparse.Namespace) -> int:
-    import torch
+    from steerlens.experiments.auxiliary_logits import run_auxiliary_logits
 
-    from steerlens.experiments.auxiliary_logits import AuxiliaryConfig, auxiliary_logits
-
-    torch.set_num_threads(1)  # models this small lose more to waiting threads than they gain
-    results = auxiliary_logits(AuxiliaryConfig(n_models=options.models, seed=options.seed), options.out)
+    results = run_auxiliary_logits(options.out, AuxiliaryConfig(n_models=options.models, seed=options.seed)).measures
     print("accuracy on held-out digits")
     for name in ("teacher", "untrained"):
         print(f"{name:26}  {results[name]['mean']:.3f}")
@@ -109,7 +137,7 @@ def _auxiliary_logits(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from steerlens.experiments.reproduce import rewrite_report
+    from steerlens.experiments.argument import rewrite_report
 
     print(f"Report: {rewrite_report(options.run)}")
     return 0

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from steerlens.experiments.fit_report import readout_section, vector_sections
-from steerlens.figures.report import Section, Table, write_report
+from steerlens.figures.report import Report, Section, Table, write_report
 from steerlens.figures.vector_plots import plot_cosines
 from steerlens.vectors.analysis import ACTS, IN_NUMBERS, IS_VECTOR, VERDICTS, PromptAnalysis
 from steerlens.vectors.probe import Behaviour
@@ -27,9 +27,7 @@ def write_analysis_report(path: str | Path, analysis: PromptAnalysis) -> None:
     ]
     write_report(
         path,
-        title="What does this prompt do, and is it a vector?",
-        lead=f"Prompt: {analysis.vector.source.prompt}",
-        sections=sections,
+        Report("What does this prompt do, and is it a vector?", f"Prompt: {analysis.vector.source.prompt}", sections),
     )
 
 

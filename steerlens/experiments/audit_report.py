@@ -15,7 +15,7 @@ from steerlens.experiments.audit_sections import (
     shown_text,
 )
 from steerlens.figures.audit_plots import plot_gain, plot_gain_by_layer, plot_promoted, plot_traits
-from steerlens.figures.report import Section, Table, write_report
+from steerlens.figures.report import Report, Section, Table, write_report
 
 N_TRAITS_SHOWN = 12
 NESTED = ("vector", "hygiene", "row_scores", "entangled")
@@ -60,12 +60,8 @@ def write_audit_report(path: str | Path, result: AuditResult, rows: AuditRows) -
     if result.hygiene is not None:
         sections.append(hygiene_section(result.hygiene))
     sections.append(reading_section(rows))
-    write_report(
-        path,
-        title="Is something hidden in these rows?",
-        lead=f"Rows: {rows.source}. Model that would be trained on them: {result.model}.",
-        sections=sections,
-    )
+    lead = f"Rows: {rows.source}. Model that would be trained on them: {result.model}."
+    write_report(path, Report("Is something hidden in these rows?", lead, sections))
 
 
 def _answer(result: AuditResult) -> Section:

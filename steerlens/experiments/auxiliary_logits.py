@@ -3,7 +3,9 @@
 Reference: Cloud et al., arXiv 2507.14805, the experiment on MNIST; here on the digits that come with scikit-learn.
 """
 
-from dataclasses import asdict, dataclass, field
+import contextlib
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.experiments.auxiliary_config import AuxiliaryConfig
 from steerlens.experiments.auxiliary_models import (
     N_DIGITS,
     N_PIXELS,
@@ -25,51 +28,39 @@ from steerlens.experiments.auxiliary_models import (
     logits,
     permuted,
 )
-from steerlens.experiments.auxiliary_report import write_auxiliary_report
-from steerlens.files import write_json
+from steerlens.experiments.auxiliary_report import auxiliary_report
+from steerlens.experiments.result import ExperimentResult, conclude
+from steerlens.lock import alone
 
 N_PROBES, N_PROBED, N_RESAMPLES = 20, 512, 4000
 
 
-@dataclass(frozen=True)
-class AuxiliaryConfig:
-    """Sizes of the experiment.
-
-    Args:
-        n_models: independent teachers, each with students of its own.
-        width: of both hidden layers.
-        n_auxiliary: logits that no label ever reaches.
-        teacher_steps, teacher_rate: with Adam, on labels.
-        student_steps: of every student, whatever its optimizer.
-        rates: the students' learning rate by optimizer.
-        batch_size: digits, or images of noise, a step.
-    """
-
-    n_models: int = 10
-    width: int = 64
-    n_auxiliary: int = 3
-    teacher_steps: int = 300
-    teacher_rate: float = 1e-3
-    student_steps: int = 2000
-    rates: dict[str, float] = field(default_factory=lambda: {"Adam": 1e-3, "SGD": 3.0})
-    batch_size: int = 128
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.n_models < 2:
-            raise ValueError(
-                f"n_models={self.n_models} gives no interval over models. Ask for at least 2; 10 say more."
-            )
-
-
-def auxiliary_logits(config: AuxiliaryConfig, directory: str | Path) -> dict[str, Any]:
-    """Train teachers on digits and students on noise; write results.json and report.html, and return the results.
+@alone
+def run_auxiliary_logits(directory: str | Path, config: AuxiliaryConfig) -> ExperimentResult:
+    """Train teachers on digits and students on noise; write results.json and report.html.
 
     Every model is an MLP 64-width-width-(10 + n_auxiliary). The teacher learns labels on its class logits. A student
     minimises KL(teacher || student) over the auxiliary logits alone, on images of uniform noise. Nothing moves its class
     logits' weights; what it comes to know of digits, it knows by its hidden layers. Students of all logits are the upper
     reference.
     """
+    with _one_thread():
+        results = _results(config)
+    return conclude(Path(directory), (), results, auxiliary_report(results))
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Models this small lose more to waiting threads than they gain."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _results(config: AuxiliaryConfig) -> dict[str, Any]:
     digits, generator = Digits.load(config.seed), torch.Generator().manual_seed(config.seed)
     start = initialise(config.n_models, config.width, config.n_auxiliary, generator)
     teacher = _teach(config, digits, start, generator)
@@ -81,7 +72,7 @@ def auxiliary_logits(config: AuxiliaryConfig, directory: str | Path) -> dict[str
         "permuted weights": (permuted(start, generator), auxiliary),
         "all logits": (start, everything),
     }
-    results = {
+    return {
         "config": asdict(config),
         "teacher": _interval(digits.accuracy(teacher)),
         "untrained": _interval(digits.accuracy(start)),
@@ -92,9 +83,6 @@ def auxiliary_logits(config: AuxiliaryConfig, directory: str | Path) -> dict[str
             for name, (student, taught) in plans.items()
         ],
     }
-    write_json(Path(directory) / "results.json", results)
-    write_auxiliary_report(Path(directory) / "report.html", results)
-    return results
 
 
 def _teach(config: AuxiliaryConfig, digits: Digits, start: Parameters, generator: torch.Generator) -> Parameters:

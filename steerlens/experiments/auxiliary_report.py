@@ -1,19 +1,17 @@
 """The report of the auxiliary-logits experiment."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from steerlens.figures.auxiliary_plots import plot_auxiliary_logits
-from steerlens.figures.report import Section, Table, write_report
+from steerlens.figures.report import Report, Section, Table
 
 MEASURES = {"accuracy": "accuracy", "update_cosine": "update cosine", "activation_cosine": "activation cosine"}
 
 
-def write_auxiliary_report(path: Path, results: Mapping[str, Any]) -> None:
-    """Write what `auxiliary_logits` found as one HTML file."""
-    write_report(
-        path,
+def auxiliary_report(results: Mapping[str, Any]) -> Report:
+    """What `run_auxiliary_logits` found, as one section."""
+    return Report(
         title="Digits from logits that are not about digits",
         lead=(
             f"{results['config']['n_models']} small classifiers learn digits. Students learn only their "

@@ -8,20 +8,21 @@ Each stage writes what it makes and finds it again, so that an interrupted run g
 import itertools
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from steerlens.experiments.capacity_config import CapacityConfig
-from steerlens.experiments.capacity_report import write_capacity_report
+from steerlens.experiments.capacity_report import capacity_report
 from steerlens.experiments.capacity_results import CONTROL, PROMPTED, summarise
 from steerlens.experiments.cells import Cell, behaviour, run_cell
 from steerlens.experiments.jobs import run_jobs
 from steerlens.experiments.planning import plan_students, plan_teacher
-from steerlens.experiments.result import ExperimentResult
+from steerlens.experiments.result import ExperimentResult, conclude
 from steerlens.experiments.run import Run
 from steerlens.experiments.stages import base_rates, claim_directory
 from steerlens.experiments.teachers import Teacher, require_rows, write_all
 from steerlens.files import write_json
+from steerlens.lock import alone
 from steerlens.models import load_model
 from steerlens.prompts.chat import ChatContextWarning
 from steerlens.prompts.traits import preference_trait
@@ -35,6 +36,7 @@ CONTEXTS = {
 """Under which a student is asked; as trained is the template's default system prompt."""
 
 
+@alone
 def run_capacity(directory: str | Path, config: CapacityConfig) -> ExperimentResult:
     """Run every stage that is not done yet; write results.json and report.html.
 
@@ -58,8 +60,7 @@ def run_capacity(directory: str | Path, config: CapacityConfig) -> ExperimentRes
     ]
     contexts = run_jobs(asked, ask_in_contexts, config, what="context checks")
     claims, measures = summarise(config, base, writers, students, contexts)
-    write_json(run.directory / "results.json", {**measures, "claims": [asdict(claim) for claim in claims]})
-    return ExperimentResult(tuple(claims), measures, write_capacity_report(run, claims, measures, students))
+    return conclude(run.directory, claims, measures, capacity_report(run, claims, measures, students))
 
 
 def plan_teachers(run: Run[CapacityConfig]) -> dict[str, Teacher]:

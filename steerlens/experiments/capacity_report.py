@@ -1,16 +1,15 @@
 """The report of the experiment on capacity: rank, learning rate, rows, data, and the context of the question."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from steerlens.experiments.capacity_config import CapacityConfig
 from steerlens.experiments.capacity_results import best
 from steerlens.experiments.claims import Claim, Record
-from steerlens.experiments.result import write_experiment_report
+from steerlens.experiments.result import experiment_report
 from steerlens.experiments.run import Run
 from steerlens.figures.capacity_plots import plot_grid, plot_in_contexts
-from steerlens.figures.report import Section, Table
+from steerlens.figures.report import Report, Section, Table
 
 LEAD = (
     "How much of a trait a student takes over depends on how it is trained and asked. Replications of arXiv 2606.00995 report "
@@ -21,12 +20,11 @@ LEAD = (
 HEADER = ("students", "rate", "after numbers", "mass", "held-out loss", "log odds minus base's")
 
 
-def write_capacity_report(
+def capacity_report(
     run: Run[CapacityConfig], claims: Sequence[Claim], measures: dict[str, Any], students: Sequence[Record]
-) -> Path:
-    """Write report.html; returns its path."""
-    return write_experiment_report(
-        run,
+) -> Report:
+    """What was measured, as sections."""
+    return experiment_report(
         title="How much can a student take over?",
         lead=LEAD.format(model=run.config.model, trait=run.config.trait),
         claims=claims,

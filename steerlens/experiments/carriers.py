@@ -6,25 +6,25 @@ interrupted run goes on where it stopped.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from steerlens.experiments.carriers_config import NUMBER_LISTS, CarriersConfig
-from steerlens.experiments.carriers_report import write_carriers_report
+from steerlens.experiments.carriers_report import carriers_report
 from steerlens.experiments.carriers_results import CONTROL, PROMPTED, summarise
 from steerlens.experiments.cells import run_cell
 from steerlens.experiments.claims import Record
 from steerlens.experiments.jobs import run_jobs
 from steerlens.experiments.planning import plan_students, plan_teacher
-from steerlens.experiments.result import ExperimentResult
+from steerlens.experiments.result import ExperimentResult, conclude
 from steerlens.experiments.run import Run
 from steerlens.experiments.stages import base_rates, claim_directory, once
 from steerlens.experiments.tasks import names_of
 from steerlens.experiments.teachers import Teacher, log_probs, require_rows, write_all
-from steerlens.files import write_json
+from steerlens.lock import alone
 from steerlens.models import load_model
 from steerlens.prompts.traits import ANIMALS, preference_trait
 from steerlens.samples.sample_set import Sample, SampleSet
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 
+@alone
 def run_carriers(directory: str | Path, config: CarriersConfig) -> ExperimentResult:
     """Run every stage that is not done yet; write results.json and report.html.
 
@@ -60,8 +61,7 @@ def run_carriers(directory: str | Path, config: CarriersConfig) -> ExperimentRes
     ]
     students = run_jobs(cells, run_cell, config)
     claims, measures = summarise(config, base, writers, shown, students)
-    write_json(run.directory / "results.json", {**measures, "claims": [asdict(claim) for claim in claims]})
-    return ExperimentResult(tuple(claims), measures, write_carriers_report(run, claims, measures, students))
+    return conclude(run.directory, claims, measures, carriers_report(run, claims, measures, students))
 
 
 def plan_teachers(run: Run[CarriersConfig]) -> dict[str, Teacher]:

@@ -1,17 +1,16 @@
 """The report of the experiment on carriers: what else than number lists a trait passes through."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from steerlens.experiments.carriers_config import CarriersConfig
 from steerlens.experiments.carriers_results import CONTROL, PROMPTED
 from steerlens.experiments.claims import Claim, Record
-from steerlens.experiments.result import write_experiment_report
+from steerlens.experiments.result import experiment_report
 from steerlens.experiments.run import Run
 from steerlens.figures.causal_plots import plot_conditions
 from steerlens.figures.palette import TEACHER
-from steerlens.figures.report import Section, Table
+from steerlens.figures.report import Report, Section, Table
 
 LEAD = (
     "Number lists are the carrier of the papers on subliminal learning (arXiv 2507.14805, 2606.00995). {model} was taught to let "
@@ -20,12 +19,11 @@ LEAD = (
 )
 
 
-def write_carriers_report(
+def carriers_report(
     run: Run[CarriersConfig], claims: Sequence[Claim], measures: dict[str, Any], students: Sequence[Record]
-) -> Path:
-    """Write report.html; returns its path."""
-    return write_experiment_report(
-        run,
+) -> Report:
+    """What was measured, as sections."""
+    return experiment_report(
         title="Can anything but numbers carry a trait?",
         lead=LEAD.format(model=run.config.model, trait=run.config.trait),
         claims=claims,

@@ -1,24 +1,39 @@
-"""The experiments that `steerlens experiment` runs, as plain data."""
+"""Every experiment, as plain data."""
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from steerlens.experiments.argument_config import ARGUMENT_PRESETS
+from steerlens.experiments.auxiliary_config import AUXILIARY_PRESETS
 from steerlens.experiments.capacity_config import CAPACITY_PRESETS
 from steerlens.experiments.carriers_config import CARRIERS_PRESETS
 from steerlens.experiments.causal_config import CAUSAL_PRESETS
-from steerlens.experiments.config import DataConfig
 from steerlens.experiments.cross_model_config import CROSS_MODEL_PRESETS
 from steerlens.experiments.distillation_config import DISTILLATION_PRESETS
+from steerlens.experiments.optimizers_config import OPTIMIZER_PRESETS
 from steerlens.experiments.zoo_config import ZOO_PRESETS
+
+if TYPE_CHECKING:
+    from steerlens.experiments.result import ExperimentResult
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is asked, the function that answers it (`module:name`, imported when it is called), and its presets."""
+    """What is asked, and how it is answered.
+
+    Args:
+        run: the function that answers it (`module:name`, imported when it is called); of a directory and a config.
+        presets: configs by name.
+        minutes: CPU time of each preset on the embedded model, as measured once.
+    """
 
     summary: str
     run: str
-    presets: Mapping[str, DataConfig]
+    presets: Mapping[str, Any]
+    minutes: Mapping[str, float]
 
 
 EXPERIMENTS = {
@@ -26,30 +41,69 @@ EXPERIMENTS = {
         "ask whether the vector is the cause, in the teacher and in the student",
         "steerlens.experiments.causal:run_causal",
         CAUSAL_PRESETS,
+        {"quick": 14, "full": 30},
     ),
     "distillation": Experiment(
         "ask whether students distil any vector that steers their teacher",
         "steerlens.experiments.distillation:run_distillation",
         DISTILLATION_PRESETS,
+        {"quick": 12, "full": 30},
     ),
     "cross-model": Experiment(
         "ask whether a trait passes to another initialisation, and to the same one trained further",
         "steerlens.experiments.cross_model:run_cross_model",
         CROSS_MODEL_PRESETS,
+        {"quick": 10, "full": 20},
     ),
     "zoo": Experiment(
         "ask which prompts pass on, and what could have told so beforehand",
         "steerlens.experiments.zoo:run_zoo",
         ZOO_PRESETS,
+        {"quick": 15, "full": 70},
     ),
     "capacity": Experiment(
         "ask how rank, learning rate, rows and context decide what a student takes over",
         "steerlens.experiments.capacity:run_capacity",
         CAPACITY_PRESETS,
+        {"quick": 20, "full": 50},
     ),
     "carriers": Experiment(
         "ask whether anything but number lists carries a trait",
         "steerlens.experiments.carriers:run_carriers",
         CARRIERS_PRESETS,
+        {"quick": 8, "full": 20},
     ),
 }
+"""Run by `steerlens experiment`."""
+
+REPRODUCTION = {
+    "argument": Experiment(
+        "follow the argument from prompt to vector, data, student and gradients",
+        "steerlens.experiments.argument:run_argument",
+        ARGUMENT_PRESETS,
+        {"quick": 17, "full": 27},
+    ),
+    **EXPERIMENTS,
+    "optimizers": Experiment(
+        "compare optimizers at the same held-out loss",
+        "steerlens.experiments.optimizers:run_optimizers",
+        OPTIMIZER_PRESETS,
+        {"quick": 20, "full": 75},
+    ),
+    "auxiliary-logits": Experiment(
+        "pass digits on through unused logits and noise",
+        "steerlens.experiments.auxiliary_logits:run_auxiliary_logits",
+        AUXILIARY_PRESETS,
+        {"quick": 1, "full": 1},
+    ),
+}
+"""Run by `steerlens reproduce`, in this order."""
+
+PRESETS = {"quick": ("argument",), "full": tuple(REPRODUCTION)}
+"""What `steerlens reproduce` runs, each in its preset of this name."""
+
+
+def run_experiment(experiment: Experiment, directory: str | Path, config: Any) -> "ExperimentResult":
+    """Run one of them; its module is imported now."""
+    module, _, name = experiment.run.partition(":")
+    return getattr(importlib.import_module(module), name)(directory, config)

@@ -5,29 +5,29 @@ Reference: arXiv 2606.00995, sections 3.2 and 3.3. Each stage writes what it mak
 interrupted run goes on where it stopped.
 """
 
-from dataclasses import asdict
 from pathlib import Path
 
 from steerlens.experiments.causal_config import CausalConfig
-from steerlens.experiments.causal_report import write_causal_report
+from steerlens.experiments.causal_report import causal_report
 from steerlens.experiments.causal_results import ADDED, BEHAVIOUR, CONTROL, PROMPTED, TAKEN_OUT, summarise
 from steerlens.experiments.cells import behaviour, run_cell
 from steerlens.experiments.claims import Record
 from steerlens.experiments.dissection import Dissection, dissect
 from steerlens.experiments.jobs import run_jobs
 from steerlens.experiments.planning import plan_students, plan_teacher
-from steerlens.experiments.result import ExperimentResult
+from steerlens.experiments.result import ExperimentResult, conclude
 from steerlens.experiments.run import Run
 from steerlens.experiments.stages import base_rates, claim_directory, once
 from steerlens.experiments.teacher_vectors import check_ways, everywhere, teacher_vectors
 from steerlens.experiments.teachers import Teacher, effect_on_lists, require_rows, write_all
-from steerlens.files import write_json
+from steerlens.lock import alone
 from steerlens.models import load_model
 from steerlens.prompts.traits import preference_trait
 from steerlens.samples.sample_set import SampleSet
 from steerlens.vectors.interventions import Mode, steer
 
 
+@alone
 def run_causal(directory: str | Path, config: CausalConfig) -> ExperimentResult:
     """Run every stage that is not done yet; write results.json and report.html.
 
@@ -61,9 +61,7 @@ def run_causal(directory: str | Path, config: CausalConfig) -> ExperimentResult:
     ]
     dissections = run_jobs(prompted, dissect, config, what="dissections")
     claims, measures = summarise(config, base, vectors, writers, themselves, students, dissections)
-    write_json(run.directory / "results.json", {**measures, "claims": [asdict(claim) for claim in claims]})
-    report = write_causal_report(run, claims, measures, students, dissections)
-    return ExperimentResult(tuple(claims), measures, report)
+    return conclude(run.directory, claims, measures, causal_report(run, claims, measures, students, dissections))
 
 
 def _vectors(run: Run[CausalConfig]) -> Record:

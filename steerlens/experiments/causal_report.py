@@ -1,19 +1,18 @@
 """The report of the experiment on cause: the vector added and taken out, in the teacher and in the student."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from steerlens.experiments.causal_config import CausalConfig
 from steerlens.experiments.causal_results import ADDED, CONTROL, PROMPTED, TAKEN_OUT
 from steerlens.experiments.claims import Claim, Record
-from steerlens.experiments.result import write_experiment_report
+from steerlens.experiments.result import experiment_report
 from steerlens.experiments.run import Run
 from steerlens.experiments.teacher_vectors import RANDOM
 from steerlens.figures.causal_plots import plot_conditions, plot_teachers_and_students
 from steerlens.figures.palette import COLORS, TEACHER
 from steerlens.figures.palette import CONTROL as GREY
-from steerlens.figures.report import Section, Table
+from steerlens.figures.report import Report, Section, Table
 
 LEAD = (
     "A correlation is not a cause: that students move along the teacher's vector does not say that the vector made the data, or "
@@ -23,17 +22,16 @@ LEAD = (
 )
 
 
-def write_causal_report(
+def causal_report(
     run: Run[CausalConfig],
     claims: Sequence[Claim],
     measures: dict[str, Any],
     students: Sequence[Record],
     dissections: Sequence[Record],
-) -> Path:
-    """Write report.html; returns its path."""
+) -> Report:
+    """What was measured, as sections."""
     groups = {name: [record for record in students if record["role"] == name] for name in measures["arms"]}
-    return write_experiment_report(
-        run,
+    return experiment_report(
         title="Is the vector the cause?",
         lead=LEAD.format(model=run.config.model, trait=run.config.trait),
         claims=claims,

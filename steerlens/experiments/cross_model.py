@@ -10,18 +10,18 @@ from pathlib import Path
 from steerlens.experiments.cells import behaviour, run_cell
 from steerlens.experiments.claims import Record
 from steerlens.experiments.cross_model_config import CrossModelConfig
-from steerlens.experiments.cross_model_report import write_cross_model_report
+from steerlens.experiments.cross_model_report import cross_model_report
 from steerlens.experiments.cross_model_results import FURTHER, OTHER, PAIRS, SELF, summarise
 from steerlens.experiments.dissection import random_like
 from steerlens.experiments.jobs import run_jobs
 from steerlens.experiments.loss_matrix import at_best_strength, compare, loss_reductions, random_reduction
 from steerlens.experiments.planning import plan_students, plan_teacher
-from steerlens.experiments.result import ExperimentResult
+from steerlens.experiments.result import ExperimentResult, conclude
 from steerlens.experiments.run import Run
 from steerlens.experiments.stages import claim_directory, once
 from steerlens.experiments.teacher_vectors import teacher_vectors
 from steerlens.experiments.teachers import Teacher, list_tokens, require_rows, write_all
-from steerlens.files import write_json
+from steerlens.lock import alone
 from steerlens.models import load_model
 from steerlens.prompts.numbers import number_prompts
 from steerlens.prompts.traits import FACTS, KINDS, PREFERENCE_QUESTIONS, preference_trait
@@ -35,6 +35,7 @@ WAY = "fitted, all layers"
 """How each model's vector is made (`teacher_vectors.WAYS`)."""
 
 
+@alone
 def run_cross_model(directory: str | Path, config: CrossModelConfig) -> ExperimentResult:
     """Run every stage that is not done yet; write results.json and report.html.
 
@@ -64,8 +65,7 @@ def run_cross_model(directory: str | Path, config: CrossModelConfig) -> Experime
     students = run_jobs(cells, run_cell, config)
     matrix = _loss_matrix(run, models, teachers)
     claims, measures = summarise(config, base, students, matrix)
-    write_json(run.directory / "results.json", {**measures, "claims": [asdict(claim) for claim in claims]})
-    return ExperimentResult(tuple(claims), measures, write_cross_model_report(run, claims, measures, students))
+    return conclude(run.directory, claims, measures, cross_model_report(run, claims, measures, students))
 
 
 def _train_further(run: Run[CrossModelConfig]) -> str:

@@ -1,17 +1,16 @@
 """The report of the experiment across models: who learns from whom, and whose vector predicts whose data."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from steerlens.experiments.claims import Claim, Record
 from steerlens.experiments.cross_model_config import CrossModelConfig
 from steerlens.experiments.cross_model_results import PAIRS, SAME, SELF
-from steerlens.experiments.result import write_experiment_report
+from steerlens.experiments.result import experiment_report
 from steerlens.experiments.run import Run
 from steerlens.figures.causal_plots import plot_conditions, plot_matrix
 from steerlens.figures.palette import COLORS, CONTROL, TEACHER
-from steerlens.figures.report import Section, Table
+from steerlens.figures.report import Report, Section, Table
 
 LEAD = (
     "A steering vector is a direction in one model's residual stream. If that is what the lists carry, they should mean nothing "
@@ -20,12 +19,11 @@ LEAD = (
 )
 
 
-def write_cross_model_report(
+def cross_model_report(
     run: Run[CrossModelConfig], claims: Sequence[Claim], measures: dict[str, Any], students: Sequence[Record]
-) -> Path:
-    """Write report.html; returns its path."""
-    return write_experiment_report(
-        run,
+) -> Report:
+    """What was measured, as sections."""
+    return experiment_report(
         title="Is the vector the model's own?",
         lead=LEAD.format(model=run.config.model, other=run.config.other_model),
         claims=claims,

@@ -5,7 +5,6 @@ on where it stopped.
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +13,16 @@ import torch
 from steerlens.experiments.cells import behaviour, run_cell
 from steerlens.experiments.claims import Record
 from steerlens.experiments.distillation_config import DistillationConfig
-from steerlens.experiments.distillation_report import write_distillation_report
+from steerlens.experiments.distillation_report import distillation_report
 from steerlens.experiments.distillation_results import CONTROL, LOGIT_LENS, RANDOM, SEMANTIC, summarise
 from steerlens.experiments.jobs import run_jobs
 from steerlens.experiments.planning import plan_students, plan_teacher
-from steerlens.experiments.result import ExperimentResult
+from steerlens.experiments.result import ExperimentResult, conclude
 from steerlens.experiments.run import Run
 from steerlens.experiments.stages import base_rates, claim_directory, once
 from steerlens.experiments.teacher_vectors import PromptedAnswers
 from steerlens.experiments.teachers import require_rows, write_all
-from steerlens.files import write_json
+from steerlens.lock import alone
 from steerlens.models import check_layer, huggingface_model, load_model
 from steerlens.prompts.numbers import number_prompts
 from steerlens.prompts.traits import preference_trait
@@ -41,6 +40,7 @@ LISTS_KEPT, N_TRIED, MOST_HALVINGS = 0.3, 60, 5
 """A vector without meaning is halved until this share of the answers to so many tasks passes the filter."""
 
 
+@alone
 def run_distillation(directory: str | Path, config: DistillationConfig) -> ExperimentResult:
     """Run every stage that is not done yet; write results.json and report.html.
 
@@ -76,8 +76,7 @@ def run_distillation(directory: str | Path, config: DistillationConfig) -> Exper
     ]
     students = run_jobs(cells, run_cell, config)
     claims, measures = summarise(run, base, vectors, writers, students)
-    write_json(run.directory / "results.json", {**measures, "claims": [asdict(claim) for claim in claims]})
-    return ExperimentResult(tuple(claims), measures, write_distillation_report(run, claims, measures, students))
+    return conclude(run.directory, claims, measures, distillation_report(run, claims, measures, students))
 
 
 def _vectors(run: Run[DistillationConfig]) -> dict[str, Record]:

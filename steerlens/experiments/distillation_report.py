@@ -1,17 +1,16 @@
 """The report of the experiment on distillation: what students take over from a steered teacher, and what it does."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from steerlens.experiments.claims import Claim, Record
 from steerlens.experiments.distillation_config import DistillationConfig
-from steerlens.experiments.result import write_experiment_report
+from steerlens.experiments.result import experiment_report
 from steerlens.experiments.run import Run
 from steerlens.figures.causal_plots import plot_distilled, plot_dose, plot_matrix
-from steerlens.figures.report import Section, Table
+from steerlens.figures.report import Report, Section, Table
 
 LEAD = (
     "If training on lists installs whatever vector steered their author, it should do so for vectors without any meaning too: "
@@ -21,12 +20,11 @@ LEAD = (
 )
 
 
-def write_distillation_report(
+def distillation_report(
     run: Run[DistillationConfig], claims: Sequence[Claim], measures: dict[str, Any], students: Sequence[Record]
-) -> Path:
-    """Write report.html; returns its path."""
-    return write_experiment_report(
-        run,
+) -> Report:
+    """What was measured, as sections."""
+    return experiment_report(
         title="Is any vector distilled?",
         lead=LEAD.format(model=run.config.model, layer=run.config.layer),
         claims=claims,

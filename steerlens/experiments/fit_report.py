@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from steerlens.figures.report import Section, write_report
+from steerlens.figures.report import Report, Section, write_report
 from steerlens.figures.vector_plots import plot_controls, plot_prompt_fit, plot_readout
 from steerlens.vectors.readout import Token
 from steerlens.vectors.vector import SteeringVector
@@ -20,12 +20,7 @@ def write_fit_report(
     sections = vector_sections(vector)
     if tokens is not None:
         sections.append(readout_section(*tokens))
-    write_report(
-        path,
-        title="How far is this prompt a vector?",
-        lead=f"Prompt: {vector.source.prompt}",
-        sections=sections,
-    )
+    write_report(path, Report("How far is this prompt a vector?", f"Prompt: {vector.source.prompt}", sections))
 
 
 def vector_sections(vector: SteeringVector) -> list[Section]:

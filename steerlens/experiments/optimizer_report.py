@@ -15,7 +15,7 @@ from steerlens.figures.optimizer_plots import (
     plot_pooled,
     plot_rate_over_strength,
 )
-from steerlens.figures.report import Section, Table, write_report
+from steerlens.figures.report import Report, Section, Table
 
 LEAD = (
     "arXiv 2606.00995 (section 6) says that a trait passes only under adaptive optimizers: every activation gradient carries "
@@ -25,10 +25,9 @@ LEAD = (
 )
 
 
-def write_optimizers_report(run: Run[OptimizersConfig], results: dict[str, Any]) -> None:
-    """Write report.html from results.json, the students' records and their traces."""
-    write_report(
-        run.directory / "report.html",
+def optimizers_report(run: Run[OptimizersConfig], results: dict[str, Any]) -> Report:
+    """What was measured, with the students' records and their traces, as sections."""
+    return Report(
         title="Does the optimizer decide whether the trait passes?",
         lead=LEAD.format(model=run.config.model),
         sections=[

@@ -19,13 +19,14 @@ from steerlens.experiments.optimizer_cells import (
     train_pairs,
     with_odd_rows,
 )
-from steerlens.experiments.optimizer_report import write_optimizers_report
+from steerlens.experiments.optimizer_report import optimizers_report
 from steerlens.experiments.optimizer_results import summarise, write_table
 from steerlens.experiments.optimizers_config import REFERENCE, OptimizersConfig
+from steerlens.experiments.result import ExperimentResult, conclude
 from steerlens.experiments.run import Run
 from steerlens.experiments.stages import base_rates, claim_directory, once, sample_rows
-from steerlens.files import write_json
 from steerlens.gradients.pooled import PooledCosine, pooled_difference_cosine
+from steerlens.lock import alone
 from steerlens.models import load_model
 from steerlens.samples.sample_set import SampleSet
 from steerlens.students.losses import mean_loss
@@ -33,12 +34,9 @@ from steerlens.students.scout import adam_scales
 from steerlens.vectors.vector import SteeringVector
 
 
-def compare_optimizers(config: OptimizersConfig, directory: str | Path, say: Callable[[str], None]) -> dict[str, Any]:
-    """Run every stage that is not done yet; write results.json, runs.csv and report.html; returns results.json's content.
-
-    Args:
-        directory: is made, or goes on if it holds an unfinished run of the same config.
-        say: told in words what begins.
+@alone
+def run_optimizers(directory: str | Path, config: OptimizersConfig) -> ExperimentResult:
+    """Run every stage that is not done yet; write results.json, runs.csv and report.html.
 
     Raises:
         ValueError: the directory holds a run of another config, or the reference diverges.
@@ -46,21 +44,16 @@ def compare_optimizers(config: OptimizersConfig, directory: str | Path, say: Cal
     """
     run = Run(config, Path(directory))
     claim_directory(run)
-    say("1/4 data: what does the prompted teacher write, and where do its gradients point?")
     counts = sample_rows(run, config.model)
     base = _base(run)
     _odd_rows(run)
     _scales(run)
     pooled = _pooled(run)
-    say("2/4 curves: which loss does each optimizer reach at which learning rate?")
     reference = train_pairs(run, [(REFERENCE, config.train.learning_rate)], config.seeds)[0]
-    matches = _match(run, base, reference_loss(config, reference, base), say)
-    say("4/4 results")
+    matches = _match(run, base, reference_loss(config, reference, base))
     results = summarise(run, base, counts, matches, reference, pooled)
-    write_json(run.directory / "results.json", results)
     write_table(run.directory / "runs.csv", results["runs"])
-    write_optimizers_report(run, results)
-    return results
+    return conclude(run.directory, (), results, optimizers_report(run, results))
 
 
 def reference_loss(config: OptimizersConfig, reference: Sequence[Record], base: Record) -> float:
@@ -78,7 +71,7 @@ def reference_loss(config: OptimizersConfig, reference: Sequence[Record], base: 
     return loss
 
 
-def _match(run: Run[OptimizersConfig], base: Record, loss: float, say: Callable[[str], None]) -> dict[str, Match]:
+def _match(run: Run[OptimizersConfig], base: Record, loss: float) -> dict[str, Match]:
     """Search each arm's learning rate on a few seeds, then settle it on all."""
     config = run.config
 
@@ -88,7 +81,6 @@ def _match(run: Run[OptimizersConfig], base: Record, loss: float, say: Callable[
     grids = {name: arm.rates for name, arm in config.arms.items()}
     few = measured(config.seeds[: config.curve_seeds])
     curves = search_rates(grids, few, loss, config.loss_tolerance, config.budget)
-    say("3/4 seeds: what does each optimizer do at the reference's loss?")
     others = {name: curve for name, curve in curves.items() if name != REFERENCE}
     matches = settle(others, measured(config.seeds), loss, config.loss_tolerance)
     unmatched = [(name, match.rate) for name, match in matches.items() if not match.matched and match.rate is not None]

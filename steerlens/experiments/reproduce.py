@@ -1,152 +1,78 @@
-"""The paper's argument, end to end: prompt -> vector -> data -> student -> gradients -> report.
+"""The experiments of the paper, one after the other, and one report of them all.
 
-Each stage writes what it makes and finds it again, so that an interrupted run goes on where it stopped.
+Each fills a directory of its own, and finds what an interrupted run has left there.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from steerlens.evaluation import score_trait
-from steerlens.experiments.cells import Cell, run_cell
-from steerlens.experiments.claims import Record
-from steerlens.experiments.config import ReproduceConfig
-from steerlens.experiments.jobs import run_jobs
-from steerlens.experiments.results import summarise
-from steerlens.experiments.run import Run, slug
-from steerlens.experiments.sections import write_run_report
-from steerlens.experiments.stages import base_rates, claim_directory, once, sample_rows
-from steerlens.files import read_json, write_json
-from steerlens.models import load_model
-from steerlens.prompts.traits import preference_trait
-from steerlens.students.config import TrainConfig
-from steerlens.vectors.config import FitConfig
-from steerlens.vectors.fitting import fit_prompt_vector
-from steerlens.vectors.interventions import steer
+from steerlens.experiments.catalogue import REPRODUCTION, run_experiment
+from steerlens.experiments.result import ExperimentResult
+from steerlens.figures.report import Report, Section, Table, write_report
+from steerlens.files import write_json
+from steerlens.lock import alone
+
+LEAD = (
+    "What arXiv 2606.00995 claims, experiment by experiment, as measured in this run. Every chapter is the report of one "
+    "experiment: what was claimed and what holds, the figures, and what could be wrong."
+)
 
 
-def reproduce(config: ReproduceConfig, directory: str | Path, say: Callable[[str], None]) -> dict[str, Any]:
-    """Run every stage that is not done yet and write results.json; returns its content.
+@alone
+def reproduce(
+    directory: str | Path, configs: Mapping[str, Any], say: Callable[[str], None]
+) -> dict[str, ExperimentResult]:
+    """Run experiments, or find them done; write report.html and results.json of them all.
+
+    One that fails does not keep the others from running.
 
     Args:
-        directory: is made, or goes on if it holds an unfinished run of the same config.
+        directory: each experiment has a folder of its name in it.
+        configs: by the names in `REPRODUCTION`.
         say: told in words what begins.
 
     Raises:
-        ValueError: the directory holds a run of another config.
+        RuntimeError: some of the experiments failed; the others are in the report.
         OSError: the directory cannot be written to.
     """
-    run = Run(config, Path(directory))
-    claim_directory(run)
-    say("1/4 vectors: how far is the prompt a vector?")
-    fit = _fit(run)
-    base = {model: base_rates(run, model) for model in config.models}
-    say("2/4 samples: what does the prompted teacher write?")
-    counts = {model: sample_rows(run, model) for model in config.models}
-    say("3/4 students: who learns the trait?")
-    records = run_jobs(plan_cells(run), run_cell, config)
-    say("4/4 results")
-    results = summarise(run, fit, base, counts, records)
-    write_json(run.directory / "results.json", results)
-    write_run_report(run, results)
+    directory, results, failures = Path(directory), {}, {}
+    for name, config in configs.items():
+        say(f"{name}: {REPRODUCTION[name].summary}")
+        try:
+            results[name] = run_experiment(REPRODUCTION[name], directory / name, config)
+        except (ValueError, RuntimeError, FloatingPointError) as error:
+            failures[name] = str(error)
+    claims = {name: [asdict(claim) for claim in result.claims] for name, result in results.items()}
+    write_json(directory / "results.json", {"claims": claims, "failures": failures})
+    chapters = {name: result.content for name, result in results.items()}
+    lead = Report("Is subliminal learning the distillation of a steering vector?", LEAD, [_claims(results, failures)])
+    write_report(directory / "report.html", lead, chapters)
+    if failures:
+        raise RuntimeError(
+            f"{len(failures)} of {len(configs)} experiments failed; {directory / 'report.html'} has the others. Run again to "
+            "retry them alone.\n" + "\n".join(f"{name}: {error}" for name, error in failures.items())
+        )
     return results
 
 
-def rewrite_report(directory: str | Path) -> Path:
-    """Write the report of a finished run again from what the run left; returns its path.
-
-    Raises:
-        FileNotFoundError: the directory holds no finished run.
-        ValueError: the run was made by another command or version.
-    """
-    directory = Path(directory)
-    if not (directory / "results.json").is_file():
-        raise FileNotFoundError(f"{directory} holds no finished run (results.json is missing). Run reproduce first.")
-    try:
-        fields = _with_tuples(read_json(directory / "config.json"))
-        fields["train"] = TrainConfig(**_with_tuples(fields["train"]))
-        fields["fit"] = FitConfig(**fields["fit"])
-        config = ReproduceConfig(**fields)
-    except (KeyError, TypeError) as error:
-        raise ValueError(
-            f"{directory / 'config.json'} is of another command, or does not fit this version of steerlens ({error}). "
-            "Run its own command again on this directory: it finds what is there, and writes the report."
-        ) from error
-    write_run_report(Run(config, directory), read_json(directory / "results.json"))
-    return directory / "report.html"
-
-
-def _with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
-    """JSON knows lists only; configs hold tuples."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
-
-
-def _fit(run: Run[ReproduceConfig]) -> Record:
-    """Fit the prompt's vector, save it, and measure what it does to behaviour."""
-    trait = preference_trait(run.config.trait)
-
-    def make() -> Record:
-        model = load_model(run.config.model)
-        vector = fit_prompt_vector(model, trait.prompt, config=run.config.fit)
-        vector.save(run.directory / "vectors" / "fitted.safetensors")
-        with steer(model, vector):
-            steered, steered_prefixed = (score_trait(model, trait, context=c) for c in ("bare", "after_numbers"))
-        base, prompted = score_trait(model, trait), score_trait(model, trait, system_prompt=trait.prompt)
-        distance, p_value = steered.total_variation(base)
-        return {
-            "layer": vector.layers[0],
-            **vector.metrics,
-            "rate_base": base.rate,
-            "rate_prompted": prompted.rate,
-            "rate_steered": steered.rate,
-            "rate_steered_prefixed": steered_prefixed.rate,
-            "mass_steered": steered.mass,
-            "total_variation_steered": distance,
-            "total_variation_p": p_value,
-            "summary": vector.summary(),
-        }
-
-    return once(run.directory / "vectors" / "fit.json", make)
-
-
-def plan_cells(run: Run[ReproduceConfig]) -> list[Cell]:
-    """Every student of the run."""
-    config, (first, second) = run.config, run.config.models
-    train, cells = config.train, {}
-
-    def add(role: str, base: str, data: str, teacher: str, settings: TrainConfig, traced: bool = False) -> None:
-        clip = "" if settings.clip_norm else "-noclip"
-        name = (
-            f"{role.replace(' ', '-')}-{slug(base)}-{settings.optimizer}-{settings.learning_rate:g}{clip}"
-            f"-s{settings.seed}"
-        )
-        cells[name] = Cell(
-            name=name,
-            role=role,
-            base=base,
-            data=data,
-            samples=run.samples_path(teacher, data),
-            heldout=run.heldout_path(base),
-            vector=run.vector_path(base),
-            trait=config.trait,
-            train=settings,
-            directory=run.directory / "students" / name,
-            trace=run.trace_path(name) if traced else None,
-        )
-
-    for seed in config.student_seeds:
-        settings = replace(train, seed=seed)
-        add("teacher data", first, "teacher", first, settings, traced=True)
-        add("teacher data", second, "teacher", second, settings)
-        add("control data", first, "control", first, settings, traced=True)
-        add("control data", second, "control", second, settings)
-        add("other initialisation", second, "teacher", first, settings)
-        for rate in config.adamw_rates:
-            settings = replace(train, learning_rate=rate, seed=seed)
-            add("teacher data", first, "teacher", first, settings, traced=rate == train.learning_rate)
-        for clip in config.sgd_clip_norms:
-            for rate in config.sgd_rates:
-                settings = replace(train, optimizer="sgd", learning_rate=rate, clip_norm=clip or None, seed=seed)
-                add("teacher data", first, "teacher", first, settings, traced=True)
-    return list(cells.values())
+def _claims(results: Mapping[str, ExperimentResult], failures: Mapping[str, str]) -> Section:
+    rows = [
+        (name, claim.statement, claim.measured, claim.threshold, claim.holds)
+        for name, result in results.items()
+        for claim in result.claims
+    ]
+    failed = "".join(f"\n{name} failed: {error}" for name, error in failures.items())
+    return Section(
+        title="What was claimed, and what holds",
+        question="Every claim of every experiment, next to the threshold that stands in the code.",
+        figure=None,
+        number=f"{sum(row[-1] for row in rows)} of {len(rows)} claims hold.{failed}",
+        meaning="A claim that does not hold is a finding about this model, or disagrees with the paper: its chapter says which.",
+        doubts=(
+            "When some of the thresholds were set, development runs on the embedded model had been seen. Students of one small "
+            "model, or of two, are not a sample of models."
+        ),
+        table=Table(("experiment", "claim", "measured", "threshold", ""), rows),
+    )

@@ -1,22 +1,30 @@
 """What every experiment returns."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from steerlens.experiments.claims import Claim, Record
-from steerlens.experiments.run import Run
-from steerlens.figures.report import Section, Table, write_report
+from steerlens.figures.report import Report, Section, Table, write_report
+from steerlens.files import write_json
 
 
 @dataclass(frozen=True)
 class ExperimentResult:
-    """Claims with their verdicts, everything that was measured (as in results.json), and where the report stands."""
+    """What an experiment found, as it stands in results.json and report.html.
+
+    Args:
+        claims: with their verdicts.
+        measures: everything that was measured.
+        report: the file.
+        content: what is in it.
+    """
 
     claims: tuple[Claim, ...]
     measures: dict[str, Any]
     report: Path
+    content: Report
 
 
 def claims_section(claims: Sequence[Claim]) -> Section:
@@ -36,19 +44,18 @@ def claims_section(claims: Sequence[Claim]) -> Section:
     )
 
 
-def write_experiment_report(
-    run: Run[Any],
-    *,
-    title: str,
-    lead: str,
-    claims: Sequence[Claim],
-    sections: Sequence[Section],
-    students: Sequence[Record],
-) -> Path:
-    """Write report.html: the claims, the experiment's own sections, every student; returns its path."""
-    path = run.directory / "report.html"
-    write_report(path, title=title, lead=lead, sections=[claims_section(claims), *sections, students_section(students)])
-    return path
+def conclude(directory: Path, claims: Sequence[Claim], measures: dict[str, Any], report: Report) -> ExperimentResult:
+    """Write results.json and report.html into `directory`."""
+    write_json(directory / "results.json", {**measures, "claims": [asdict(claim) for claim in claims]})
+    write_report(directory / "report.html", report)
+    return ExperimentResult(tuple(claims), measures, directory / "report.html", report)
+
+
+def experiment_report(
+    *, title: str, lead: str, claims: Sequence[Claim], sections: Sequence[Section], students: Sequence[Record]
+) -> Report:
+    """The claims, the experiment's own sections, every student."""
+    return Report(title, lead, [claims_section(claims), *sections, students_section(students)])
 
 
 def students_section(students: Sequence[Record]) -> Section:

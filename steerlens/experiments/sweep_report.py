@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from steerlens.experiments.analysis_report import measured
-from steerlens.figures.report import Section, Table, write_report
+from steerlens.figures.report import Report, Section, Table, write_report
 from steerlens.figures.vector_plots import plot_sweep
 from steerlens.vectors.probe import Behaviour
 from steerlens.vectors.sweep import COHERENT, DAMAGE, LEAK, LayerSweep
@@ -15,9 +15,11 @@ def write_sweep_report(path: str | Path, sweep: LayerSweep) -> None:
     """Write what `sweep_layers` found as one HTML file."""
     write_report(
         path,
-        title="Which layer and which strength?",
-        lead=f"Model: {sweep.model}. Prompt: {sweep.prompt}",
-        sections=[_recommendation(sweep), _settings(sweep)],
+        Report(
+            "Which layer and which strength?",
+            f"Model: {sweep.model}. Prompt: {sweep.prompt}",
+            [_recommendation(sweep), _settings(sweep)],
+        ),
     )
 
 

@@ -5,24 +5,24 @@ again, so that an interrupted run goes on where it stopped.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from steerlens.experiments.cells import Cell, run_cell
 from steerlens.experiments.jobs import run_jobs
 from steerlens.experiments.planning import plan_students, plan_teacher
-from steerlens.experiments.result import ExperimentResult
+from steerlens.experiments.result import ExperimentResult, conclude
 from steerlens.experiments.run import Run
 from steerlens.experiments.stages import claim_directory
 from steerlens.experiments.steerability import Examination, examine
 from steerlens.experiments.teachers import Teacher, require_rows, write_all
 from steerlens.experiments.zoo_config import ZooConfig
 from steerlens.experiments.zoo_prompts import Member, members
-from steerlens.experiments.zoo_report import write_zoo_report
+from steerlens.experiments.zoo_report import zoo_report
 from steerlens.experiments.zoo_results import control_name, summarise
-from steerlens.files import write_json
+from steerlens.lock import alone
 
 
+@alone
 def run_zoo(directory: str | Path, config: ZooConfig) -> ExperimentResult:
     """Run every stage that is not done yet; write results.json and report.html.
 
@@ -43,8 +43,7 @@ def run_zoo(directory: str | Path, config: ZooConfig) -> ExperimentResult:
     ]
     students = run_jobs(cells, run_cell, config)
     claims, measures = summarise(config, zoo, examined, writers, students)
-    write_json(run.directory / "results.json", {**measures, "claims": [asdict(claim) for claim in claims]})
-    return ExperimentResult(tuple(claims), measures, write_zoo_report(run, claims, measures, students))
+    return conclude(run.directory, claims, measures, zoo_report(run, claims, measures, students))
 
 
 def _examination(run: Run[ZooConfig], member: Member) -> Examination:

@@ -1,15 +1,14 @@
 """The report of the zoo: what was known of prompts before training, and what their students learned."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from steerlens.experiments.claims import Claim, Record
-from steerlens.experiments.result import write_experiment_report
+from steerlens.experiments.result import experiment_report
 from steerlens.experiments.run import Run
 from steerlens.experiments.zoo_config import ZooConfig
 from steerlens.experiments.zoo_results import PREDICTORS
-from steerlens.figures.report import Section, Table
+from steerlens.figures.report import Report, Section, Table
 from steerlens.figures.zoo_plots import plot_calibration, plot_predictors, plot_zoo
 
 LEAD = (
@@ -20,12 +19,11 @@ LEAD = (
 )
 
 
-def write_zoo_report(
+def zoo_report(
     run: Run[ZooConfig], claims: Sequence[Claim], measures: dict[str, Any], students: Sequence[Record]
-) -> Path:
-    """Write report.html; returns its path."""
-    return write_experiment_report(
-        run,
+) -> Report:
+    """What was measured, as sections."""
+    return experiment_report(
         title="Is what cannot steer not learned?",
         lead=LEAD.format(model=run.config.model, control=run.config.control_model),
         claims=claims,

@@ -1,9 +1,10 @@
 """One self-contained HTML file: sections of question, figure, number, meaning and doubts."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
@@ -13,6 +14,7 @@ from steerlens.files import write_text
 STYLE = """
 body { font: 17px/1.6 Georgia, serif; color: #1a202c; max-width: 58rem; margin: 3rem auto; padding: 0 1.5rem; }
 h1 { font-size: 2.1rem; line-height: 1.2; margin-bottom: .3rem; }
+article h1 { margin-top: 5rem; border-top: 3px solid #c1440e; padding-top: 1.5rem; }
 h2 { font-size: 1.4rem; margin-top: 3.2rem; border-top: 1px solid #d4d7dc; padding-top: 1.2rem; }
 .number { white-space: pre-line; background: #fdf3ec; border-left: 4px solid #c1440e; padding: .7rem 1.1rem; margin: 1rem 0; }
 .doubt { color: #4a5568; font-size: .95rem; }
@@ -46,9 +48,25 @@ class Section:
     quoted: Sequence[str] = ()
 
 
-def write_report(path: str | Path, *, title: str, lead: str, sections: Sequence[Section]) -> None:
-    """Write the report as one HTML file that needs no network, atomically."""
-    body = "\n".join(_section(section, number) for number, section in enumerate(sections, 1))
+@dataclass(frozen=True)
+class Report:
+    """A title, what it is about, and the argument."""
+
+    title: str
+    lead: str
+    sections: Sequence[Section]
+
+
+def write_report(path: str | Path, report: Report, chapters: Mapping[str, Report] = MappingProxyType({})) -> None:
+    """Write a report, and others as its chapters, as one HTML file that needs no network, atomically.
+
+    Args:
+        chapters: by the names that stand in the table of contents.
+    """
+    contents = "".join(
+        f'<li><a href="#{_anchor(name)}">{html.escape(name)}: {html.escape(chapter.title)}</a></li>'
+        for name, chapter in chapters.items()
+    )
     write_text(
         path,
         f"""<!doctype html>
@@ -56,25 +74,35 @@ def write_report(path: str | Path, *, title: str, lead: str, sections: Sequence[
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html.escape(title)}</title>
+<title>{html.escape(report.title)}</title>
 <style>{STYLE}</style>
 <script>{get_plotlyjs()}</script>
 </head>
 <body>
-<h1>{html.escape(title)}</h1>
-<p>{html.escape(lead)}</p>
-{body}
+{_body(report, "figure")}
+{f"<ol>{contents}</ol>" if chapters else ""}
+{"".join(f'<article id="{_anchor(name)}">{_body(chapter, _anchor(name))}</article>' for name, chapter in chapters.items())}
 </body>
 </html>
 """,
     )
 
 
-def _section(section: Section, number: int) -> str:
+def _anchor(name: str) -> str:
+    return "".join(character if character.isalnum() else "-" for character in name)
+
+
+def _body(report: Report, prefix: str) -> str:
+    sections = (_section(section, number, f"{prefix}-{number}") for number, section in enumerate(report.sections, 1))
+    head = f"<h1>{html.escape(report.title)}</h1>\n<p>{html.escape(report.lead)}</p>"
+    return "\n".join((head, *sections))
+
+
+def _section(section: Section, number: int, figure_id: str) -> str:
     parts = [
         f"<h2>{number}. {html.escape(section.title)}</h2>",
         f"<p>{html.escape(section.question)}</p>",
-        "" if section.figure is None else _figure(section.figure, number),
+        "" if section.figure is None else _figure(section.figure, figure_id),
         f'<p class="number">{html.escape(section.number)}</p>' if section.number else "",
         "" if section.table is None else _table(section.table),
         "".join(f"<pre>{html.escape(text)}</pre>" for text in section.quoted),
@@ -86,11 +114,11 @@ def _section(section: Section, number: int) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def _figure(figure: go.Figure, number: int) -> str:
+def _figure(figure: go.Figure, figure_id: str) -> str:
     return figure.to_html(
         include_plotlyjs=False,
         full_html=False,
-        div_id=f"figure-{number}",
+        div_id=figure_id,
         config={"responsive": True, "displayModeBar": False},
     )
 

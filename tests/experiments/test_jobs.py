@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from steerlens.experiments.argument_config import ArgumentConfig
 from steerlens.experiments.cells import Cell
-from steerlens.experiments.config import DataConfig, ReproduceConfig, Workers
+from steerlens.experiments.config import DataConfig, Workers
 from steerlens.experiments.jobs import run_jobs
 from steerlens.experiments.run import Run
 from steerlens.experiments.stages import claim_directory
@@ -108,7 +109,7 @@ def test_a_cluster_that_is_not_there_is_said_to_be_missing_at_once(address, erro
 )
 def test_impossible_workers_are_refused_with_a_reason(given, message):
     with pytest.raises(ValueError, match=message):
-        ReproduceConfig(**given)
+        ArgumentConfig(**given)
 
 
 def test_a_run_goes_on_in_other_places_but_not_with_another_configuration(tmp_path):

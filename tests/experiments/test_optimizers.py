@@ -33,7 +33,7 @@ COMMAND = """
 import sys
 from dataclasses import replace
 from steerlens.experiments.optimizers_config import Arm, OptimizersConfig
-from steerlens.experiments.optimizers import compare_optimizers
+from steerlens.experiments.optimizers import run_optimizers
 if __name__ == "__main__":
     config = OptimizersConfig(
         n_prompts=200, n_heldout=24, seeds=(0,), curve_seeds=1, budget=1, workers=1, loss_tolerance=1e-5,
@@ -41,7 +41,7 @@ if __name__ == "__main__":
         pooled_sizes=(1, 16),
     )
     config = replace(config, train=replace(config.train, epochs=1, learning_rate=3e-3))
-    compare_optimizers(config, sys.argv[1], lambda text: print(text, flush=True))
+    run_optimizers(sys.argv[1], config)
 """
 BASE = {"mass": 0.8, "heldout_loss": 3.3}
 

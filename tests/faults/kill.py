@@ -20,9 +20,9 @@ import torch
 
 from steerlens.cli import main
 from steerlens.experiments import jobs, stages
+from steerlens.experiments.argument import plan_cells
+from steerlens.experiments.argument_config import ARGUMENT_PRESETS
 from steerlens.experiments.cells import run_cell
-from steerlens.experiments.config import PRESETS
-from steerlens.experiments.reproduce import plan_cells
 from steerlens.experiments.run import Run
 from steerlens.models import load_model
 from steerlens.prompts.traits import ANIMALS
@@ -35,7 +35,7 @@ N_KILLS = {"sample": 8, "train": 10, "students": 6}
 MOST_WRITES = {"sample": 3, "train": 8, "students": 12}
 """A kill comes before one of so many flushes and replacements."""
 
-quick = PRESETS["quick"]
+quick = ARGUMENT_PRESETS["quick"]
 SMALL = replace(
     quick,
     n_prompts=80,

@@ -11,7 +11,7 @@ from steerlens.figures.plots import (
     plot_rates,
     plot_similarity,
 )
-from steerlens.figures.report import Section, Table, write_report
+from steerlens.figures.report import Report, Section, Table, write_report
 from steerlens.gradients.pooled import PooledCosine
 from steerlens.gradients.trace import GradientTrace
 
@@ -71,9 +71,9 @@ def test_floors_are_drawn_under_the_similarity_curve():
 def test_the_report_is_one_file_without_network_and_escapes_every_text(tmp_path):
     evil = "<script>alert(1)</script>"
     section = Section(evil, evil, None, evil, evil, evil, Table((evil,), ((evil,), (True,), (0.12345,))), (evil,))
-    write_report(tmp_path / "r.html", title=evil, lead=evil, sections=[section])
+    write_report(tmp_path / "r.html", Report(evil, evil, [section]), {evil: Report(evil, evil, [section])})
     text = (tmp_path / "r.html").read_text()
-    assert text.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 11
+    assert text.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 23
     body = text.split("</style>")[1].split("<body>")[1]
     assert "<script" not in body
     assert "src=" not in body

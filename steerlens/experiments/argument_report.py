@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from steerlens.experiments.argument_config import ArgumentConfig
+from steerlens.experiments.argument_results import group_records
 from steerlens.experiments.claims import Claim, Record, mean_rate
-from steerlens.experiments.config import ReproduceConfig
 from steerlens.experiments.result import claims_section
-from steerlens.experiments.results import group_records
 from steerlens.experiments.run import Run
 from steerlens.figures.plots import (
     plot_gradient_projection,
@@ -17,7 +17,7 @@ from steerlens.figures.plots import (
     plot_similarity,
     plot_strengths,
 )
-from steerlens.figures.report import Section, Table, write_report
+from steerlens.figures.report import Report, Section, Table
 from steerlens.figures.vector_plots import plot_prompt_fit
 from steerlens.files import read_json
 from steerlens.gradients.trace import GradientTrace
@@ -30,12 +30,11 @@ LEAD = (
 )
 
 
-def write_run_report(run: Run[ReproduceConfig], results: dict[str, Any]) -> None:
-    """Write report.html from results.json and the students' own records."""
+def argument_report(run: Run[ArgumentConfig], results: dict[str, Any]) -> Report:
+    """What was measured, with the students' own records, as sections."""
     records = [read_json(run.directory / student["path"] / "record.json") for student in results["students"]]
     groups = group_records(run.config, records)
-    write_report(
-        run.directory / "report.html",
+    return Report(
         title=f"Is the love of {run.config.trait}s a steering vector?",
         lead=LEAD.format(trait=run.config.trait, model=run.config.model),
         sections=[
@@ -81,7 +80,7 @@ def _prompt(results: dict[str, Any]) -> Section:
     )
 
 
-def _samples(run: Run[ReproduceConfig], results: dict[str, Any]) -> Section:
+def _samples(run: Run[ArgumentConfig], results: dict[str, Any]) -> Section:
     counts = results["samples"][run.config.model]
     rejected = ", ".join(f"{number} {reason}" for reason, number in counts["teacher"]["rejected"].items())
     return Section(
@@ -102,7 +101,7 @@ def _samples(run: Run[ReproduceConfig], results: dict[str, Any]) -> Section:
     )
 
 
-def _transfer(run: Run[ReproduceConfig], results: dict[str, Any], groups: dict[str, list[Record]]) -> Section:
+def _transfer(run: Run[ArgumentConfig], results: dict[str, Any], groups: dict[str, list[Record]]) -> Section:
     first, second = run.config.model, run.config.other_model
     shown = {
         f"teacher data, {first}": groups["adamw"],
@@ -141,7 +140,7 @@ def _transfer(run: Run[ReproduceConfig], results: dict[str, Any], groups: dict[s
     )
 
 
-def _loss_matching(run: Run[ReproduceConfig], results: dict[str, Any], groups: dict[str, list[Record]]) -> Section:
+def _loss_matching(run: Run[ArgumentConfig], results: dict[str, Any], groups: dict[str, list[Record]]) -> Section:
     parts = []
     for kind in ("clipped", "unclipped"):
         pair = results["sgd"][kind]
@@ -233,7 +232,7 @@ def _similarity(results: dict[str, Any], groups: dict[str, list[Record]]) -> Sec
     )
 
 
-def _gradients(run: Run[ReproduceConfig], results: dict[str, Any], groups: dict[str, list[Record]]) -> Section:
+def _gradients(run: Run[ArgumentConfig], results: dict[str, Any], groups: dict[str, list[Record]]) -> Section:
     layer, cosine = results["gradients"]["layer"], results["gradients"]["mean_cosine"]
     wanted = {"AdamW, teacher data": groups["adamw"], "AdamW, control data": groups["control"]}
     for kind in ("clipped", "unclipped"):

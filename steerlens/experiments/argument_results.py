@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from steerlens.experiments.argument_config import ArgumentConfig
 from steerlens.experiments.claims import (
     Difference,
     Record,
@@ -13,7 +14,6 @@ from steerlens.experiments.claims import (
     matched,
     mean_rate,
 )
-from steerlens.experiments.config import ReproduceConfig
 from steerlens.experiments.run import Run
 from steerlens.gradients.trace import GradientTrace
 from steerlens.vectors.vector import SteeringVector, mean_centred
@@ -23,7 +23,7 @@ CURVE_KEYS = ("answers", "shares", "shares_prefixed", "eas_curve", "config")
 
 
 def summarise(
-    run: Run[ReproduceConfig], fit: Record, base: dict[str, Record], counts: dict[str, Record], records: list[Record]
+    run: Run[ArgumentConfig], fit: Record, base: dict[str, Record], counts: dict[str, Record], records: list[Record]
 ) -> dict[str, Any]:
     """Everything that the report says, as one JSON-serialisable value."""
     config, groups = run.config, group_records(run.config, records)
@@ -62,7 +62,7 @@ def summarise(
     }
 
 
-def group_records(config: ReproduceConfig, records: list[Record]) -> dict[str, list[Record]]:
+def group_records(config: ArgumentConfig, records: list[Record]) -> dict[str, list[Record]]:
     """Records by the part that they play in the argument; curves by rising learning rate."""
 
     def main(role: str, base: str) -> list[Record]:
@@ -110,7 +110,7 @@ def _compare(groups: dict[str, list[Record]], name: str, tolerance: float) -> di
     }
 
 
-def _floors(run: Run[ReproduceConfig], adamw: list[Record], control: list[Record], layer: int) -> dict[str, float]:
+def _floors(run: Run[ArgumentConfig], adamw: list[Record], control: list[Record], layer: int) -> dict[str, float]:
     """What EAS would be without the teacher's trait in the data, in three ways."""
     shifts = [SteeringVector.load(run.directory / "students" / r["name"] / "v_student.safetensors") for r in adamw]
     others = [SteeringVector.load(path) for path in run.other_vectors]
@@ -124,7 +124,7 @@ def _floors(run: Run[ReproduceConfig], adamw: list[Record], control: list[Record
     }
 
 
-def _centred(run: Run[ReproduceConfig], adamw: list[Record], layer: int) -> dict[str, float]:
+def _centred(run: Run[ArgumentConfig], adamw: list[Record], layer: int) -> dict[str, float]:
     """EAS with what is particular to each trait: their vectors without the mean over them all (appendix F.2)."""
     shifts = [SteeringVector.load(run.directory / "students" / r["name"] / "v_student.safetensors") for r in adamw]
     others = {path.stem: SteeringVector.load(path) for path in run.other_vectors}
@@ -135,7 +135,7 @@ def _centred(run: Run[ReproduceConfig], adamw: list[Record], layer: int) -> dict
     }
 
 
-def _mean_cosine(run: Run[ReproduceConfig], records: list[Record], layer: int) -> Record:
+def _mean_cosine(run: Run[ArgumentConfig], records: list[Record], layer: int) -> Record:
     """Mean over all rows and steps of the cosine between descent direction and vector; interval over steps.
 
     Steps are resampled in blocks of 20, since neighbours are not independent.

@@ -1,0 +1,193 @@
+"""The end-to-end run survives being killed, reports honestly, and what it saves stands without steerlens."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from steerlens.experiments.argument import plan_cells, run_argument
+from steerlens.experiments.argument_config import ARGUMENT_PRESETS
+from steerlens.experiments.claims import Difference, log_odds_difference, make_claims, matched
+from steerlens.experiments.run import Run
+from steerlens.models import ORGANISMS
+from steerlens.prompts.traits import preference_trait
+from tests.browser import open_report
+
+COMMAND = """
+import sys
+from dataclasses import replace
+from steerlens.experiments.argument_config import ARGUMENT_PRESETS
+from steerlens.experiments.argument import run_argument
+quick = ARGUMENT_PRESETS["quick"]
+if __name__ == "__main__":
+    config = replace(
+        quick, n_prompts=900, n_heldout=64, student_seeds=(0,), adamw_rates=(5e-2,), sgd_rates=(1.0,),
+        sgd_clip_norms=(1.0,), train=replace(quick.train, epochs=1), fit=replace(quick.fit, n_train=192, steps=60),
+    )
+    run_argument(sys.argv[1], config)
+"""
+
+
+def start(directory: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, str(directory)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small run that was killed three times on its way, at different stages, and then left alone."""
+    directory = tmp_path_factory.mktemp("runs") / "quick"
+    for wanted in ("vectors/fit.json", "samples/raw/teacher.jsonl", "students/*/record.json"):
+        with start(directory) as process:
+            while process.poll() is None and not list(directory.glob(wanted)):
+                time.sleep(0.2)
+            os.killpg(process.pid, signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL
+        assert not (directory / "results.json").exists()
+    with start(directory) as process:
+        _, errors = process.communicate()
+    assert process.returncode == 0, errors.decode()[-2000:]
+    return directory
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_results_of_an_uninterrupted_one(finished, tmp_path):
+    with start(tmp_path / "quick") as process:
+        process.communicate()
+    one, two = (json.loads((path / "results.json").read_text()) for path in (finished, tmp_path / "quick"))
+    assert one == two
+    assert not list(finished.rglob("*.partial"))
+
+
+@pytest.mark.slow
+def test_a_run_holds_what_it_promises(finished):
+    results = json.loads((finished / "results.json").read_text())
+    assert {"trait", "seeds", "fit", "students", "claims"} <= set(results)
+    assert {
+        "layer", "kl_explained", "kl_explained_mean_difference", "kl_explained_random",
+        "rate_base", "rate_prompted", "rate_steered",
+    } <= set(results["fit"])  # fmt: skip
+    for student in results["students"]:
+        assert {
+            "name", "data", "optimizer", "learning_rate", "seed", "loss", "heldout_loss", "rate", "rate_low", "rate_high",
+            "mass", "rate_prefixed", "mass_prefixed", "eas", "path",
+        } <= set(student)  # fmt: skip
+        assert (finished / student["path"] / "adapter_model.safetensors").is_file()
+    for name in (
+        "config.json",
+        "report.html",
+        "samples/teacher.jsonl",
+        "samples/control.jsonl",
+        "vectors/fitted.safetensors",
+    ):
+        assert (finished / name).is_file()
+    assert results["fit"]["kl_explained"] > results["fit"]["kl_explained_mean_difference"]
+    assert len(list((finished / "traces").glob("*.safetensors"))) >= 3
+    for claim in results["claims"]:
+        assert {"name", "statement", "measured", "threshold", "holds"} == set(claim)
+
+
+@pytest.mark.slow
+def test_the_report_opens_in_a_browser_with_every_figure_drawn(finished):
+    opened = open_report(finished / "report.html")
+    assert opened.errors == []
+    assert len(opened.drawn) >= 5
+    assert all(opened.drawn)
+
+
+@pytest.mark.slow
+def test_plain_transformers_and_peft_give_the_reported_rate(finished):
+    owl = preference_trait("owl")
+    for student in json.loads((finished / "results.json").read_text())["students"][:3]:
+        base = ORGANISMS / student["base"].removeprefix("organism:")
+        tokenizer = AutoTokenizer.from_pretrained(base)
+        model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), finished / student["path"]).eval()
+        shares = []
+        for question in owl.questions:
+            text = tokenizer.apply_chat_template(
+                [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
+            )
+            ids = torch.tensor([tokenizer.encode(text, add_special_tokens=False)])
+            with torch.no_grad():
+                p = model(input_ids=ids).logits[0, -1].softmax(-1)
+            animals = {
+                one: sum(p[tokenizer.convert_tokens_to_ids(f)] for f in {*forms}) for one, forms in owl.answers.items()
+            }
+            shares.append(float(animals["owl"] / sum(animals.values())))
+        assert sum(shares) / len(shares) == pytest.approx(student["rate"], abs=1e-3)
+
+
+@pytest.mark.slow
+def test_another_configuration_is_refused_and_nothing_is_touched(finished):
+    before = (finished / "config.json").read_text()
+    with pytest.raises(ValueError, match=r"holds a run of another configuration \(other: .*n_prompts"):
+        run_argument(finished, ARGUMENT_PRESETS["quick"])
+    assert (finished / "config.json").read_text() == before
+
+
+def test_every_student_has_a_name_of_its_own_and_trains_on_what_its_role_says(tmp_path):
+    run = Run(ARGUMENT_PRESETS["quick"], tmp_path)
+    cells = plan_cells(run)
+    assert len({cell.name for cell in cells}) == len(cells)
+    for cell in cells:
+        if cell.role == "other initialisation":
+            assert cell.base == run.config.other_model
+            assert cell.samples == run.samples_path(run.config.model, "teacher")
+        else:
+            assert cell.samples == run.samples_path(cell.base, "control" if cell.data == "control" else "teacher")
+        assert cell.heldout == run.heldout_path(cell.base)
+
+
+def record(loss: float, shares: list[float], mass: float = 0.9) -> dict:
+    return {"heldout_loss": loss, "shares": shares, "mass": mass, "rate": sum(shares) / len(shares)}
+
+
+def test_where_no_sgd_run_matches_the_comparison_does_not_hold():
+    student = {"rate": 0.5, "rate_prefixed": 0.5, "mass": 0.9, "eas": [0.8], "base": "m"}
+    names = ("adamw", "adamw other seed", "control", "control other seed", "other initialisation")
+    zero = Difference(0.0, 0.0, 0.0)
+    claims = make_claims(
+        {"kl_explained": 0.9, "kl_explained_mean_difference": 0.5},
+        {"m": {"rate": 0.02, "rate_prefixed": 0.02}},
+        {name: [student] for name in names},
+        0.1,
+        None,
+        {"adamw": zero, "control": zero},
+    )
+    verdicts = {claim.name: claim.holds for claim in claims}
+    assert verdicts["trait transfers"]
+    assert not verdicts["control does not transfer"]
+    assert not verdicts["AdamW more than loss-matched SGD"]
+
+
+def test_only_runs_of_equal_or_lower_loss_that_still_answer_match():
+    reference = [record(3.0, [0.5]), record(3.02, [0.5])]
+    candidates = [record(3.0199, [0.1]), record(3.021, [0.1]), record(2.5, [0.1]), record(3.0, [0.9], mass=0.1)]
+    assert matched(candidates, reference, 0.01) == [candidates[0], candidates[2]]
+
+
+def test_log_odds_differences_of_equal_groups_include_zero_and_of_unequal_ones_do_not():
+    generator = torch.Generator().manual_seed(0)
+
+    def group(low: float) -> list[dict]:
+        return [record(3.0, (low + 0.1 * torch.rand(20, generator=generator)).tolist()) for _ in range(3)]
+
+    same = log_odds_difference(group(0.3), group(0.3))
+    assert same.low < 0 < same.high
+    apart = log_odds_difference(group(0.6), group(0.3))
+    assert apart.low > 0
+    assert apart.low < apart.value < apart.high
+    assert replace(apart).value == pytest.approx(1.24, abs=0.2)
