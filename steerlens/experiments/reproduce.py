@@ -26,7 +26,7 @@ def reproduce(
 ) -> dict[str, ExperimentResult]:
     """Run experiments, or find them done; write report.html and results.json of them all.
 
-    One that fails does not keep the others from running.
+    One that fails does not keep the others from running; alone, it raises what it raises.
 
     Args:
         directory: each experiment has a folder of its name in it.
@@ -43,6 +43,8 @@ def reproduce(
         try:
             results[name] = run_experiment(REPRODUCTION[name], directory / name, config)
         except (ValueError, RuntimeError, FloatingPointError) as error:
+            if len(configs) == 1:
+                raise
             failures[name] = str(error)
     claims = {name: [asdict(claim) for claim in result.claims] for name, result in results.items()}
     write_json(directory / "results.json", {"claims": claims, "failures": failures})

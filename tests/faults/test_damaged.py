@@ -262,14 +262,14 @@ def test_a_pickle_under_any_name_is_refused_and_not_run(suffix, tmp_path):
 
 @pytest.mark.parametrize("text", ["", "{", "\x00" * 40, "[]"])
 def test_a_runs_damaged_config_or_record_is_named_with_what_to_do(text, tmp_path, capsys):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.json").write_text(text)
-    for command in (["reproduce"], ["optimizers"], ["experiment", "causal"]):
-        assert main([*command, "--out", str(tmp_path / "run")]) == 1
+    (tmp_path / "argument").mkdir()
+    (tmp_path / "argument" / "config.json").write_text(text)
+    for command, out in ((["reproduce"], ""), (["optimizers"], "argument"), (["experiment", "causal"], "argument")):
+        assert main([*command, "--out", str(tmp_path / out)]) == 1
         message = capsys.readouterr().err
-        assert f"{tmp_path}/run/config.json is" in message
+        assert f"{tmp_path}/argument/config.json is" in message
         assert "Delete it" in message
-    (tmp_path / "run" / "results.json").write_text("{}")
+    (tmp_path / "argument" / "results.json").write_text("{}")
     with pytest.raises(ValueError, match=r"config\.json"):
-        rewrite_report(tmp_path / "run")
-    assert (tmp_path / "run" / "config.json").read_text() == text
+        rewrite_report(tmp_path / "argument")
+    assert (tmp_path / "argument" / "config.json").read_text() == text
