@@ -13,7 +13,7 @@ from steerlens.forward import begin, forward, run_on
 from steerlens.models import parameters_device
 from steerlens.prompts.chat import Chat, TokenBatch, encode_chat, pad_rows
 from steerlens.prompts.positions import Positions
-from steerlens.residuals.stream import watch_residuals
+from steerlens.residuals.stream import nothing_beyond, watch_residuals
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -129,5 +129,9 @@ def _read(
 
         return read
 
-    with watch_residuals(model, {layer: keep(layer) for layer in layers}, first=first):
+    n_read = mask.shape[1] - int(mask.any(0).int().argmax())
+    with (
+        nothing_beyond(model, max(layers), n_read),
+        watch_residuals(model, {layer: keep(layer) for layer in layers}, first=first),
+    ):
         yield seen

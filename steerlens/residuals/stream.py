@@ -86,13 +86,23 @@ def stop_after(model: "TransformerBridge", layer: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def last_mlp_on(model: "TransformerBridge", n_positions: int) -> Iterator[None]:
-    """Run the last block's MLP on the last `n_positions` alone, where only logits of these are read.
+def nothing_beyond(model: "TransformerBridge", layer: int, n_positions: int) -> Iterator[None]:
+    """Compute no more than the output of block `layer` at the last `n_positions` needs; everything where a hook looks on."""
+    if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
+        yield
+        return
+    with stop_after(model, layer), mlp_on_end(model, layer, n_positions):
+        yield
 
-    Nothing above the last attention mixes positions, so these logits are what they were. A block without a `mlp`
-    that maps one tensor to one tensor runs as it is (Bloom's also takes the residual).
+
+@contextlib.contextmanager
+def mlp_on_end(model: "TransformerBridge", layer: int, n_positions: int) -> Iterator[None]:
+    """Run the MLP of block `layer` on the last `n_positions` alone, where only these are read, there or above.
+
+    Nothing behind a block's attention mixes positions, so what is read of this block is what it was. A block without a
+    `mlp` that maps one tensor to one tensor runs as it is (Bloom's also takes the residual).
     """
-    mlp: nn.Module | None = getattr(model.blocks[model.cfg.n_layers - 1].original_component, "mlp", None)
+    mlp: nn.Module | None = getattr(model.blocks[check_layer(model, layer)].original_component, "mlp", None)
 
     def end_only(hidden_states: Residual, *args: object, **kwargs: object) -> object:
         assert mlp is not None

@@ -11,7 +11,7 @@ from steerlens.forward import completion_logits
 from steerlens.models import parameters_device
 from steerlens.prompts.positions import Positions
 from steerlens.residuals.capture import read_residuals
-from steerlens.residuals.stream import Residual, last_mlp_on, resume_after, stop_after, watch_residuals
+from steerlens.residuals.stream import Residual, mlp_on_end, resume_after, stop_after, watch_residuals
 from steerlens.vectors.config import Objective
 from steerlens.vectors.fit_data import FitRows
 from steerlens.vectors.objectives import token_loss
@@ -72,7 +72,7 @@ class ResumedRows:
         edits = {layer: add_to(layer) for layer in self._layers}
         with (
             resume_after(self._model, self._lowest, lambda: self._residuals[index]),
-            last_mlp_on(self._model, self._rows[index].batch.n_predicting),
+            mlp_on_end(self._model, self._model.cfg.n_layers - 1, self._rows[index].batch.n_predicting),
             watch_residuals(self._model, edits),
         ):
             return completion_logits(self._model, self._rows[index].batch)

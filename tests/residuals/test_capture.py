@@ -60,6 +60,24 @@ def test_a_steered_model_is_read_the_same_behind_a_shared_beginning(tiny, chats,
     assert torch.allclose(plain, whole, atol=1e-2) == (positions == "generated")
 
 
+def test_blocks_above_the_ones_that_are_read_do_not_run_unless_somebody_else_looks(tiny, chats):
+    everything = capture_residuals(tiny, chats, layers=[0, 1, 2, 3])
+    last = tiny.blocks[3].original_component
+    ran, forward_of_last = [], type(last).forward
+    try:
+        type(last).forward = lambda self, *args, **kwargs: ran.append(self) or forward_of_last(self, *args, **kwargs)
+        below = capture_residuals(tiny, chats, layers=[0, 2])
+        assert ran
+        assert last not in ran
+        with watch_residuals(tiny, {3: lambda resid: None}):
+            watched = capture_residuals(tiny, chats, layers=[0, 2])
+        assert last in ran
+    finally:
+        type(last).forward = forward_of_last
+    torch.testing.assert_close(below, everything[[0, 2]], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(watched, below, atol=1e-5, rtol=1e-5)
+
+
 def test_streaming_means_are_the_means_of_what_is_captured(tiny, chats):
     captured = capture_residuals(tiny, chats, layers=[1, 2], positions="prompt")
     means = mean_residuals(tiny, chats, layers=[1, 2], positions="prompt", batch_size=2)
