@@ -9,6 +9,7 @@ and saving intact. A bridge from `TransformerBridge.boot_transformers` works wit
 import contextlib
 import copy
 import hashlib
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ def load_model(
     device: str | torch.device | None = None,
     device_map: str | dict[str, str | int] | None = None,
     dtype: torch.dtype = torch.float32,
+    load_in_4bit: bool = False,
     adapter: str | Path | None = None,
     revision: str | None = None,
 ) -> "TransformerBridge":
@@ -45,6 +47,7 @@ def load_model(
         device_map: spread the blocks as accelerate does, such as "auto" over all GPUs and then the CPU's memory; students
             are trained on one device only.
         dtype: of the weights, whatever the checkpoint's own.
+        load_in_4bit: keep the blocks' linear maps in bitsandbytes' NF4 and compute in `dtype`; students get LoRA matrices.
         adapter: a peft adapter's directory; it stays separate, so that `adapter_disabled` can switch it off.
         revision: of a Hub name: branch, tag or commit. Vectors record the commit, and act on no other silently.
 
@@ -54,7 +57,8 @@ def load_model(
     Raises:
         FileNotFoundError: a directory is given that does not exist, or has no model or adapter in it.
         ValueError: device and device_map are both given, the architecture is not known to TransformerLens, its weights are
-            quantised by a package that is not installed, or the files are damaged.
+            quantised by a package that is not installed, the device knows no 4 bits, or the files are damaged.
+        ModuleNotFoundError: load_in_4bit, and bitsandbytes is not installed.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -62,9 +66,14 @@ def load_model(
         raise ValueError(f"Got device={str(device)!r} and device_map={device_map!r}, which both say where. Give one.")
     source = _resolve(name_or_path)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if load_in_4bit:
+        device_map = device_map or {"": str(device)}
+    quantization = four_bits(dtype) if load_in_4bit else {}
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-        model: Any = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=dtype, device_map=device_map)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            source, revision=revision, dtype=dtype, device_map=device_map, **quantization
+        )
     except OSError as error:
         raise FileNotFoundError(
             f"{source!r} could not be loaded as a Hugging Face model: {error}. Give a directory with config.json, "
@@ -76,12 +85,36 @@ def load_model(
             "are not quantised."
         ) from error
     except Exception as error:  # damaged bytes lead the readers anywhere
-        raise _unusable(source, "Hugging Face model", error) from error
+        raise _unusable(source, "Hugging Face model", error, device_map if load_in_4bit else None) from error
     model.config._commit_hash = _cached_commit(source, revision)
     _remember_weights(model)
     if adapter is not None:
         model = _with_adapter(model, Path(adapter))
     return bridge(model if device_map else model.to(device), tokenizer, name=_public_name(name_or_path))
+
+
+def four_bits(dtype: torch.dtype) -> dict[str, Any]:
+    """What makes `from_pretrained` load NF4 weights (arXiv 2305.14314, section 3) that compute in `dtype`.
+
+    Raises:
+        ModuleNotFoundError: bitsandbytes is not installed.
+    """
+    from transformers import BitsAndBytesConfig
+
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ModuleNotFoundError(
+            "4-bit weights need bitsandbytes. Install it: pip install 'steerlens[4bit]'; or load the weights as they are, in "
+            "bfloat16 for half the memory of float32."
+        )
+    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+    return {"quantization_config": config}
+
+
+def keep_gradients(model: nn.Module) -> None:
+    """Keep 4-bit weights out of the format that bitsandbytes packs them into on some CPUs, which lets no gradient through."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # pyright: ignore[reportArgumentType]
 
 
 def _with_adapter(model: Any, adapter: Path) -> Any:
@@ -102,11 +135,16 @@ def _with_adapter(model: Any, adapter: Path) -> Any:
     return model
 
 
-def _unusable(source: str, what: str, error: Exception) -> Exception:
-    """The error that a failed load ends with; short memory is not the files' fault."""
+def _unusable(source: str, what: str, error: Exception, four_bits_on: object = None) -> Exception:
+    """The error that a failed load ends with; short memory is not the files' fault, nor may a device without 4 bits be."""
     if is_out_of_memory(error):
         return error
     reason = (str(error).strip() or "no reason given").splitlines()[0].split(". ")[0]
+    if four_bits_on is not None:
+        return ValueError(
+            f"{source!r} could not be loaded in 4 bits on {four_bits_on} ({type(error).__name__}: {reason}). Give a device "
+            "that bitsandbytes supports and that all of the model fits on, or load the weights as they are."
+        )
     return ValueError(
         f"{source!r} could not be loaded as a {what} ({type(error).__name__}: {reason}). Its files may be damaged or belong "
         "to another one: get them anew. Code that comes with a model is never run."
@@ -134,6 +172,7 @@ def bridge(model: "PreTrainedModel", tokenizer: Any, *, name: str) -> "Transform
         adapter.cfg.attn_implementation = None
 
     _remember_weights(model)
+    keep_gradients(model)
     architecture = _hf_format.determine_architecture_from_hf_config(model.config)
     wrapped = _bridge_builder.build_bridge_from_module(
         model,
@@ -179,6 +218,18 @@ def weights_fingerprint(model: "TransformerBridge") -> str | None:
     The same checkpoint in another dtype has another fingerprint. None where weights are not in memory.
     """
     return _remember_weights(huggingface_model(model))
+
+
+def weights_dtype(model: "TransformerBridge") -> str:
+    """The dtype that the model computes in, such as "bfloat16"; "bfloat16, 4-bit" where its weights are quantised."""
+    hf = huggingface_model(model)
+    dtype = str(hf.dtype).removeprefix("torch.")
+    return f"{dtype}, 4-bit" if is_4bit(model) else dtype
+
+
+def is_4bit(model: "TransformerBridge") -> bool:
+    """Whether the model's linear maps are quantised to 4 bits."""
+    return getattr(huggingface_model(model), "is_loaded_in_4bit", False)
 
 
 def training_context(model: "TransformerBridge") -> str | None:
