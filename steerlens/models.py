@@ -220,6 +220,11 @@ def weights_fingerprint(model: "TransformerBridge") -> str | None:
     return _remember_weights(huggingface_model(model))
 
 
+def weights_are_as_loaded(model: "TransformerBridge") -> bool:
+    """Whether the weights still have the fingerprint that they were loaded with; an adapter does not count."""
+    return weights_fingerprint(model) == _hash_of_weights(huggingface_model(model))
+
+
 def weights_dtype(model: "TransformerBridge") -> str:
     """The dtype that the model computes in, such as "bfloat16"; "bfloat16, 4-bit" where its weights are quantised."""
     hf = huggingface_model(model)
@@ -335,20 +340,28 @@ def adapter_disabled(model: "TransformerBridge") -> Iterator[None]:
 
 
 def _remember_weights(model: nn.Module) -> str | None:
-    """Hash up to 128 entries of every parameter, once.
+    """The weights' hash, taken once.
 
     The module keeps the answer, and a copy takes it along, so that training and adapters leave it as it is.
     """
     if "weights_fingerprint" not in model.__dict__:
-        weights = [parameter.detach() for name, parameter in model.named_parameters() if "lora_" not in name]
-        if any(weight.is_meta for weight in weights):
+        digest = _hash_of_weights(model)
+        if digest is None:
             return None
-        digest = hashlib.sha256()
-        for weight in weights:
-            entries = weight.flatten()[:: max(1, weight.numel() // 64)]
-            digest.update(entries.float().cpu().numpy().tobytes())
-        model.__dict__["weights_fingerprint"] = digest.hexdigest()[:12]
+        model.__dict__["weights_fingerprint"] = digest
     return model.__dict__["weights_fingerprint"]
+
+
+def _hash_of_weights(model: nn.Module) -> str | None:
+    """12 hex digits of up to 128 entries of every parameter; None where some are not in memory."""
+    weights = [parameter.detach() for name, parameter in model.named_parameters() if "lora_" not in name]
+    if any(weight.is_meta for weight in weights):
+        return None
+    digest = hashlib.sha256()
+    for weight in weights:
+        entries = weight.flatten()[:: max(1, weight.numel() // 64)]
+        digest.update(entries.float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def _resolve(name_or_path: str | Path | None) -> str:
