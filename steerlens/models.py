@@ -9,7 +9,6 @@ and saving intact. A bridge from `TransformerBridge.boot_transformers` works wit
 import contextlib
 import copy
 import hashlib
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from steerlens.files import read_json, reading
+from steerlens.four_bits import four_bits, keep_gradients
 from steerlens.memory import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -91,30 +91,6 @@ def load_model(
     if adapter is not None:
         model = _with_adapter(model, Path(adapter))
     return bridge(model if device_map else model.to(device), tokenizer, name=_public_name(name_or_path))
-
-
-def four_bits(dtype: torch.dtype) -> dict[str, Any]:
-    """What makes `from_pretrained` load NF4 weights (arXiv 2305.14314, section 3) that compute in `dtype`.
-
-    Raises:
-        ModuleNotFoundError: bitsandbytes is not installed.
-    """
-    from transformers import BitsAndBytesConfig
-
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise ModuleNotFoundError(
-            "4-bit weights need bitsandbytes. Install it: pip install 'steerlens[4bit]'; or load the weights as they are, in "
-            "bfloat16 for half the memory of float32."
-        )
-    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
-    return {"quantization_config": config}
-
-
-def keep_gradients(model: nn.Module) -> None:
-    """Keep 4-bit weights out of the format that bitsandbytes packs them into on some CPUs, which lets no gradient through."""
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False  # pyright: ignore[reportArgumentType]
 
 
 def _with_adapter(model: Any, adapter: Path) -> Any:

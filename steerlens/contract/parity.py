@@ -11,8 +11,9 @@ from torch import Tensor
 
 from steerlens.contract.check import ANSWERS, CannotRun, Measurement, Subject, largest_difference
 from steerlens.forward import completion_logits_after, forward
+from steerlens.four_bits import four_bits, keep_gradients
 from steerlens.gradients.recorder import trace_gradients
-from steerlens.models import commit_hash, four_bits, huggingface_model, is_4bit, keep_gradients, parameters_device
+from steerlens.models import commit_hash, huggingface_model, is_4bit, parameters_device
 from steerlens.prompts.chat import encode_chat, pad_rows
 from steerlens.residuals.capture import capture_residuals
 from steerlens.samples.sample_set import Sample, SampleSet
