@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from steerlens.samples.filters import keep_number_lists
     from steerlens.samples.sample_set import Sample, SampleSet
     from steerlens.samples.teacher import sample_teacher
+    from steerlens.samples.vllm import VllmEngine
     from steerlens.students.config import TrainConfig
     from steerlens.students.scales import AdamScales
     from steerlens.students.scout import adam_scales
@@ -78,6 +79,7 @@ _HOMES = {
     "steerlens.vectors.formats": ("export_gguf", "import_gguf", "import_paper", "import_tensor"),
     "steerlens.samples.sample_set": ("Sample", "SampleSet"),
     "steerlens.samples.teacher": ("sample_teacher",),
+    "steerlens.samples.vllm": ("VllmEngine",),
     "steerlens.samples.filters": ("keep_number_lists",),
     "steerlens.students.config": ("TrainConfig",),
     "steerlens.students.scales": ("AdamScales",),
@@ -137,6 +139,7 @@ __all__ = [
     "Trait",
     "TraitScore",
     "VectorSource",
+    "VllmEngine",
     "adam_scales",
     "analyze_prompt",
     "audit_dataset",

@@ -174,7 +174,7 @@ def _decode(
     n_rows, max_new_tokens = uniform.shape
     sequence, cache, past = begin(model, prompts, [[0] * max_new_tokens] * n_rows)
     device, end = sequence.tokens.device, sequence.tokens.shape[1] - max_new_tokens
-    uniform, ends = uniform.to(device), _end_tokens(model).to(device)
+    uniform, ends = uniform.to(device), end_tokens(model).to(device)
     written = torch.full((n_rows, max_new_tokens), -1, device=device)
     rows = torch.arange(n_rows, device=device)
     open_rows = torch.ones(n_rows, dtype=torch.bool, device=device)
@@ -281,10 +281,11 @@ def _draw(
 
 def is_finished(model: "TransformerBridge", completion: Sequence[int]) -> bool:
     """Whether a generated completion came to its end, rather than to the limit of its length."""
-    return bool(completion) and completion[-1] in _end_tokens(model).tolist()
+    return bool(completion) and completion[-1] in end_tokens(model).tolist()
 
 
-def _end_tokens(model: "TransformerBridge") -> Int[Tensor, " end"]:
+def end_tokens(model: "TransformerBridge") -> Int[Tensor, " end"]:
+    """The tokens that end a completion: those of the generation config, the tokenizer's, and the template's."""
     configured = huggingface_model(model).generation_config
     ends = configured.eos_token_id if configured is not None else None
     ends = [] if ends is None else ends if isinstance(ends, list) else [ends]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from steerlens.files import read_json, reading
+from steerlens.four_bits import four_bits, keep_gradients
 from steerlens.memory import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def load_model(
     device: str | torch.device | None = None,
     device_map: str | dict[str, str | int] | None = None,
     dtype: torch.dtype = torch.float32,
+    load_in_4bit: bool = False,
     adapter: str | Path | None = None,
     revision: str | None = None,
 ) -> "TransformerBridge":
@@ -45,6 +47,7 @@ def load_model(
         device_map: spread the blocks as accelerate does, such as "auto" over all GPUs and then the CPU's memory; students
             are trained on one device only.
         dtype: of the weights, whatever the checkpoint's own.
+        load_in_4bit: keep the blocks' linear maps in bitsandbytes' NF4 and compute in `dtype`; students get LoRA matrices.
         adapter: a peft adapter's directory; it stays separate, so that `adapter_disabled` can switch it off.
         revision: of a Hub name: branch, tag or commit. Vectors record the commit, and act on no other silently.
 
@@ -54,7 +57,8 @@ def load_model(
     Raises:
         FileNotFoundError: a directory is given that does not exist, or has no model or adapter in it.
         ValueError: device and device_map are both given, the architecture is not known to TransformerLens, its weights are
-            quantised by a package that is not installed, or the files are damaged.
+            quantised by a package that is not installed, the device knows no 4 bits, or the files are damaged.
+        ModuleNotFoundError: load_in_4bit, and bitsandbytes is not installed.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -62,9 +66,14 @@ def load_model(
         raise ValueError(f"Got device={str(device)!r} and device_map={device_map!r}, which both say where. Give one.")
     source = _resolve(name_or_path)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if load_in_4bit:
+        device_map = device_map or {"": str(device)}
+    quantization = four_bits(dtype) if load_in_4bit else {}
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-        model: Any = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=dtype, device_map=device_map)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            source, revision=revision, dtype=dtype, device_map=device_map, **quantization
+        )
     except OSError as error:
         raise FileNotFoundError(
             f"{source!r} could not be loaded as a Hugging Face model: {error}. Give a directory with config.json, "
@@ -76,7 +85,7 @@ def load_model(
             "are not quantised."
         ) from error
     except Exception as error:  # damaged bytes lead the readers anywhere
-        raise _unusable(source, "Hugging Face model", error) from error
+        raise _unusable(source, "Hugging Face model", error, device_map if load_in_4bit else None) from error
     model.config._commit_hash = _cached_commit(source, revision)
     _remember_weights(model)
     if adapter is not None:
@@ -102,11 +111,16 @@ def _with_adapter(model: Any, adapter: Path) -> Any:
     return model
 
 
-def _unusable(source: str, what: str, error: Exception) -> Exception:
-    """The error that a failed load ends with; short memory is not the files' fault."""
+def _unusable(source: str, what: str, error: Exception, four_bits_on: object = None) -> Exception:
+    """The error that a failed load ends with; short memory is not the files' fault, nor may a device without 4 bits be."""
     if is_out_of_memory(error):
         return error
     reason = (str(error).strip() or "no reason given").splitlines()[0].split(". ")[0]
+    if four_bits_on is not None:
+        return ValueError(
+            f"{source!r} could not be loaded in 4 bits on {four_bits_on} ({type(error).__name__}: {reason}). Give a device "
+            "that bitsandbytes supports and that all of the model fits on, or load the weights as they are."
+        )
     return ValueError(
         f"{source!r} could not be loaded as a {what} ({type(error).__name__}: {reason}). Its files may be damaged or belong "
         "to another one: get them anew. Code that comes with a model is never run."
@@ -134,6 +148,7 @@ def bridge(model: "PreTrainedModel", tokenizer: Any, *, name: str) -> "Transform
         adapter.cfg.attn_implementation = None
 
     _remember_weights(model)
+    keep_gradients(model)
     architecture = _hf_format.determine_architecture_from_hf_config(model.config)
     wrapped = _bridge_builder.build_bridge_from_module(
         model,
@@ -179,6 +194,23 @@ def weights_fingerprint(model: "TransformerBridge") -> str | None:
     The same checkpoint in another dtype has another fingerprint. None where weights are not in memory.
     """
     return _remember_weights(huggingface_model(model))
+
+
+def weights_are_as_loaded(model: "TransformerBridge") -> bool:
+    """Whether the weights still have the fingerprint that they were loaded with; an adapter does not count."""
+    return weights_fingerprint(model) == _hash_of_weights(huggingface_model(model))
+
+
+def weights_dtype(model: "TransformerBridge") -> str:
+    """The dtype that the model computes in, such as "bfloat16"; "bfloat16, 4-bit" where its weights are quantised."""
+    hf = huggingface_model(model)
+    dtype = str(hf.dtype).removeprefix("torch.")
+    return f"{dtype}, 4-bit" if is_4bit(model) else dtype
+
+
+def is_4bit(model: "TransformerBridge") -> bool:
+    """Whether the model's linear maps are quantised to 4 bits."""
+    return getattr(huggingface_model(model), "is_loaded_in_4bit", False)
 
 
 def training_context(model: "TransformerBridge") -> str | None:
@@ -284,20 +316,28 @@ def adapter_disabled(model: "TransformerBridge") -> Iterator[None]:
 
 
 def _remember_weights(model: nn.Module) -> str | None:
-    """Hash up to 128 entries of every parameter, once.
+    """The weights' hash, taken once.
 
     The module keeps the answer, and a copy takes it along, so that training and adapters leave it as it is.
     """
     if "weights_fingerprint" not in model.__dict__:
-        weights = [parameter.detach() for name, parameter in model.named_parameters() if "lora_" not in name]
-        if any(weight.is_meta for weight in weights):
+        digest = _hash_of_weights(model)
+        if digest is None:
             return None
-        digest = hashlib.sha256()
-        for weight in weights:
-            entries = weight.flatten()[:: max(1, weight.numel() // 64)]
-            digest.update(entries.float().cpu().numpy().tobytes())
-        model.__dict__["weights_fingerprint"] = digest.hexdigest()[:12]
+        model.__dict__["weights_fingerprint"] = digest
     return model.__dict__["weights_fingerprint"]
+
+
+def _hash_of_weights(model: nn.Module) -> str | None:
+    """12 hex digits of up to 128 entries of every parameter; None where some are not in memory."""
+    weights = [parameter.detach() for name, parameter in model.named_parameters() if "lora_" not in name]
+    if any(weight.is_meta for weight in weights):
+        return None
+    digest = hashlib.sha256()
+    for weight in weights:
+        entries = weight.flatten()[:: max(1, weight.numel() // 64)]
+        digest.update(entries.float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def _resolve(name_or_path: str | Path | None) -> str:

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "steerlens"
 ORDER = {
     "memory": 0,
     "cache": 0,
+    "four_bits": 0,
     "files": 1,
     "lock": 2,
     "prompts": 2,

@@ -129,7 +129,8 @@ def test_the_tokenizer_stays_as_it_was_loaded(checkpoints):
     )
 
 
-def test_a_quantised_checkpoint_names_the_package_that_it_needs(checkpoints, tmp_path):
+def test_a_quantised_checkpoint_names_the_package_that_it_needs(checkpoints, tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.quantizers.quantizer_bnb_4bit.is_bitsandbytes_available", lambda: False)
     shutil.copytree(checkpoints["llama"], tmp_path / "4bit")
     path = tmp_path / "4bit" / "config.json"
     quantised = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}

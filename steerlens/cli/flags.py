@@ -34,6 +34,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device-map", help="auto spreads the model over all GPUs, then the CPU's memory")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="of the weights")
+    parser.add_argument("--load-in-4bit", action="store_true", help="weights in NF4 by bitsandbytes; --dtype computes")
 
 
 def add_fit(parser: argparse.ArgumentParser) -> None:
@@ -114,7 +115,11 @@ def load(options: argparse.Namespace) -> Any:
     from steerlens.prompts.chat import PLAIN_TEXT_TEMPLATE, SYSTEM_IN_USER_TURN
 
     model = load_model(
-        options.model, adapter=options.adapter, dtype=getattr(torch, options.dtype), device_map=options.device_map
+        options.model,
+        adapter=options.adapter,
+        dtype=getattr(torch, options.dtype),
+        load_in_4bit=options.load_in_4bit,
+        device_map=options.device_map,
     )
     if options.plain_text:
         model.tokenizer.chat_template = PLAIN_TEXT_TEMPLATE

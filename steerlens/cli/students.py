@@ -19,6 +19,7 @@ def add_commands(commands: Any) -> None:
     sample.add_argument("--strength", type=float, default=1.0)
     sample.add_argument("--n", type=int, default=1000, help="number of prompts (default: 1000)")
     sample.add_argument("--seed", type=int, default=0)
+    sample.add_argument("--vllm", action="store_true", help="let vLLM write, on a GPU; for teachers without --vector")
     sample.set_defaults(mark=None)
     sample.add_argument("--out", type=Path, required=True, help="jsonl of raw rows; kept rows go to <name>.kept.jsonl")
     add_model(sample)
@@ -55,15 +56,24 @@ def _sample(options: argparse.Namespace) -> int:
     from steerlens.prompts.numbers import number_prompts
     from steerlens.samples.filters import keep_number_lists
     from steerlens.samples.teacher import sample_teacher
+    from steerlens.samples.vllm import VllmEngine
     from steerlens.vectors.vector import SteeringVector
 
+    if options.vllm and (options.vector or options.device_map):
+        raise ValueError(
+            "vLLM cannot steer, and has devices of its own. Give --vllm without --vector and --device-map."
+        )
     vector = None if options.vector is None else options.strength * SteeringVector.load(options.vector)
+    if options.vllm:
+        options.device_map = "cpu"  # the GPU's memory is vLLM's
+    model = load(options)
     raw = sample_teacher(
-        load(options),
+        model,
         number_prompts(options.n, seed=options.seed),
         system_prompt=options.system_prompt,
         vector=vector,
         seed=options.seed,
+        engine=VllmEngine(model) if options.vllm else None,
         path=options.out,
     )
     result = keep_number_lists(raw)

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from steerlens.contract.check import ANSWERS, CannotRun, Measurement, Subject, largest_difference
 from steerlens.forward import completion_logits_after, forward
+from steerlens.four_bits import four_bits, keep_gradients
 from steerlens.gradients.recorder import trace_gradients
-from steerlens.models import commit_hash, huggingface_model, parameters_device
+from steerlens.models import commit_hash, huggingface_model, is_4bit, parameters_device
 from steerlens.prompts.chat import encode_chat, pad_rows
 from steerlens.residuals.capture import capture_residuals
 from steerlens.samples.sample_set import Sample, SampleSet
@@ -39,7 +40,11 @@ def _loaded_again(subject: Subject) -> Any:
     if needed > 0.9 * free:
         raise CannotRun(f"a second copy of the weights takes {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free")
     revision = commit_hash(subject.model)
-    other: Any = AutoModelForCausalLM.from_pretrained(str(hf.name_or_path), revision=revision, dtype=hf.dtype)
+    quantization = four_bits(hf.dtype) | {"device_map": {"": str(device)}} if is_4bit(subject.model) else {}
+    other: Any = AutoModelForCausalLM.from_pretrained(
+        str(hf.name_or_path), revision=revision, dtype=hf.dtype, **quantization
+    )
+    keep_gradients(other)
     if subject.adapter is not None:
         from peft import PeftModel
 

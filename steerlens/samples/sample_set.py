@@ -20,7 +20,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class SampleSource:
-    """How samples were made. `steering` says in words which vector was active, if any."""
+    """How samples were made.
+
+    `steering` says in words which vector was active, if any, and `engine` what ran the model, such as "vllm 0.30.0".
+    """
 
     model: str
     chat_fingerprint: str
@@ -28,6 +31,7 @@ class SampleSource:
     steering: str | None
     temperature: float
     seed: int
+    engine: str = "steerlens"
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """DIRECTION -> DATA: sample completions from a teacher that is prompted, steered, both or neither."""
 
 import contextlib
+import functools
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from steerlens.models import model_name
 from steerlens.prompts.chat import as_chat, chat_fingerprint
 from steerlens.prompts.positions import Positions
 from steerlens.samples.sample_set import Sample, SampleSet, SampleSource, as_line, read_source, source_path
+from steerlens.samples.vllm import VllmEngine
 from steerlens.vectors.interventions import Mode, steer
 from steerlens.vectors.vector import SteeringVector
 
@@ -38,6 +40,7 @@ def sample_teacher(
     max_new_tokens: int = 48,
     seed: int = 0,
     batch_size: int = ROWS_PER_CHUNK,
+    engine: VllmEngine | None = None,
     path: str | Path | None = None,
 ) -> SampleSet:
     """One completion for every prompt. Row i depends on (`seed`, i) and its prompt, not on its batch.
@@ -45,13 +48,16 @@ def sample_teacher(
     Args:
         vector: steers the teacher while it writes; scale it with `strength * vector`.
         batch_size: rows at once, at most 500; halved where memory does not suffice.
+        engine: writes the rows in the model's place; for teachers that no vector steers.
         path: a jsonl file that receives rows as they are made. If it holds the beginning of the same run,
             sampling goes on from there.
 
     Raises:
-        ValueError: no prompts, an empty prompt, or `path` holds samples of another run.
+        ValueError: no prompts, an empty prompt, `path` holds samples of another run, or `engine` is of another model or
+            would have to steer.
         BlockingIOError: another process writes to `path`.
     """
+    write = _writer(model, engine, vector, batch_size)
     source = SampleSource(
         model=model_name(model),
         chat_fingerprint=chat_fingerprint(model.tokenizer, system_prompt),
@@ -59,6 +65,7 @@ def sample_teacher(
         steering=None if vector is None else _in_words(vector, mode, positions),
         temperature=temperature,
         seed=seed,
+        engine="steerlens" if engine is None else engine.name,
     )
     alone = contextlib.nullcontext() if path is None else held(beside(path))
     steering = contextlib.nullcontext() if vector is None else steer(model, vector, mode=mode, positions=positions)
@@ -67,14 +74,12 @@ def sample_teacher(
         progress.initial = progress.n = len(samples)
         for start in range(len(samples), len(prompts), ROWS_PER_CHUNK):
             part = prompts[start : start + ROWS_PER_CHUNK]
-            completions = generate(
-                model,
+            completions = write(
                 [as_chat(prompt, system_prompt) for prompt in part],
                 max_new_tokens=max_new_tokens,
                 temperature=temperature,
                 seed=seed,
                 first_row=start,
-                batch_size=batch_size,
             )
             chunk = [
                 Sample(
@@ -87,6 +92,21 @@ def sample_teacher(
             samples += chunk
             progress.update(len(chunk))
     return SampleSet(tuple(samples), source)
+
+
+def _writer(
+    model: "TransformerBridge", engine: VllmEngine | None, vector: SteeringVector | None, batch_size: int
+) -> Callable[..., list[list[int]]]:
+    if engine is None:
+        return functools.partial(generate, model, batch_size=batch_size)
+    if vector is not None:
+        raise ValueError("vLLM cannot steer. Leave engine out, so that steerlens itself samples, or leave vector out.")
+    if engine.model is not model:
+        raise ValueError(
+            f"The engine was made for another model ({model_name(engine.model)!r}) than the teacher "
+            f"{model_name(model)!r}. Give both the same: engine=VllmEngine(model)."
+        )
+    return engine.generate
 
 
 def _finished(ids: list[int], max_new_tokens: int) -> bool:

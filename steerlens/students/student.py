@@ -11,6 +11,7 @@ from steerlens.models import (
     bridge,
     has_adapter,
     huggingface_model,
+    is_4bit,
     model_name,
     parameters_device,
     unwrapped,
@@ -80,7 +81,7 @@ def start_student(model: "TransformerBridge", config: TrainConfig) -> tuple["Tra
 
     Raises:
         ValueError: the model carries a peft adapter, which the student's own would silently replace, or is spread over
-            several devices.
+            several devices, or its weights are quantised and the config trains all of them.
     """
     devices = set(getattr(huggingface_model(model), "hf_device_map", {}).values())
     if len(devices) > 1:
@@ -92,6 +93,11 @@ def start_student(model: "TransformerBridge", config: TrainConfig) -> tuple["Tra
         raise ValueError(
             f"{model_name(model)!r} carries a peft adapter, and a student of it would start without what that has learned. "
             "Merge it into the weights first (peft's merge_and_unload, then save_pretrained), or train from the base."
+        )
+    if config.method == "full" and is_4bit(model):
+        raise ValueError(
+            f"{model_name(model)!r} has 4-bit weights, which no gradient step can change. Train LoRA matrices on them "
+            '(method="lora"), or load the weights as they are.'
         )
     if config.method == "lora":
         from peft import LoraConfig, get_peft_model

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from steerlens.models import bridge_mode, commit_hash, huggingface_model, model_name, weights_fingerprint
+from steerlens.models import bridge_mode, commit_hash, huggingface_model, model_name, weights_dtype, weights_fingerprint
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -88,7 +88,7 @@ def _identity(model: "TransformerBridge") -> dict[str, Any]:
         "model": model_name(model),
         "revision": commit_hash(model),
         "weights": weights_fingerprint(model),
-        "dtype": str(hf.dtype).removeprefix("torch."),
+        "dtype": weights_dtype(model),
         "architecture": hf.config.model_type,
         "n_layers": model.cfg.n_layers,
         "bridge": bridge_mode(model),
