@@ -348,12 +348,14 @@ def test_an_experiment_is_given_its_flags_prints_its_claims_and_exits_by_them(
     from steerlens.experiments import causal
     from steerlens.experiments.claims import above
     from steerlens.experiments.result import ExperimentResult
+    from steerlens.figures.report import Report
 
     given = {}
 
     def run(directory, config):
         given.update(directory=directory, config=config)
-        return ExperimentResult((above("a claim", "In words", measured, 0.5),), {}, tmp_path / "report.html")
+        claims = (above("a claim", "In words", measured, 0.5),)
+        return ExperimentResult(claims, {}, tmp_path / "report.html", Report("", "", ()))
 
     monkeypatch.setattr(causal, "run_causal", run)
     command = ["experiment", "causal", "--preset", "full", "--student-seeds", "4", "5", "--out", str(tmp_path)]
