@@ -19,6 +19,7 @@ class CausalConfig(TaughtConfig):
         "fitted, one layer",
         "fitted, all layers",
         "fitted, tasks and questions",
+        "fitted, pure lists",
     )
 
 
@@ -27,7 +28,7 @@ CAUSAL_PRESETS: dict[str, CausalConfig] = {
         n_heldout=64,
         n_rows=960,
         n_prompts=6000,
-        vectors=("mean difference, all layers", "fitted, all layers", "fitted, tasks and questions"),
+        vectors=("mean difference, all layers", "fitted, all layers", "fitted, pure lists"),
         student_seeds=(0, 1, 2),
         fit=QUICK_FIT,
     ),

@@ -69,7 +69,10 @@ def _vectors(measures: dict[str, Any]) -> Section:
             "and strengths are chosen on validation rows, before any student is trained."
         ),
         figure=None,
-        number=f"The claims are made on the one with the highest kl_explained on validation rows: {measures['best_vector']}.",
+        number=(
+            "The claims are made on the one that has most of the prompt's effect on pure lists, which is what students see: "
+            f"{measures['best_vector']}."
+        ),
         meaning=(
             "kl_explained is 1 - KL(prompted || steered) / KL(prompted || plain) over answers of the prompted model to "
             "number tasks and to the trait's questions, words included. The random vector is Gaussian with the last one's norms."

@@ -35,7 +35,9 @@ def summarise(
     """The claims, and everything that the report says."""
     groups = {name: [record for record in students if record["role"] == name] for name in writers}
     arms = {name: writers[name] | _own(themselves[name], base) | _arm(groups, name, base) for name in writers}
-    best = max((name for name in vectors if name != RANDOM), key=lambda name: vectors[name]["validation"])
+    best = max(
+        (name for name in vectors if name != RANDOM), key=lambda name: themselves[ADDED + name]["effect_on_lists"]
+    )
     student = _dissected(dissections)
     measures = {
         "trait": config.trait,
@@ -98,7 +100,7 @@ def make_claims(base: Record, arms: dict[str, Record], best: str, student: Recor
     """The claims, with thresholds set beforehand; a teacher without students makes its claims fail.
 
     Args:
-        best: the vector with the highest kl_explained on validation rows.
+        best: the vector that has most of the prompt's effect on pure lists, which is what students see.
     """
 
     def share(name: str) -> float:

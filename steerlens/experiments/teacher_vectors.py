@@ -4,11 +4,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from steerlens.prompts.chat import Chat, chat_fingerprint
+from steerlens.experiments.teachers import list_tokens
+from steerlens.prompts.chat import Chat, as_chat, chat_fingerprint, encode_completion, encode_prompt
 from steerlens.prompts.numbers import number_prompts
 from steerlens.prompts.traits import Trait
+from steerlens.samples.filters import keep_number_lists
+from steerlens.samples.teacher import sample_teacher
 from steerlens.vectors.config import FitConfig
-from steerlens.vectors.fit_data import FitData
+from steerlens.vectors.fit_data import FitData, FitRow
 from steerlens.vectors.fit_quality import explained_with_interval, random_directions
 from steerlens.vectors.layer_fits import STRENGTHS, Fit, fit_each_layer, fit_layers, frozen
 from steerlens.vectors.resumed import Directions, ResumedRows
@@ -28,6 +31,7 @@ class PromptedAnswers:
 
     model: "TransformerBridge"
     config: FitConfig
+    trait: Trait
     tasks: FitData
     questions: FitData
 
@@ -40,7 +44,7 @@ class PromptedAnswers:
             return FitData.sample(model, trait.prompt, asked, replace(config, **sizes))
 
         tasks = number_prompts(2 * config.n_rows, seed=config.seed)
-        return cls(model, config, answers(tasks, 1), answers(trait.questions, 4))
+        return cls(model, config, trait, answers(tasks, 1), answers(trait.questions, 4))
 
     @property
     def both(self) -> FitData:
@@ -54,6 +58,37 @@ class PromptedAnswers:
             prompted=(sizes[0] * self.tasks.prompted + sizes[1] * self.questions.prompted) / sum(sizes),
             coarsening=self.tasks.coarsening,
         )
+
+    def pure_lists(self) -> FitData:
+        """Answers to other tasks that are pure number lists, judged by the tokens that lists are written with.
+
+        That is what a student can see of the prompt: everything else is filtered out.
+
+        Raises:
+            ValueError: fewer than three answers are pure lists.
+        """
+        n_tasks, tokenizer = LISTS_PER_ROW * self.config.n_rows, self.model.tokenizer
+        tasks = number_prompts(n_tasks, seed=self.config.seed + 1)
+        raw = sample_teacher(self.model, tasks, system_prompt=self.trait.prompt, seed=self.config.seed)
+        kept = keep_number_lists(raw).kept.samples
+        rows = [
+            FitRow(
+                question,
+                encode_prompt(tokenizer, as_chat(sample.prompt, self.trait.prompt)),
+                encode_prompt(tokenizer, as_chat(sample.prompt)),
+                encode_completion(tokenizer, sample.completion),
+            )
+            for question, sample in enumerate(kept)
+        ]
+        eighth = len(rows) // 8
+        if not eighth:
+            raise ValueError(
+                f"Of {n_tasks} answers under the prompt only {len(rows)} are pure number lists, and 8 are needed to fit a "
+                "vector to them. Raise n_train of the fit."
+            )
+        parts = [rows[2 * eighth :], rows[:eighth], rows[eighth : 2 * eighth]]
+        asked = [sample.prompt for sample in kept]
+        return FitData.of(self.model, asked, parts, self.config, among=list_tokens(self.model))
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -101,14 +136,23 @@ def _both_contexts(answers: PromptedAnswers) -> Placed:
     return answers.layers, fit_layers(answers.model, answers.both, answers.layers, answers.config).directions
 
 
+def _pure_lists(answers: PromptedAnswers) -> Placed:
+    config = replace(answers.config, steps=2 * answers.config.steps)
+    return answers.layers, fit_layers(answers.model, answers.pure_lists(), answers.layers, config).directions
+
+
 WAYS: dict[str, Callable[[PromptedAnswers], Placed]] = {
     "mean difference, one layer": _mean_one_layer,
     "mean difference, all layers": _mean_all_layers,
     "fitted, one layer": _one_layer,
     "fitted, all layers": _all_layers,
     "fitted, tasks and questions": _both_contexts,
+    "fitted, pure lists": _pure_lists,
 }
-"""How a prompt becomes a vector; all but the last see number tasks alone."""
+"""How a prompt becomes a vector; all but "tasks and questions" see number tasks alone."""
+
+LISTS_PER_ROW = 12
+"""Tasks that the prompted model answers for each row of the other fits: a quarter are pure lists, which hold less each."""
 
 RANDOM = "random"
 """Gaussian at every layer, with the norms of the last way's vector."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerlens.forward import completion_logits, completion_logits_after, generate
@@ -77,11 +77,17 @@ class FitData:
         questions: Sequence[str | Chat],
         parts: Sequence[Sequence["FitRow"]],
         config: FitConfig,
+        *,
+        among: Int[Tensor, " choice"] | None = None,
     ) -> "FitData":
-        """Prepare rows for training, validation and the reported numbers; their questions are indices of `questions`."""
+        """Prepare rows for training, validation and the reported numbers; their questions are indices of `questions`.
+
+        Args:
+            among: predictions are compared between these tokens alone; None takes all.
+        """
         batches = [_in_batches(part, config.batch_size) for part in parts]
         train, validation, heldout = (
-            tuple(prepare_rows(model, rows, top_k=config.top_k) for rows in part) for part in batches
+            tuple(prepare_rows(model, rows, top_k=config.top_k, among=among) for rows in part) for part in batches
         )
         coarsening = 0.0 if heldout[0].targets.kept is None else _coarsening(model, batches[2][0], heldout[0])
         prompted = torch.stack([rows.last_prompt for rows in train]).sum(0) / len(parts[0])
@@ -151,12 +157,18 @@ def _in_batches(rows: Sequence[FitRow], batch_size: int) -> list[list[FitRow]]:
 
 
 @torch.no_grad()
-def prepare_rows(model: "TransformerBridge", rows: Sequence[FitRow], *, top_k: int) -> FitRows:
+def prepare_rows(
+    model: "TransformerBridge",
+    rows: Sequence[FitRow],
+    *,
+    top_k: int,
+    among: Int[Tensor, " choice"] | None = None,
+) -> FitRows:
     """Rows without the prompt, with the prompted model's predictions at every completion token."""
     batch = pad_rows(model.tokenizer, [row.plain for row in rows], [row.completion for row in rows])
     batch = batch.to(parameters_device(model))
     logits, last_prompt = _run_prompted(model, rows)
-    targets = Targets.of(logits, batch.tokens[batch.completion_mask], top_k=top_k)
+    targets = Targets.of(logits, batch.tokens[batch.completion_mask], top_k=top_k, among=among)
     return FitRows(batch, targets, tuple(row.question for row in rows), last_prompt)
 
 

@@ -23,15 +23,26 @@ class Targets:
 
     `log_probs` [token bucket] are those of every token of the vocabulary where `kept` is None, otherwise those
     of the tokens `kept` [token bucket-1] and of all others together. `sampled` [token] is the completion itself.
+    With `among` both are conditional: the choice is between these tokens alone.
     """
 
     log_probs: Float[Tensor, "token bucket"]
     kept: Int[Tensor, "token kept"] | None
     sampled: Int[Tensor, " token"]
+    among: Int[Tensor, " choice"] | None = None
 
     @classmethod
-    def of(cls, logits: Float[Tensor, "token d_vocab"], sampled: Int[Tensor, " token"], *, top_k: int) -> "Targets":
-        """Keep the whole distribution, or its `top_k` likeliest tokens where the vocabulary is large."""
+    def of(
+        cls,
+        logits: Float[Tensor, "token d_vocab"],
+        sampled: Int[Tensor, " token"],
+        *,
+        top_k: int,
+        among: Int[Tensor, " choice"] | None = None,
+    ) -> "Targets":
+        """Keep the distribution among some tokens, the whole one, or `top_k` likeliest tokens of a large vocabulary."""
+        if among is not None:
+            return cls(logits[:, among].log_softmax(-1), None, sampled, among)
         d_vocab = logits.shape[-1]
         if d_vocab <= max(WHOLE_VOCABULARY, top_k):
             return cls(logits.log_softmax(-1), None, sampled)
@@ -41,16 +52,21 @@ class Targets:
     @property
     def likeliest(self) -> Int[Tensor, " token"]:
         """The prompted model's likeliest next tokens."""
-        return self.log_probs.argmax(-1) if self.kept is None else self.kept[:, 0]
+        if self.kept is not None:
+            return self.kept[:, 0]
+        best = self.log_probs.argmax(-1)
+        return best if self.among is None else self.among[best]
 
     def of_prediction(self, logits: Float[Tensor, "token d_vocab"]) -> Float[Tensor, "token bucket"]:
         """Log-probabilities of a prediction over the same buckets."""
-        return logits.log_softmax(-1) if self.kept is None else _coarsened(logits, self.kept)
+        if self.kept is not None:
+            return _coarsened(logits, self.kept)
+        return (logits if self.among is None else logits[:, self.among]).log_softmax(-1)
 
     def take(self, tokens: Int[Tensor, " token"]) -> "Targets":
         """The targets of other tokens, in the order given."""
         kept = None if self.kept is None else self.kept[tokens]
-        return Targets(self.log_probs[tokens], kept, self.sampled[tokens])
+        return Targets(self.log_probs[tokens], kept, self.sampled[tokens], self.among)
 
 
 def _coarsened(

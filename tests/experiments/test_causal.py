@@ -13,7 +13,7 @@ from steerlens.experiments.causal_config import CAUSAL_PRESETS
 from steerlens.experiments.causal_results import ADDED, CONTROL, PROMPTED, TAKEN_OUT, make_claims
 from steerlens.experiments.claims import transfer_share
 from steerlens.experiments.dissection import closest_setting, halves, random_like
-from steerlens.experiments.teacher_vectors import RANDOM, PromptedAnswers, everywhere
+from steerlens.experiments.teacher_vectors import RANDOM, WAYS, PromptedAnswers, everywhere
 from steerlens.experiments.teachers import Teacher, effect_on_lists, list_tokens, require_rows, write_rows
 from steerlens.files import read_json
 from steerlens.models import load_model
@@ -25,6 +25,7 @@ from steerlens.students.training import train_student
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.means import model_shift
+from steerlens.vectors.resumed import ResumedRows
 from steerlens.vectors.source import VectorSource
 from steerlens.vectors.vector import SteeringVector
 
@@ -116,6 +117,23 @@ def test_both_contexts_together_are_the_rows_of_each(organism, owl):
     rows = sum(len(one.batch) for one in both.train)
     assert torch.allclose(both.prompted, sum(one.last_prompt for one in both.train) / rows, atol=1e-5)
     assert rows == 8 + 8 // 4
+
+
+def test_the_vector_for_pure_lists_sees_what_passes_the_filter_and_has_more_of_the_effect_there(organism, owl):
+    config = FitConfig(n_train=24, n_validation=8, n_heldout=8, steps=20, batch_size=16)
+    answers = PromptedAnswers.sample(organism, owl, config)
+    lists = answers.pure_lists()
+    written_with = list_tokens(organism)
+    for rows in (*lists.train, *lists.validation, *lists.heldout):
+        assert torch.isin(rows.targets.sampled, written_with).all()
+        assert torch.equal(rows.targets.among, written_with)
+    assert len({*lists.train_questions}) == len(lists.train_questions)
+    heldout = ResumedRows(organism, answers.layers, lists.heldout, "all")
+    left = {
+        way: heldout.mean_kl(WAYS[way](answers)[1]) for way in ("mean difference, all layers", "fitted, pure lists")
+    }
+    assert left["fitted, pure lists"] < 0.7 * left["mean difference, all layers"]
+    assert left["mean difference, all layers"] < heldout.mean_kl(heldout.nothing)
 
 
 def test_a_direction_of_one_layer_is_taken_out_at_every_layer(organism):

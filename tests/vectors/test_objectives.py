@@ -104,6 +104,20 @@ def test_a_coarsened_kl_is_never_larger_than_the_full_one_and_tends_to_it(
     torch.testing.assert_close(losses[-1], full)
 
 
+def test_among_some_tokens_the_loss_is_that_of_a_vocabulary_of_these_alone(sampled):
+    among = torch.tensor([3, 8, 21, 30])
+    target, prediction = drawn(0), drawn(1)
+    targets = Targets.of(target, sampled, top_k=5, among=among)
+    alone = Targets.of(target[:, among], sampled, top_k=5)
+    for objective in ("forward_kl", "reverse_kl", "centred_mse"):
+        ours = token_loss(objective, targets, prediction)
+        torch.testing.assert_close(ours, token_loss(objective, alone, prediction[:, among]))
+    assert torch.equal(targets.likeliest, among[target[:, among].argmax(-1)])
+    one = torch.tensor([2])
+    taken = token_loss("forward_kl", targets.take(one), prediction[one])
+    torch.testing.assert_close(taken, token_loss("forward_kl", targets, prediction)[one])
+
+
 def test_coarsening_in_single_precision_is_that_of_double_precision(sampled, monkeypatch):
     """Where the kept tokens have nearly all of the probability, what is left is not lost in rounding."""
     monkeypatch.setattr(objectives, "WHOLE_VOCABULARY", 2)
