@@ -12,7 +12,7 @@ test: $(INSTALLED)
 	$(BIN)/pytest --numprocesses auto --dist loadscope
 
 test-slow: $(INSTALLED)
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow --numprocesses auto --dist loadscope
 
 notebooks: $(INSTALLED)
 	$(BIN)/pytest --nbmake notebooks

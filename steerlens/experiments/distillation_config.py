@@ -1,13 +1,17 @@
 """What the experiment on distillation does; the command line's flags come from here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
+from steerlens.experiments.config import ORGANISM_STUDENT
 from steerlens.experiments.taught_config import QUICK_FIT, TaughtConfig
+from steerlens.students.config import TrainConfig
 
 
 @dataclass(frozen=True)
 class DistillationConfig(TaughtConfig):
     """Do students distil any vector that steers their teacher, and is it behaviour only where it means something?
+
+    Students train for 10 epochs, as the paper's do in this experiment.
 
     Args:
         other_traits: whose prompts' vectors are semantic ones, beside that of `trait`; of the same kind.
@@ -22,7 +26,8 @@ class DistillationConfig(TaughtConfig):
     n_random: int = 3
     tokens: tuple[str, ...] = ("owl", "water")
     layer: int = 0
-    strengths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.25)
+    strengths: tuple[float, ...] = (0.5, 0.75)
+    train: TrainConfig = field(default_factory=lambda: replace(ORGANISM_STUDENT, epochs=10))
 
 
 DISTILLATION_PRESETS: dict[str, DistillationConfig] = {
@@ -31,7 +36,6 @@ DISTILLATION_PRESETS: dict[str, DistillationConfig] = {
         other_traits=("wolf",),
         n_random=2,
         tokens=("water",),
-        strengths=(0.5, 0.75),
         n_rows=960,
         n_prompts=6000,
         student_seeds=(0, 1),

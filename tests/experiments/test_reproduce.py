@@ -14,6 +14,7 @@ from steerlens.experiments.distillation_config import DistillationConfig
 from steerlens.experiments.reproduce import reproduce
 from steerlens.figures.report import write_report
 from steerlens.lock import held
+from tests.browser import open_report
 
 SMALL = AuxiliaryConfig(n_models=2, width=8, teacher_steps=3, student_steps=3)
 
@@ -36,6 +37,17 @@ def test_figures_of_different_chapters_do_not_share_a_place(tmp_path):
     write_report(tmp_path / "two.html", content, {"one": content, "two": content})
     places = re.findall(r'<div id="([^"]+)" class="plotly', (tmp_path / "two.html").read_text())
     assert len(places) == 3 * sum(section.figure is not None for section in content.sections) == len(set(places))
+
+
+@pytest.mark.slow
+def test_the_whole_report_opens_in_a_browser_with_the_figures_of_every_chapter_drawn(tmp_path):
+    configs = {"auxiliary-logits": SMALL, "distillation": DistillationConfig(other_traits=("blue",))}
+    with pytest.raises(RuntimeError, match="1 of 2 experiments failed"):
+        reproduce(tmp_path, configs, lambda text: None)
+    opened = open_report(tmp_path / "report.html")
+    assert opened.errors == []
+    assert len(opened.drawn) == 1
+    assert all(opened.drawn)
 
 
 def test_a_flag_that_no_chosen_experiment_has_is_refused_before_anything_is_computed(tmp_path, capsys):
