@@ -15,7 +15,7 @@ test-slow: $(INSTALLED)
 	$(BIN)/pytest -m slow --numprocesses auto --dist loadscope
 
 notebooks: $(INSTALLED)
-	$(BIN)/pytest --nbmake notebooks
+	$(BIN)/pytest --nbmake --numprocesses auto notebooks
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
