@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.forward import check_numbers, forward, generate
-from steerlens.models import model_name, parameters_device, training_context
+from steerlens.identity import model_name, training_context
+from steerlens.models import parameters_device
 from steerlens.prompts.chat import Chat, as_chat, chat_fingerprint, encode_prompt, pad_rows, warn_on_other_context
 from steerlens.prompts.numbers import after_numbers
 from steerlens.prompts.traits import Trait

@@ -11,8 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerlens.cache import continue_rows, gaps_are_safe, make_room
+from steerlens.identity import model_name
 from steerlens.memory import OutOfMemory, is_out_of_memory
-from steerlens.models import huggingface_model, model_name, parameters_device
+from steerlens.models import huggingface_model, parameters_device
 from steerlens.prompts.chat import Chat, TokenBatch, encode_prompt, end_of_turn, pad_rows, shared_prefix
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ and saving intact. A bridge from `TransformerBridge.boot_transformers` works wit
 
 import contextlib
 import copy
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from steerlens.files import read_json, reading
 from steerlens.four_bits import four_bits, keep_gradients
+from steerlens.identity import cached_commit, model_name, remember_weights
 from steerlens.memory import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -86,8 +86,8 @@ def load_model(
         ) from error
     except Exception as error:  # damaged bytes lead the readers anywhere
         raise _unusable(source, "Hugging Face model", error, device_map if load_in_4bit else None) from error
-    model.config._commit_hash = _cached_commit(source, revision)
-    _remember_weights(model)
+    model.config._commit_hash = cached_commit(source, revision)
+    remember_weights(model)
     if adapter is not None:
         model = _with_adapter(model, Path(adapter))
     return bridge(model if device_map else model.to(device), tokenizer, name=_public_name(name_or_path))
@@ -147,7 +147,7 @@ def bridge(model: "PreTrainedModel", tokenizer: Any, *, name: str) -> "Transform
         }
         adapter.cfg.attn_implementation = None
 
-    _remember_weights(model)
+    remember_weights(model)
     keep_gradients(model)
     architecture = _hf_format.determine_architecture_from_hf_config(model.config)
     wrapped = _bridge_builder.build_bridge_from_module(
@@ -164,58 +164,6 @@ def bridge(model: "PreTrainedModel", tokenizer: Any, *, name: str) -> "Transform
 def huggingface_model(model: "TransformerBridge") -> "PreTrainedModel":
     """The Hugging Face model inside the bridge; the bridge's hooks fire in its forward too."""
     return model.original_model  # pyright: ignore[reportReturnType]
-
-
-def model_name(model: "TransformerBridge") -> str:
-    """The name that artifacts carry, such as "organism:seed-0"."""
-    return model.cfg.model_name or "unnamed"
-
-
-def commit_hash(model: "TransformerBridge") -> str | None:
-    """The Hub commit that the weights were loaded from; None for a local checkpoint."""
-    return getattr(huggingface_model(model).config, "_commit_hash", None)
-
-
-def bridge_mode(model: "TransformerBridge") -> str:
-    """How the model is wrapped: "residual-only" as by `load_model`, or "boot_transformers".
-
-    Compatibility mode folds weights, which changes what resid_post means, so it is named as well.
-    """
-    from transformer_lens.model_bridge.generalized_components import opaque_block
-
-    ours = type(model.blocks[0]) is opaque_block.OpaqueBlockBridge
-    mode = "residual-only" if ours else "boot_transformers"
-    return f"{mode}, compatibility mode" if model.compatibility_mode else mode
-
-
-def weights_fingerprint(model: "TransformerBridge") -> str | None:
-    """12 hex digits of the weights that the model, or the base that it was fine-tuned from, was loaded with.
-
-    The same checkpoint in another dtype has another fingerprint. None where weights are not in memory.
-    """
-    return _remember_weights(huggingface_model(model))
-
-
-def weights_are_as_loaded(model: "TransformerBridge") -> bool:
-    """Whether the weights still have the fingerprint that they were loaded with; an adapter does not count."""
-    return weights_fingerprint(model) == _hash_of_weights(huggingface_model(model))
-
-
-def weights_dtype(model: "TransformerBridge") -> str:
-    """The dtype that the model computes in, such as "bfloat16"; "bfloat16, 4-bit" where its weights are quantised."""
-    hf = huggingface_model(model)
-    dtype = str(hf.dtype).removeprefix("torch.")
-    return f"{dtype}, 4-bit" if is_4bit(model) else dtype
-
-
-def is_4bit(model: "TransformerBridge") -> bool:
-    """Whether the model's linear maps are quantised to 4 bits."""
-    return getattr(huggingface_model(model), "is_loaded_in_4bit", False)
-
-
-def training_context(model: "TransformerBridge") -> str | None:
-    """Fingerprint of the chat context in which a student was trained; None for other models."""
-    return getattr(huggingface_model(model).config, "chat_fingerprint", None)
 
 
 def check_layer(model: "TransformerBridge", layer: int) -> int:
@@ -315,31 +263,6 @@ def adapter_disabled(model: "TransformerBridge") -> Iterator[None]:
             parameter.requires_grad_(requires_grad)
 
 
-def _remember_weights(model: nn.Module) -> str | None:
-    """The weights' hash, taken once.
-
-    The module keeps the answer, and a copy takes it along, so that training and adapters leave it as it is.
-    """
-    if "weights_fingerprint" not in model.__dict__:
-        digest = _hash_of_weights(model)
-        if digest is None:
-            return None
-        model.__dict__["weights_fingerprint"] = digest
-    return model.__dict__["weights_fingerprint"]
-
-
-def _hash_of_weights(model: nn.Module) -> str | None:
-    """12 hex digits of up to 128 entries of every parameter; None where some are not in memory."""
-    weights = [parameter.detach() for name, parameter in model.named_parameters() if "lora_" not in name]
-    if any(weight.is_meta for weight in weights):
-        return None
-    digest = hashlib.sha256()
-    for weight in weights:
-        entries = weight.flatten()[:: max(1, weight.numel() // 64)]
-        digest.update(entries.float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:12]
-
-
 def _resolve(name_or_path: str | Path | None) -> str:
     """The directory or Hub name that holds the weights."""
     name = f"organism:{DEFAULT_ORGANISM}" if name_or_path is None else str(name_or_path)
@@ -371,13 +294,3 @@ def _public_name(name_or_path: str | Path | None) -> str:
         return f"organism:{DEFAULT_ORGANISM}"
     path = Path(name_or_path).expanduser()
     return path.resolve().name if path.exists() else str(name_or_path)
-
-
-def _cached_commit(source: str, revision: str | None) -> str | None:
-    """The commit that a Hub name was just loaded from; None for a directory. transformers 5 no longer says."""
-    from huggingface_hub import try_to_load_from_cache
-
-    if Path(source).is_dir():
-        return None
-    path = try_to_load_from_cache(source, "config.json", revision=revision)
-    return Path(path).parent.name if isinstance(path, str) else None

@@ -12,7 +12,8 @@ from steerlens.contract.architectures import save_checkpoint
 from steerlens.contract.check import Subject, examine
 from steerlens.contract.checks import CHECKS
 from steerlens.forward import forward
-from steerlens.models import huggingface_model, load_model, unwrapped, weights_fingerprint
+from steerlens.identity import weights_fingerprint
+from steerlens.models import huggingface_model, load_model, unwrapped
 from steerlens.prompts.chat import encode_prompt, pad_rows
 from steerlens.prompts.numbers import number_prompts
 from steerlens.samples.sample_set import Sample, SampleSet

@@ -12,7 +12,7 @@ from steerlens.audit.hygiene import Hygiene, check_hygiene
 from steerlens.audit.recovery import RecoveredVector, recover_vector
 from steerlens.audit.row_scores import RowScores, score_rows
 from steerlens.audit.rows import AuditRows
-from steerlens.models import model_name
+from steerlens.identity import model_name
 from steerlens.prompts.traits import Trait
 from steerlens.vectors.readout import promoted_tokens
 from steerlens.vectors.vector import SteeringVector

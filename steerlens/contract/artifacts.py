@@ -11,7 +11,8 @@ from steerlens.contract.check import ANSWERS, CannotRun, Measurement, Subject, l
 from steerlens.contract.parity import samples
 from steerlens.contract.steering import random_vector
 from steerlens.forward import forward
-from steerlens.models import bridge, model_name, weight_sharing_copy
+from steerlens.identity import model_name
+from steerlens.models import bridge, weight_sharing_copy
 from steerlens.students.config import TrainConfig
 from steerlens.students.training import train_student
 from steerlens.vectors.vector import SteeringVector

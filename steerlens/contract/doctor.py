@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from steerlens.contract.check import Outcome, Subject, examine
 from steerlens.contract.checks import CHECKS
-from steerlens.models import bridge_mode, huggingface_model, model_name
+from steerlens.identity import bridge_mode, model_name
+from steerlens.models import huggingface_model
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

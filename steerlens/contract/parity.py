@@ -13,7 +13,8 @@ from steerlens.contract.check import ANSWERS, CannotRun, Measurement, Subject, l
 from steerlens.forward import completion_logits_after, forward
 from steerlens.four_bits import four_bits, keep_gradients
 from steerlens.gradients.recorder import trace_gradients
-from steerlens.models import commit_hash, huggingface_model, is_4bit, parameters_device
+from steerlens.identity import commit_hash, is_4bit
+from steerlens.models import huggingface_model, parameters_device
 from steerlens.prompts.chat import encode_chat, pad_rows
 from steerlens.residuals.capture import capture_residuals
 from steerlens.samples.sample_set import Sample, SampleSet

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from steerlens.experiments.claims import Record
 from steerlens.files import write_json
-from steerlens.models import load_model, model_name
+from steerlens.identity import model_name
+from steerlens.models import load_model
 from steerlens.prompts.numbers import number_prompts
 from steerlens.prompts.traits import Trait, preference_trait
 from steerlens.vectors.analysis import PromptAnalysis, analyze_prompt

@@ -13,8 +13,8 @@ from tqdm.auto import tqdm
 
 from steerlens.files import write_json, writing
 from steerlens.forward import generate
+from steerlens.identity import model_name
 from steerlens.lock import beside, held
-from steerlens.models import model_name
 from steerlens.prompts.chat import as_chat, chat_fingerprint
 from steerlens.prompts.positions import Positions
 from steerlens.samples.sample_set import Sample, SampleSet, SampleSource, as_line, read_source, source_path

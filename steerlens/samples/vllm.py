@@ -7,15 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from steerlens.forward import check_length, end_tokens, is_finished
-from steerlens.models import (
-    commit_hash,
-    has_adapter,
-    huggingface_model,
-    is_4bit,
-    model_name,
-    weights_are_as_loaded,
-    weights_dtype,
-)
+from steerlens.identity import commit_hash, is_4bit, model_name, weights_are_as_loaded, weights_dtype
+from steerlens.models import has_adapter, huggingface_model
 from steerlens.prompts.chat import Chat, encode_prompt
 from steerlens.residuals.stream import is_watched
 

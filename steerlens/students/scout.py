@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from steerlens.models import huggingface_model, model_name, unwrapped
+from steerlens.identity import model_name
+from steerlens.models import huggingface_model, unwrapped
 from steerlens.samples.sample_set import SampleSet
 from steerlens.students.config import TrainConfig
 from steerlens.students.scales import AdamScales

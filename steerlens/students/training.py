@@ -11,9 +11,10 @@ import torch
 from tqdm.auto import tqdm
 
 from steerlens.files import remove_partial
+from steerlens.identity import model_name
 from steerlens.lock import held
 from steerlens.memory import lower_where_memory_is_out
-from steerlens.models import huggingface_model, model_name, parameters_device, unwrapped
+from steerlens.models import huggingface_model, parameters_device, unwrapped
 from steerlens.prompts.chat import chat_fingerprint
 from steerlens.samples.sample_set import SampleSet
 from steerlens.students.backward import backward

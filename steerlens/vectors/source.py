@@ -3,7 +3,8 @@
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from steerlens.models import bridge_mode, commit_hash, huggingface_model, model_name, weights_dtype, weights_fingerprint
+from steerlens.identity import bridge_mode, commit_hash, model_name, weights_dtype, weights_fingerprint
+from steerlens.models import huggingface_model
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

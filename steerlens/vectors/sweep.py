@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from steerlens.models import check_layer, model_name
+from steerlens.identity import model_name
+from steerlens.models import check_layer
 from steerlens.prompts.chat import Chat
 from steerlens.prompts.numbers import number_prompts
 from steerlens.prompts.traits import Trait

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from steerlens.files import atomic_path
-from steerlens.models import model_name
+from steerlens.identity import model_name
 from steerlens.vectors.hub import HubVector
 from steerlens.vectors.source import VectorSource
 
