@@ -15,6 +15,7 @@ ORDER = {
     "files": 1,
     "lock": 2,
     "prompts": 2,
+    "identity": 2,
     "models": 3,
     "forward": 4,
     "residuals": 5,
