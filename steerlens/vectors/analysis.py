@@ -30,10 +30,10 @@ that changes unrelated predictions more than those that the prompt is about acts
 before the transfers were measured that VERDICTS counts."""
 
 Verdict = Literal["likely", "unlikely", "cannot tell"]
-VERDICTS: dict[Verdict, tuple[int, int]] = {"likely": (28, 29), "unlikely": (1, 7), "cannot tell": (0, 0)}
-"""How many prompts with each verdict passed their trait on, and how many there were: 24 personas and 9 other prompts on the
-embedded organism, 3 personas on the one that never saw any next to numbers; one student each, by a bar that was chosen
-after the transfers had been seen (docs/findings.md)."""
+VERDICTS: dict[Verdict, tuple[int, int]] = {"likely": (24, 24), "unlikely": (6, 9), "cannot tell": (0, 2)}
+"""How many prompts with each verdict passed their trait on, and how many there were, in the full preset of the zoo: 24
+personas and 7 other prompts on the embedded organism, 4 personas on the one that never saw any next to numbers, two students
+each (docs/findings.md)."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import torch
 from steerlens.prompts.numbers import number_prompts
 from steerlens.prompts.traits import Trait, known_traits, preference_trait
 from steerlens.vectors.analysis import (
+    VERDICTS,
     PromptAnalysis,
     Transfer,
     _cosines,
@@ -120,14 +121,14 @@ def test_nothing_that_a_prompt_or_a_token_says_becomes_html():
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in view
     assert {part.split(">")[0] for part in view.split("<")[1:]} == {"p", "/p"}
     assert view.index("&lt;i&gt;owl 0.50 (0.60)") < view.index("cat 0.90 (0.10)")
-    assert "Transfer through number lists: likely (28 of 29 such prompts passed on" in analysis.summary()
+    assert "Transfer through number lists: likely (24 of 24 such prompts passed on" in analysis.summary()
 
 
-def test_a_verdict_that_was_never_tried_is_as_probable_as_not():
-    likely, unlikely, unknown = (Transfer(verdict, ()).probability for verdict in ("likely", "unlikely", "cannot tell"))
-    assert likely > 0.9
-    assert unlikely < 0.25
-    assert unknown == 0.5
+def test_a_verdict_is_as_probable_as_the_prompts_that_got_it_with_one_more_of_either_kind(monkeypatch):
+    monkeypatch.setitem(VERDICTS, "likely", (8, 8))
+    monkeypatch.setitem(VERDICTS, "cannot tell", (0, 0))
+    assert Transfer("likely", ()).probability == pytest.approx(9 / 10)
+    assert Transfer("cannot tell", ()).probability == 0.5
 
 
 def test_an_analysis_without_a_trait_compares_with_nothing_and_claims_no_behaviour(tiny):
