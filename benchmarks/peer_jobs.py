@@ -62,13 +62,13 @@ def repeng(model, tokenizer, given):
 
 
 def steered(model, tokenizer, given, steering):
-    """A forward and greedy generation of the same batch inside `steering()`."""
+    """A forward and greedy generation of the same batch inside `steering()`, and the forward without it."""
     batch = dict(tokenizer(given["texts"], padding=True, padding_side="left", return_tensors="pt"))
     positions = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
     width, options = batch["input_ids"].shape[1], {"do_sample": False, "max_new_tokens": given["max_new_tokens"]}
     ends = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
 
-    def forward():
+    def forward(steering):
         with steering():
             return model(**batch, position_ids=positions, use_cache=False).logits[:, -1].numpy()
 
@@ -76,7 +76,11 @@ def steered(model, tokenizer, given, steering):
         with steering():
             return model.generate(**batch, **options, **ends)[:, width:].numpy()
 
-    return {"steered forward": forward, "steered generation": generate}
+    return {
+        "forward, not steered": lambda: forward(contextlib.nullcontext),
+        "steered forward": lambda: forward(steering),
+        "steered generation": generate,
+    }
 
 
 @torch.no_grad()

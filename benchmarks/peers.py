@@ -41,7 +41,9 @@ Compare = Callable[[np.ndarray, np.ndarray], Any]
 def main() -> None:
     """Print and save how far the results agree, and the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--environments", type=Path, default=HERE / ".peers", help="where virtual environments are made")
+    parser.add_argument(
+        "--environments", type=Path, default=HERE / ".peers", help="where virtual environments are made"
+    )
     environments = parser.parse_args().environments
     pythons = {name: environment(name, version, environments) for name, version in PEERS.items()}
     ratios, agreement = [], {}
@@ -123,9 +125,13 @@ def our_jobs(model: Any, directory: Path) -> dict[str, tuple[Callable[[], np.nda
     def mean(prompt: str = PERSONA, layers: list[int] | None = None) -> np.ndarray:
         return sl.diff_in_means(model, prompt, questions=questions, layers=layers).directions.numpy()
 
+    @torch.no_grad()
+    def plain_forward() -> np.ndarray:
+        return forward(model, batch).logits[:, -1].numpy()
+
     def steered_forward() -> np.ndarray:
-        with torch.no_grad(), sl.steer(model, vector):
-            return forward(model, batch).logits[:, -1].numpy()
+        with sl.steer(model, vector):
+            return plain_forward()
 
     def steered_generation() -> np.ndarray:
         with sl.steer(model, vector):
@@ -141,11 +147,9 @@ def our_jobs(model: Any, directory: Path) -> dict[str, tuple[Callable[[], np.nda
             lambda: principal_difference(model, PERSONA, questions=questions).directions.numpy(),
             cosines,
         ),
-        "steered forward": (steered_forward, lambda one, other: f"logits differ by at most {abs(one - other).max():.1e}"),
-        "steered generation": (
-            steered_generation,
-            lambda one, other: f"{(one == other).all(1).mean():.0%} of the rows are the same",
-        ),
+        "forward, not steered": (plain_forward, logits_agree),
+        "steered forward": (steered_forward, logits_agree),
+        "steered generation": (steered_generation, rows_agree),
     }
 
 
@@ -159,6 +163,16 @@ def cosines(one: np.ndarray, other: np.ndarray) -> list[float]:
     """Of each layer's directions."""
     products = (one * other).sum(-1) / np.linalg.norm(one, axis=-1) / np.linalg.norm(other, axis=-1)
     return [round(float(cosine), 5) for cosine in products]
+
+
+def logits_agree(one: np.ndarray, other: np.ndarray) -> str:
+    """Of the last token of each row."""
+    return f"logits of {abs(one).max():.1f} at most differ by {abs(one - other).max():.0e} at most"
+
+
+def rows_agree(one: np.ndarray, other: np.ndarray) -> str:
+    """Token by token."""
+    return f"{(one == other).all(1).mean():.0%} of the rows are the same"
 
 
 if __name__ == "__main__":
