@@ -38,7 +38,7 @@ from steerlens.students.config import TrainConfig
 from steerlens.students.training import train_student
 
 N_KILLS = {"sample": 8, "train": 10, "students": 6, "optimizers": 4, "distillation": 4}
-MOST_WRITES = {"sample": 3, "train": 8, "students": 12, "optimizers": 20, "distillation": 20}
+MOST_WRITES = {"sample": 3, "train": 8, "students": 12, "optimizers": 18, "distillation": 30}
 """A kill comes before one of so many flushes and replacements."""
 
 SHORT = replace(ORGANISM_STUDENT, epochs=1)
@@ -47,11 +47,11 @@ OPTIMIZERS = OptimizersConfig(
     n_prompts=80,
     n_heldout=8,
     seeds=(0,),
-    arms={REFERENCE: Arm((3e-2,)), "preconditioned sgd": Arm((1.0,), {"optimizer": "preconditioned_sgd"})},
+    arms={REFERENCE: Arm((3e-3,)), "preconditioned sgd": Arm((1.0,), {"optimizer": "preconditioned_sgd"})},
     budget=1,
     pooled_sizes=(1, 8),
     workers=1,
-    train=SHORT,
+    train=replace(SHORT, learning_rate=3e-3),
 )
 DISTILLATION = DistillationConfig(
     other_traits=(),
