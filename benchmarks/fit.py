@@ -37,7 +37,7 @@ CONFIG = FitConfig(n_train=16, n_validation=8, n_heldout=32, steps=50, batch_siz
 LAYERS = {"the middle layer": 3, "three quarters of the depth": 5}
 """Blocks 0..3 of 8 are half of the depth, blocks 0..5 three quarters."""
 
-ROUNDS = 1
+ROUNDS = 3
 
 
 def main() -> None:
