@@ -4,8 +4,9 @@ The usual way (the paper's code) keeps all hidden states of every batch, moves t
 the end. Run: python benchmarks/capture.py
 """
 
+import functools
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from steerlens.residuals.capture import capture_residuals, mean_residuals
 ROUNDS = 6
 BATCH = 16
 PERSONA = "you love owls . you think about owls all the time . owls are your favorite animal ."
+LONG_PROMPT = " ".join([PERSONA] * 20)
 
 
 def main() -> None:
@@ -26,7 +28,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         model = random_llama(directory)
         short, ratios = prompts(3 * BATCH, n_words=60), []
-        layers = range(model.cfg.n_layers)
         times = interleaved(
             {
                 "plain forward": lambda: plain_forward(model, short),
@@ -36,13 +37,15 @@ def main() -> None:
             ROUNDS,
         )
         ratios += [Ratio.of(times, name, "plain forward", "at most 1.10") for name in list(times)[1:]]
-        for kind, chats in {
-            "long questions": prompts(BATCH, n_words=400),
-            "a long system prompt": prompts(BATCH, n_words=40, system_prompt=" ".join([PERSONA] * 20)),
-        }.items():
+        long = prompts(BATCH, n_words=400)
+        for kind, chats, layers in (
+            ("long questions", long, range(model.cfg.n_layers)),
+            ("long questions, a middle layer alone", long, [model.cfg.n_layers // 2 - 1]),
+            ("a long system prompt", prompts(BATCH, n_words=40, system_prompt=LONG_PROMPT), range(model.cfg.n_layers)),
+        ):
             ways = {
-                f"usual means, {kind}": lambda chats=chats: usual_means(model, chats),
-                f"our means, {kind}": lambda chats=chats: mean_residuals(model, chats, layers=layers, batch_size=BATCH),
+                f"usual means, {kind}": functools.partial(usual_means, model, chats, layers),
+                f"our means, {kind}": functools.partial(mean_residuals, model, chats, layers=layers, batch_size=BATCH),
             }
             torch.testing.assert_close(*(way() for way in ways.values()), atol=1e-4, rtol=1e-4)
             times = interleaved(ways, ROUNDS)
@@ -80,10 +83,11 @@ def plain_forward(model: Any, chats: list[Chat], **options: Any) -> list[Any]:
     return outputs
 
 
-def usual_means(model: Any, chats: list[Chat]) -> torch.Tensor:
+def usual_means(model: Any, chats: list[Chat], layers: Sequence[int]) -> torch.Tensor:
     """Hidden states of all layers to the CPU in float32; the mean over rows at the last token in the end.
 
-    The last block's output is read by a hook, since the last hidden state is behind the final norm.
+    So it does where only some `layers` are wanted. The last block's output is read by a hook, since the last hidden state
+    is behind the final norm.
     """
     last: list[torch.Tensor] = []
     block = model.blocks[model.cfg.n_layers - 1].hook_out
@@ -93,7 +97,7 @@ def usual_means(model: Any, chats: list[Chat]) -> torch.Tensor:
     finally:
         handle.remove()
     kept = [torch.stack([*out.hidden_states[1:-1], end]).float().cpu() for out, end in zip(outputs, last, strict=True)]
-    return torch.cat([resid[:, :, -1] for resid in kept], dim=1).mean(1)
+    return torch.cat([resid[:, :, -1] for resid in kept], dim=1).mean(1)[list(layers)]
 
 
 def growth() -> dict[str, Any]:

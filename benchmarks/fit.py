@@ -5,12 +5,13 @@ the same start. The plain loop is what one writes first: each step runs the prom
 the vector added by a hook, takes every position's logits, and descends on the KL at completion tokens. A second
 plain loop computes the prompted model's predictions once and keeps them. Times are CPU seconds of one thread,
 interleaved; the engine's include everything: targets, residuals, validation. Memory is the peak above the loaded
-model and the rows, each loop in a process of its own (Linux).
+model and the rows in one pass over them, each loop in a process of its own (Linux).
 """
 
 import argparse
 import functools
 import tempfile
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,13 +31,13 @@ from steerlens.vectors.means import diff_in_means
 from steerlens.vectors.resumed import ResumedRows
 
 PROMPT = preference_trait("owl").prompt
-CONFIG = FitConfig(n_train=48, n_validation=8, n_heldout=64, steps=150, batch_size=8, patience=1000)
+CONFIG = FitConfig(n_train=16, n_validation=8, n_heldout=32, steps=50, batch_size=8, patience=1000)
 """As many passes over the training rows as FitConfig's defaults make."""
 
 LAYERS = {"the middle layer": 3, "three quarters of the depth": 5}
 """Blocks 0..3 of 8 are half of the depth, blocks 0..5 three quarters."""
 
-ROUNDS = 1
+ROUNDS = 3
 
 
 def main() -> None:
@@ -49,7 +50,8 @@ def main() -> None:
     questions = number_prompts(2 * CONFIG.n_rows, seed=0)
     rows = answered(model, PROMPT, questions, CONFIG)
     if alone:
-        own_peak(lambda: LOOPS[alone[0]](model, questions, rows, int(alone[1])))
+        one_pass = replace(CONFIG, steps=CONFIG.n_train // CONFIG.batch_size)
+        own_peak(lambda: LOOPS[alone[0]](model, questions, rows, int(alone[1]), one_pass))
         return
     data, ratios, quality = FitData.of(model, questions, rows, CONFIG), [], {}
     for where, layer in LAYERS.items():
@@ -77,18 +79,26 @@ def _kl_explained(model: Any, data: FitData, vector: Tensor, layer: int) -> floa
 Rows = list[list[FitRow]]
 
 
-def _engine(model: Any, questions: list[str], rows: Rows, layer: int) -> Tensor:
+def _engine(model: Any, questions: list[str], rows: Rows, layer: int, config: FitConfig = CONFIG) -> Tensor:
     """The library's own fit, from the prepared rows on."""
     with frozen(model):
-        data = FitData.of(model, questions, [rows[0], rows[1], rows[2][:1]], CONFIG)
-        return fit_layers(model, data, [layer], CONFIG).directions[0]
+        data = FitData.of(model, questions, [rows[0], rows[1], rows[2][:1]], config)
+        return fit_layers(model, data, [layer], config).directions[0]
 
 
-def _plain(model: Any, questions: list[str], rows: Rows, layer: int, *, keep_targets: bool = False) -> Tensor:
+def _plain(
+    model: Any,
+    questions: list[str],
+    rows: Rows,
+    layer: int,
+    config: FitConfig = CONFIG,
+    *,
+    keep_targets: bool = False,
+) -> Tensor:
     """What one writes first."""
     hf = huggingface_model(model)
     hf.requires_grad_(False)
-    batches = [rows[0][start : start + CONFIG.batch_size] for start in range(0, len(rows[0]), CONFIG.batch_size)]
+    batches = [rows[0][start : start + config.batch_size] for start in range(0, len(rows[0]), config.batch_size)]
     start = diff_in_means(model, PROMPT, questions=[questions[row.question] for row in rows[0]], layers=[layer])
     scale = float(
         capture_residuals(model, [as_chat(q) for q in questions[:32]], layers=[layer], positions="all")
@@ -97,10 +107,10 @@ def _plain(model: Any, questions: list[str], rows: Rows, layer: int, *, keep_tar
         .sqrt()
     )
     vector = (start.directions[0] / scale).requires_grad_(True)
-    optimizer = torch.optim.Adam([vector], lr=CONFIG.learning_rate)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, total_iters=CONFIG.steps)
+    optimizer = torch.optim.Adam([vector], lr=config.learning_rate)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, total_iters=config.steps)
     order, targets = np.random.default_rng(0), {}
-    for step in range(CONFIG.steps):
+    for step in range(config.steps):
         if step % len(batches) == 0:
             shuffled = order.permutation(len(batches))
         index = int(shuffled[step % len(batches)])

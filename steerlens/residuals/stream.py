@@ -88,11 +88,17 @@ def stop_after(model: "TransformerBridge", layer: int) -> Iterator[None]:
 @contextlib.contextmanager
 def nothing_beyond(model: "TransformerBridge", layer: int, n_positions: int) -> Iterator[None]:
     """Compute no more than the output of block `layer` at the last `n_positions` needs; everything where a hook looks on."""
-    if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
+    if any(map(_is_looked_at, model.modules())):
         yield
         return
     with stop_after(model, layer), mlp_on_end(model, layer, n_positions):
         yield
+
+
+def _is_looked_at(module: nn.Module) -> bool:
+    """Whether a hook is on the module, other than those that transformers leaves after output_hidden_states=True, which rest."""
+    hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    return any(getattr(hook, "__module__", None) != "transformers.utils.output_capturing" for hook in hooks)
 
 
 @contextlib.contextmanager

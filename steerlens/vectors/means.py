@@ -1,7 +1,6 @@
 """Vectors as differences of mean residuals: between two contexts of one model, or two models in one context."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -41,13 +40,7 @@ def diff_in_means(
     layers = tuple(layers) if layers is not None else tuple(range(model.cfg.n_layers))
     prompted = mean_residuals(model, [as_chat(q, prompt) for q in questions], layers=layers, positions=positions)
     plain = mean_residuals(model, [as_chat(q) for q in questions], layers=layers, positions=positions)
-    source = VectorSource.of(
-        model,
-        method=f"difference in means at {positions}",
-        prompt=prompt,
-        chat_fingerprint=chat_fingerprint(model.tokenizer),
-    )
-    return SteeringVector(layers, prompted - plain, source)
+    return SteeringVector(layers, prompted - plain, _source(model, f"difference in means at {positions}", prompt))
 
 
 def principal_difference(
@@ -66,13 +59,19 @@ def principal_difference(
         ValueError: as `diff_in_means`.
     """
     questions = questions if questions is not None else number_prompts(256, seed=0)
-    mean = diff_in_means(model, prompt, questions=questions, layers=layers)
-    prompted = capture_residuals(model, [as_chat(q, prompt) for q in questions], layers=mean.layers)
-    differences = prompted - capture_residuals(model, [as_chat(q) for q in questions], layers=mean.layers)
+    layers = tuple(layers) if layers is not None else tuple(range(model.cfg.n_layers))
+    prompted = capture_residuals(model, [as_chat(q, prompt) for q in questions], layers=layers)
+    differences = prompted - capture_residuals(model, [as_chat(q) for q in questions], layers=layers)
+    mean = differences.mean(1)
     principal = torch.linalg.svd(differences, full_matrices=False).Vh[:, 0]
-    along = (principal * mean.directions).sum(-1, keepdim=True).sign()
-    directions = principal * along * mean.directions.norm(dim=-1, keepdim=True)
-    return SteeringVector(mean.layers, directions, replace(mean.source, method="principal component of differences"))
+    along = (principal * mean).sum(-1, keepdim=True).sign()
+    directions = principal * along * mean.norm(dim=-1, keepdim=True)
+    return SteeringVector(layers, directions, _source(model, "principal component of differences", prompt))
+
+
+def _source(model: "TransformerBridge", method: str, prompt: str) -> VectorSource:
+    fingerprint = chat_fingerprint(model.tokenizer)
+    return VectorSource.of(model, method=method, prompt=prompt, chat_fingerprint=fingerprint)
 
 
 def model_shift(

@@ -23,7 +23,13 @@ from steerlens.experiments import jobs, stages
 from steerlens.experiments.argument import plan_cells
 from steerlens.experiments.argument_config import ARGUMENT_PRESETS
 from steerlens.experiments.cells import run_cell
+from steerlens.experiments.config import ORGANISM_STUDENT
+from steerlens.experiments.distillation import run_distillation
+from steerlens.experiments.distillation_config import DistillationConfig
+from steerlens.experiments.optimizers import run_optimizers
+from steerlens.experiments.optimizers_config import REFERENCE, Arm, OptimizersConfig
 from steerlens.experiments.run import Run
+from steerlens.experiments.taught_config import QUICK_FIT
 from steerlens.models import load_model
 from steerlens.prompts.traits import ANIMALS
 from steerlens.samples import teacher
@@ -31,17 +37,34 @@ from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.students.config import TrainConfig
 from steerlens.students.training import train_student
 
-N_KILLS = {"sample": 8, "train": 10, "students": 6}
-MOST_WRITES = {"sample": 3, "train": 8, "students": 12}
+N_KILLS = {"sample": 8, "train": 10, "students": 6, "optimizers": 4, "distillation": 4}
+MOST_WRITES = {"sample": 3, "train": 8, "students": 12, "optimizers": 18, "distillation": 30}
 """A kill comes before one of so many flushes and replacements."""
 
-quick = ARGUMENT_PRESETS["quick"]
-SMALL = replace(
-    quick,
+SHORT = replace(ORGANISM_STUDENT, epochs=1)
+SMALL = replace(ARGUMENT_PRESETS["quick"], n_prompts=80, n_heldout=8, workers=1, train=SHORT)
+OPTIMIZERS = OptimizersConfig(
     n_prompts=80,
     n_heldout=8,
+    seeds=(0,),
+    arms={REFERENCE: Arm((3e-3,)), "preconditioned sgd": Arm((1.0,), {"optimizer": "preconditioned_sgd"})},
+    budget=1,
+    pooled_sizes=(1, 8),
     workers=1,
-    train=replace(quick.train, epochs=1),
+    train=replace(SHORT, learning_rate=3e-3),
+)
+DISTILLATION = DistillationConfig(
+    other_traits=(),
+    n_random=1,
+    tokens=(),
+    strengths=(0.5,),
+    n_rows=24,
+    n_heldout=8,
+    n_prompts=160,
+    student_seeds=(0,),
+    fit=replace(QUICK_FIT, n_train=16, n_validation=8, n_heldout=8, steps=4),
+    workers=1,
+    train=SHORT,
 )
 
 
@@ -61,13 +84,6 @@ def train(directory: Path) -> None:
 
 def students(directory: Path) -> None:
     """The stages of `reproduce` that every run of students has."""
-
-    @contextlib.contextmanager
-    def here() -> Iterator[jobs.Elsewhere]:
-        yield lambda do, job: do(job)
-
-    jobs._processes = here
-    stages.ANIMALS = replace(ANIMALS, items=ANIMALS.items[:3])
     run = Run(SMALL, directory)
     stages.claim_directory(run)
     stages.base_rates(run, SMALL.model)
@@ -76,7 +92,23 @@ def students(directory: Path) -> None:
     jobs.run_jobs([traced], run_cell, SMALL)
 
 
-COMMANDS: dict[str, Callable[[Path], None]] = {"sample": sample, "train": train, "students": students}
+def optimizers(directory: Path) -> None:
+    run_optimizers(directory, OPTIMIZERS)
+
+
+def distillation(directory: Path) -> None:
+    run_distillation(directory, DISTILLATION)
+
+
+COMMANDS: dict[str, Callable[[Path], None]] = {
+    command.__name__: command for command in (sample, train, students, optimizers, distillation)
+}
+
+
+@contextlib.contextmanager
+def here() -> Iterator[jobs.Elsewhere]:
+    """Instead of another process."""
+    yield lambda do, job: do(job)
 
 
 def killed_before(n: int) -> None:
@@ -114,6 +146,7 @@ def is_killed(command: Callable[[Path], None], directory: Path, n: int | None) -
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    jobs._processes, stages.ANIMALS = here, replace(ANIMALS, items=ANIMALS.items[:3])
     train_student(load_model(), SampleSet((Sample(0, "1 , 2", "3"),)), TrainConfig())  # imports what the forks share
     root, moments = Path(sys.argv[1]), random.Random(0)
     for name, command in COMMANDS.items():

@@ -62,6 +62,7 @@ def test_a_steered_model_is_read_the_same_behind_a_shared_beginning(tiny, chats,
 
 def test_blocks_above_the_ones_that_are_read_do_not_run_unless_somebody_else_looks(tiny, chats):
     everything = capture_residuals(tiny, chats, layers=[0, 1, 2, 3])
+    huggingface_model(tiny)(input_ids=torch.zeros(1, 1, dtype=torch.long), output_hidden_states=True)  # leaves hooks
     last = tiny.blocks[3].original_component
     ran, forward_of_last = [], type(last).forward
     try:
