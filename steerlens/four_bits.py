@@ -1,13 +1,15 @@
 """4-bit weights, by bitsandbytes: how they are asked for, and what keeps their gradients right."""
 
 import importlib.util
-from typing import Any
+import logging
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 
-def four_bits(dtype: torch.dtype) -> dict[str, Any]:
+def four_bits(dtype: "torch.dtype") -> dict[str, Any]:
     """What makes `from_pretrained` load NF4 weights (arXiv 2305.14314, section 3) that compute in `dtype`.
 
     Raises:
@@ -24,8 +26,13 @@ def four_bits(dtype: torch.dtype) -> dict[str, Any]:
     return {"quantization_config": config}
 
 
-def keep_gradients(model: nn.Module) -> None:
+def keep_gradients(model: "nn.Module") -> None:
     """Keep 4-bit weights out of the format that bitsandbytes packs them into on some CPUs, which lets no gradient through."""
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False  # pyright: ignore[reportArgumentType]
+
+
+def silence_bitsandbytes() -> None:
+    """Keep its warning off the screen: where it is installed, peft imports it, and it misses kernels that nobody asked for."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

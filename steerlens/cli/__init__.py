@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from steerlens.cli import experiments, models, students, vectors
 from steerlens.files import check_replaceable
+from steerlens.four_bits import silence_bitsandbytes
 from steerlens.lock import beside, held
 
 
@@ -14,6 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code (0, 1 on an error, 3 where a claim does not hold)."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    silence_bitsandbytes()
     try:
         with _alone(options):
             return options.action(options)

@@ -17,10 +17,11 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from tqdm.auto import tqdm
-from transformers.utils import logging
+from transformers.utils import logging as transformers_logging
 
 from steerlens.experiments.config import Workers
 from steerlens.files import read_json
+from steerlens.four_bits import silence_bitsandbytes
 
 DIED = "its process died twice. Is memory short? Do fewer at a time (--workers)."
 
@@ -233,6 +234,7 @@ def _end_with(sentinel: int) -> None:
 @functools.cache
 def _quiet(n_threads: int) -> None:
     """In a worker: the parent's progress bar is the only one, and workers do not fight for cores."""
-    logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    silence_bitsandbytes()
     tqdm.__init__ = functools.partialmethod(tqdm.__init__, disable=True)  # pyright: ignore[reportAttributeAccessIssue]
     torch.set_num_threads(n_threads)
