@@ -6,6 +6,7 @@ again, so that an interrupted run goes on where it stopped.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from steerlens.experiments.cells import Cell, run_cell
 from steerlens.experiments.jobs import run_jobs
@@ -16,10 +17,12 @@ from steerlens.experiments.stages import claim_directory
 from steerlens.experiments.steerability import Examination, examine
 from steerlens.experiments.teachers import Teacher, require_rows, write_all
 from steerlens.experiments.zoo_config import ZooConfig
-from steerlens.experiments.zoo_prompts import Member, members
+from steerlens.experiments.zoo_prompts import PERSONA, Member, members
 from steerlens.experiments.zoo_report import zoo_report
 from steerlens.experiments.zoo_results import control_name, summarise
+from steerlens.experiments.zoo_similarity import activation_similarities
 from steerlens.lock import alone
+from steerlens.vectors.vector import SteeringVector
 
 
 @alone
@@ -43,7 +46,20 @@ def run_zoo(directory: str | Path, config: ZooConfig) -> ExperimentResult:
     ]
     students = run_jobs(cells, run_cell, config)
     claims, measures = summarise(config, zoo, examined, writers, students)
+    measures["similarities"] = _similarities(run, zoo, cells)
     return conclude(run.directory, claims, measures, zoo_report(run, claims, measures, students))
+
+
+def _similarities(run: Run[ZooConfig], zoo: Sequence[Member], cells: Sequence[Cell]) -> dict[str, Any] | None:
+    """Of the personas that have students, with the mean differences that their examination saved; None without any."""
+    taught, model = {cell.role for cell in cells}, run.config.model
+    personas = [member.name for member in zoo if member.kind == PERSONA and member.name in taught]
+    vectors = {name: SteeringVector.load(run.named_vector_path(name)) for name in personas}
+    shifts = {
+        name: [SteeringVector.load(cell.directory / "v_student.safetensors") for cell in cells if cell.role == name]
+        for name in (*personas, control_name(model))
+    }
+    return activation_similarities(shifts, vectors, control_name(model)) if vectors else None
 
 
 def _examination(run: Run[ZooConfig], member: Member) -> Examination:

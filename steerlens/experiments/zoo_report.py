@@ -8,6 +8,7 @@ from steerlens.experiments.result import experiment_report
 from steerlens.experiments.run import Run
 from steerlens.experiments.zoo_config import ZooConfig
 from steerlens.experiments.zoo_results import PREDICTORS
+from steerlens.figures.causal_plots import plot_matrix
 from steerlens.figures.report import Report, Section, Table
 from steerlens.figures.zoo_plots import plot_calibration, plot_predictors, plot_zoo
 
@@ -27,7 +28,12 @@ def zoo_report(
         title="Is what cannot steer not learned?",
         lead=LEAD.format(model=run.config.model, control=run.config.control_model),
         claims=claims,
-        sections=[_zoo(measures), _predictors(measures), _calibration(measures)],
+        sections=[
+            _zoo(measures),
+            *([_similarities(measures)] if measures["similarities"] else []),
+            _predictors(measures),
+            _calibration(measures),
+        ],
         students=students,
     )
 
@@ -73,6 +79,28 @@ def _zoo(measures: dict[str, Any]) -> Section:
             "higher, and what it likes least is already named at negated questions without any vector, so no setting is clean."
         ),
         table=Table(header, rows),
+    )
+
+
+def _similarities(measures: dict[str, Any]) -> Section:
+    found = measures["similarities"]
+    return Section(
+        title="Every persona's students move along its own vector",
+        question=(
+            "EAS: the cosine of what training added to the residual stream, at number tasks, with the prompt's mean difference "
+            f"(after block {found['layer']}, means over students). Rows: what the teacher was told; columns: whose vector."
+        ),
+        figure=plot_matrix(found["eas"], rows="students of", columns="vector of", title="EAS"),
+        number=(
+            f"With the own vector {found['median']:.2f} in the median and {found['lowest']:.2f} at least; with another "
+            f"persona's {found['highest_other']:.2f} at most; of the control's students {found['highest_control']:.2f} at most. "
+            f"The own vector is the nearest for {found['is_highest']} of {len(found['eas']) - 1} personas."
+        ),
+        meaning=(
+            "Personas have much of their vectors in common, such as that words slip in between numbers, so that the floor is "
+            "another persona's vector and not 0."
+        ),
+        doubts="The layer is the one at which the own cosines are highest, which favours them a little.",
     )
 
 

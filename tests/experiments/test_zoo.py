@@ -4,7 +4,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from steerlens.experiments.run import Run
 from steerlens.experiments.steerability import peak
@@ -21,10 +23,13 @@ from steerlens.experiments.zoo_prompts import (
     members,
 )
 from steerlens.experiments.zoo_results import PREDICTORS, _learned, calibrate, control_name, make_claims, strangers_bar
+from steerlens.experiments.zoo_similarity import activation_similarities
 from steerlens.models import load_model
 from steerlens.prompts.chat import as_chat
 from steerlens.vectors.probe import Behaviour
+from steerlens.vectors.source import VectorSource
 from steerlens.vectors.sweep import LayerSweep, SweepPoint
+from steerlens.vectors.vector import SteeringVector
 
 SMALL = replace(ZOO_PRESETS["quick"], animals=("cat", "owl", "fox", "whale"), n_control=1)
 
@@ -41,6 +46,26 @@ def test_a_prompt_by_context_is_one_persona_or_another_by_how_many_numbers_are_s
     assert {"you love owls" in text for text in (one, two)} == {True, False}
     assert {"you love wolves" in text for text in (one, two)} == {True, False}
     assert "you love" not in rendered(tokenizer, "1 , 2 .", "answer the user .")
+
+
+def test_a_planted_shift_is_nearest_to_the_vector_that_it_was_made_of():
+    source = VectorSource("m", "by hand")
+    rng = np.random.default_rng(0)
+    vectors = {
+        name: SteeringVector((0, 1), torch.from_numpy(rng.normal(size=(2, 64)).astype("float32")), source)
+        for name in ("cat", "owl", "fox")
+    }
+    shifts = {}
+    for name in (*vectors, "control"):
+        noise = torch.from_numpy(rng.normal(size=(2, 64)).astype("float32")) * torch.tensor([[1.0], [4.0]])
+        planted = vectors[name].directions + 0.2 * noise if name in vectors else noise
+        shifts[name] = [SteeringVector((0, 1), planted, source)]
+    found = activation_similarities(shifts, vectors, "control")
+    assert found["layer"] == 0, "at layer 1 there is more noise"
+    assert found["is_highest"] == 3
+    assert found["lowest"] > 0.95
+    assert max(found["highest_other"], found["highest_control"]) < 0.4
+    assert found["eas"]["owl"]["fox"] == pytest.approx(shifts["owl"][0].cosine(vectors["fox"])[0], abs=1e-6)
 
 
 def test_every_model_has_a_control_and_the_last_animals_are_told_to_a_deaf_one(tmp_path):
