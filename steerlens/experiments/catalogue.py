@@ -27,7 +27,7 @@ class Experiment:
     Args:
         run: the function that answers it (`module:name`, imported when it is called); of a directory and a config.
         presets: configs by name.
-        minutes: CPU time of each preset on the embedded model, as measured once.
+        minutes: roughly, of CPU time on the embedded model.
     """
 
     summary: str
@@ -41,37 +41,37 @@ EXPERIMENTS = {
         "ask whether the vector is the cause, in the teacher and in the student",
         "steerlens.experiments.causal:run_causal",
         CAUSAL_PRESETS,
-        {"quick": 14, "full": 30},
+        {"quick": 8, "full": 22},
     ),
     "distillation": Experiment(
         "ask whether students distil any vector that steers their teacher",
         "steerlens.experiments.distillation:run_distillation",
         DISTILLATION_PRESETS,
-        {"quick": 12, "full": 30},
+        {"quick": 10, "full": 33},
     ),
     "cross-model": Experiment(
         "ask whether a trait passes to another initialisation, and to the same one trained further",
         "steerlens.experiments.cross_model:run_cross_model",
         CROSS_MODEL_PRESETS,
-        {"quick": 10, "full": 20},
+        {"quick": 5, "full": 11},
     ),
     "zoo": Experiment(
         "ask which prompts pass on, and what could have told so beforehand",
         "steerlens.experiments.zoo:run_zoo",
         ZOO_PRESETS,
-        {"quick": 15, "full": 70},
+        {"quick": 10, "full": 38},
     ),
     "capacity": Experiment(
         "ask how rank, learning rate, rows and context decide what a student takes over",
         "steerlens.experiments.capacity:run_capacity",
         CAPACITY_PRESETS,
-        {"quick": 20, "full": 50},
+        {"quick": 6, "full": 25},
     ),
     "carriers": Experiment(
         "ask whether anything but number lists carries a trait",
         "steerlens.experiments.carriers:run_carriers",
         CARRIERS_PRESETS,
-        {"quick": 8, "full": 20},
+        {"quick": 4, "full": 12},
     ),
 }
 """Run by `steerlens experiment`."""
