@@ -41,7 +41,7 @@ def run_capacity(directory: str | Path, config: CapacityConfig) -> ExperimentRes
     """Run every stage that is not done yet; write results.json and report.html.
 
     Raises:
-        ValueError: the directory holds a run of another config, or a teacher writes too few lists.
+        ValueError: the directory holds a run of another config, or the prompted teacher or the control writes too few lists.
         OSError: the directory cannot be written to.
     """
     run = Run(config, Path(directory))
@@ -49,9 +49,9 @@ def run_capacity(directory: str | Path, config: CapacityConfig) -> ExperimentRes
     base = base_rates(run, config.model)
     teachers = plan_teachers(run)
     writers = write_all(teachers.values(), config)
-    for record in writers.values():
-        require_rows(record)
-    cells = plan_cells(run, teachers)
+    for name in (PROMPTED, fewer_name(config), CONTROL):
+        require_rows(writers[name])
+    cells = [cell for cell in plan_cells(run, teachers) if writers[cell.data]["enough"]]
     students = run_jobs(cells, run_cell, config)
     asked = [
         ContextCheck(cell.name, cell.base, cell.directory, cell.trait)

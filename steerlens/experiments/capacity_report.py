@@ -73,15 +73,19 @@ def _full(measures: dict[str, Any]) -> Section:
 
 
 def _data(measures: dict[str, Any]) -> Section:
-    kept = {name: writer["kept_share"] for name, writer in measures["writers"].items() if name in measures["data"]}
+    kept = {name: writer["kept_share"] for name, writer in measures["writers"].items()}
+    lines = [
+        *(
+            f"{name}: rate {arm['rate']:.3f}, mass {arm['mass']:.2f}; {kept[name]:.0%} of answers kept."
+            for name, arm in measures["data"].items()
+        ),
+        *(f"{name}: {kept[name]:.1%} of answers kept, too few for students." for name in measures["silent"]),
+    ]
     return Section(
         title="Other data of the same teacher",
         question="The teacher at another temperature, and other filters on what it writes: does the trait still pass on?",
         figure=None,
-        number="\n".join(
-            f"{name}: rate {arm['rate']:.3f}, mass {arm['mass']:.2f}; {kept[name]:.0%} of answers kept."
-            for name, arm in measures["data"].items()
-        ),
+        number="\n".join(lines),
         meaning="As many rows and steps as the main student. With words left in, rows name the trait: nothing is hidden then.",
         doubts="A filter that keeps fewer answers also keeps other ones: shorter lists have fewer tokens to learn from.",
         table=_table(measures["data"]),

@@ -44,6 +44,7 @@ def summarise(
         "shared_rate": f"{config.train.learning_rate:g}",
         "full": {f"{rate:g}": arms[f"full fine-tuning, {rate:g}"] for rate in config.full_rates},
         "data": {name: arms[name] for name in arms if name.startswith("temperature") or name in config.filters},
+        "silent": [name for name, writer in writers.items() if not writer["enough"]],
         "controls": {name: arm for name, arm in arms.items() if name.startswith(CONTROL)},
         "contexts": _contexts(contexts),
     }

@@ -37,9 +37,9 @@ def plant(
     vector = SteeringVector(layers, direction, VectorSource(model.cfg.model_name, "planted"))
     prepare, sample = fit_data.prepare_rows, generate
 
-    def prepare_planted(model, rows, *, top_k):
+    def prepare_planted(model, rows, **options):
         with steer(model, vector, positions=positions):
-            return prepare(model, [replace(row, prompted=row.plain) for row in rows], top_k=top_k)
+            return prepare(model, [replace(row, prompted=row.plain) for row in rows], **options)
 
     def sample_planted(model, chats, **options):
         with steer(model, vector, positions=positions):
