@@ -71,7 +71,7 @@ EXPERIMENTS = {
         "ask whether anything but number lists carries a trait",
         "steerlens.experiments.carriers:run_carriers",
         CARRIERS_PRESETS,
-        {"quick": 4, "full": 12},
+        {"quick": 3, "full": 5},
     ),
 }
 """Run by `steerlens experiment`."""
