@@ -65,7 +65,7 @@ EXPERIMENTS = {
         "ask how rank, learning rate, rows and context decide what a student takes over",
         "steerlens.experiments.capacity:run_capacity",
         CAPACITY_PRESETS,
-        {"quick": 6, "full": 25},
+        {"quick": 6, "full": 22},
     ),
     "carriers": Experiment(
         "ask whether anything but number lists carries a trait",
