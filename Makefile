@@ -11,6 +11,9 @@ reproduce: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/pytest --numprocesses auto --dist loadscope
 
+# one thread each: models this small lose more to waiting threads than they gain
+test-slow notebooks: export OMP_NUM_THREADS = 1
+
 test-slow: $(INSTALLED)
 	$(BIN)/pytest -m slow --numprocesses auto --dist loadscope
 
