@@ -4,13 +4,16 @@ import argparse
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from steerlens.cli.flags import FAILS, HOLDS, add_fields, command, given
 from steerlens.experiments.argument_config import ArgumentConfig
 from steerlens.experiments.auxiliary_config import AuxiliaryConfig
 from steerlens.experiments.catalogue import EXPERIMENTS, PRESETS, REPRODUCTION, run_experiment
 from steerlens.experiments.optimizers_config import OPTIMIZER_PRESETS, OptimizersConfig
+
+if TYPE_CHECKING:
+    from steerlens.experiments.claims import Claim
 
 
 def add_commands(commands: Any) -> None:
@@ -60,7 +63,7 @@ def _reproduce(options: argparse.Namespace) -> int:
     _refuse_unused(options, presets)
     print(_duration(options.preset, names))
     results = reproduce(options.out, {name: given(options, preset) for name, preset in presets.items()}, print)
-    claims = [dataclasses.asdict(claim) for result in results.values() for claim in result.claims]
+    claims = {f"{name}: {claim.name}": claim for name, result in results.items() for claim in result.claims}
     return _verdict(claims, options.out / "report.html")
 
 
@@ -89,18 +92,19 @@ def _duration(preset: str, names: Sequence[str]) -> str:
 def _experiment(options: argparse.Namespace) -> int:
     entry = options.experiment
     result = run_experiment(entry, options.out, given(options, entry.presets[options.preset]))
-    return _verdict([dataclasses.asdict(claim) for claim in result.claims], result.report)
+    return _verdict({claim.name: claim for claim in result.claims}, result.report)
 
 
-def _verdict(claims: Sequence[dict[str, Any]], report: Path) -> int:
+def _verdict(claims: Mapping[str, "Claim"], report: Path) -> int:
     """Print every claim and where the report stands; the exit code says whether all hold."""
-    width = max(len(claim["name"]) for claim in claims)
-    print(f"\n{'claim':{width}}  measured  threshold")
-    for claim in claims:
-        verdict = "holds" if claim["holds"] else "does not hold"
-        print(f"{claim['name']:{width}}  {claim['measured']:8.3f}  {claim['threshold']:9.3f}  {verdict}")
+    width = max(map(len, claims), default=0)
+    if claims:
+        print(f"\n{'claim':{width}}  measured  threshold")
+    for name, claim in claims.items():
+        verdict = "holds" if claim.holds else "does not hold"
+        print(f"{name:{width}}  {claim.measured:8.3f}  {claim.threshold:9.3f}  {verdict}")
     print(f"\nReport: {report}")
-    return HOLDS if all(claim["holds"] for claim in claims) else FAILS
+    return HOLDS if all(claim.holds for claim in claims.values()) else FAILS
 
 
 def _optimizers(options: argparse.Namespace) -> int:

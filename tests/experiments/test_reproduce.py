@@ -57,6 +57,12 @@ def test_a_flag_that_no_chosen_experiment_has_is_refused_before_anything_is_comp
     assert not (tmp_path / "run" / "auxiliary-logits").exists()
 
 
+def test_experiments_without_claims_hold_and_end_with_their_report(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(REPRODUCTION["auxiliary-logits"].presets, "quick", SMALL)
+    assert main(["reproduce", "--only", "auxiliary-logits", "--out", str(tmp_path)]) == 0
+    assert f"Report: {tmp_path / 'report.html'}" in capsys.readouterr().out
+
+
 def test_every_experiment_has_both_presets_and_says_how_long_they_take():
     assert PRESETS["full"] == tuple(REPRODUCTION)
     for name, experiment in REPRODUCTION.items():
