@@ -42,9 +42,8 @@ def run_argument(directory: str | Path, config: ArgumentConfig) -> ExperimentRes
     base = {model: base_rates(run, model) for model in config.models}
     counts = {model: sample_rows(run, model) for model in config.models}
     records = run_jobs(plan_cells(run), run_cell, config)
-    results = summarise(run, fit, base, counts, records)
-    claims = [Claim(**claim) for claim in results["claims"]]
-    return conclude(run.directory, claims, results, argument_report(run, results))
+    claims, measures = summarise(run, fit, base, counts, records)
+    return conclude(run.directory, claims, measures, argument_report(run, claims, measures))
 
 
 def rewrite_report(directory: str | Path) -> Path:
@@ -70,7 +69,9 @@ def rewrite_report(directory: str | Path) -> Path:
             "Run its own command again on this directory: it finds what is there, and writes the report."
         ) from error
     path = directory / "report.html"
-    write_report(path, argument_report(Run(config, directory), read_json(directory / "results.json")))
+    measures = read_json(directory / "results.json")
+    claims = [Claim(**claim) for claim in measures["claims"]]
+    write_report(path, argument_report(Run(config, directory), claims, measures))
     return path
 
 

@@ -1,6 +1,7 @@
 """The report of a run: the argument from prompt to gradients, each step with its figure, number and doubts."""
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ LEAD = (
 )
 
 
-def argument_report(run: Run[ArgumentConfig], results: dict[str, Any]) -> Report:
+def argument_report(run: Run[ArgumentConfig], claims: Sequence[Claim], results: dict[str, Any]) -> Report:
     """What was measured, with the students' own records, as sections."""
     records = [read_json(run.directory / student["path"] / "record.json") for student in results["students"]]
     groups = group_records(run.config, records)
@@ -38,7 +39,7 @@ def argument_report(run: Run[ArgumentConfig], results: dict[str, Any]) -> Report
         title=f"Is the love of {run.config.trait}s a steering vector?",
         lead=LEAD.format(trait=run.config.trait, model=run.config.model),
         sections=[
-            claims_section([Claim(**claim) for claim in results["claims"]]),
+            claims_section(claims),
             _prompt(results),
             _samples(run, results),
             _transfer(run, results, groups),

@@ -7,6 +7,7 @@ import numpy as np
 
 from steerlens.experiments.argument_config import ArgumentConfig
 from steerlens.experiments.claims import (
+    Claim,
     Difference,
     Record,
     log_odds_difference,
@@ -24,8 +25,8 @@ CURVE_KEYS = ("answers", "shares", "shares_prefixed", "eas_curve", "config")
 
 def summarise(
     run: Run[ArgumentConfig], fit: Record, base: dict[str, Record], counts: dict[str, Record], records: list[Record]
-) -> dict[str, Any]:
-    """Everything that the report says, as one JSON-serialisable value."""
+) -> tuple[list[Claim], dict[str, Any]]:
+    """The claims, and everything that the report says."""
     config, groups = run.config, group_records(run.config, records)
     adamw, control = groups["adamw"], groups["control"]
     mean_eas = np.mean([record["eas"] for record in adamw], axis=0)
@@ -43,7 +44,7 @@ def summarise(
         None if hardest is None else Difference(**hardest),
         {name: Difference(**value) for name, value in pull.items()},
     )
-    return {
+    measures = {
         "trait": config.trait,
         "seeds": list(config.student_seeds),
         "fit": fit,
@@ -58,8 +59,8 @@ def summarise(
         | {"centred": _centred(run, adamw, layer)},
         "gradients": {"layer": layer, "mean_cosine": pull},
         "sgd": sgd,
-        "claims": [asdict(claim) for claim in claims],
     }
+    return claims, measures
 
 
 def group_records(config: ArgumentConfig, records: list[Record]) -> dict[str, list[Record]]:
