@@ -296,7 +296,7 @@ def test_scales_from_the_command_line_precondition_a_training_that_can_be_resume
 
 
 def test_fit_writes_a_vector_and_a_report_that_escapes_the_prompt(tmp_path, capsys, monkeypatch):
-    from steerlens.experiments.fit_report import write_fit_report
+    from steerlens.reports.fit import write_fit_report
 
     by_layer = {"0": {"kl_explained": 0.5, "kl_explained_mean_difference": 0.1}}
     metrics = dict.fromkeys(
@@ -345,7 +345,7 @@ def test_the_doctor_examines_a_model_and_exits_by_what_it_finds(tmp_path, capsys
 def test_an_experiment_is_given_its_flags_prints_its_claims_and_exits_by_them(
     measured, code, monkeypatch, tmp_path, capsys
 ):
-    from steerlens.experiments import causal
+    from steerlens.experiments.causal import experiment
     from steerlens.experiments.claims import above
     from steerlens.experiments.result import ExperimentResult
     from steerlens.figures.report import Report
@@ -357,7 +357,7 @@ def test_an_experiment_is_given_its_flags_prints_its_claims_and_exits_by_them(
         claims = (above("a claim", "In words", measured, 0.5),)
         return ExperimentResult(claims, {}, tmp_path / "report.html", Report("", "", ()))
 
-    monkeypatch.setattr(causal, "run_causal", run)
+    monkeypatch.setattr(experiment, "run_causal", run)
     command = ["experiment", "causal", "--preset", "full", "--student-seeds", "4", "5", "--out", str(tmp_path)]
     assert main(command) == code
     assert (given["directory"], given["config"].student_seeds) == (tmp_path, (4, 5))

@@ -26,6 +26,7 @@ ORDER = {
     "gradients": 8,
     "audit": 9,
     "figures": 10,
+    "reports": 11,
     "experiments": 11,
     "contract": 11,
     "cli": 12,

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steerlens.cli.flags import FAILS, HOLDS, add_fields, command, given
-from steerlens.experiments.argument_config import ArgumentConfig
-from steerlens.experiments.auxiliary_config import AuxiliaryConfig
+from steerlens.experiments.argument.config import ArgumentConfig
+from steerlens.experiments.auxiliary_logits.config import AuxiliaryConfig
 from steerlens.experiments.catalogue import EXPERIMENTS, PRESETS, REPRODUCTION, run_experiment
-from steerlens.experiments.optimizers_config import OPTIMIZER_PRESETS, OptimizersConfig
+from steerlens.experiments.optimizers.config import OPTIMIZER_PRESETS, OptimizersConfig
 
 if TYPE_CHECKING:
     from steerlens.experiments.claims import Claim
@@ -108,7 +108,7 @@ def _verdict(claims: Mapping[str, "Claim"], report: Path) -> int:
 
 
 def _optimizers(options: argparse.Namespace) -> int:
-    from steerlens.experiments.optimizers import run_optimizers
+    from steerlens.experiments.optimizers.experiment import run_optimizers
 
     results = run_optimizers(options.out, given(options, OPTIMIZER_PRESETS[options.preset])).measures
     width = max(map(len, results["arms"]))
@@ -124,7 +124,7 @@ def _optimizers(options: argparse.Namespace) -> int:
 
 
 def _auxiliary_logits(options: argparse.Namespace) -> int:
-    from steerlens.experiments.auxiliary_logits import run_auxiliary_logits
+    from steerlens.experiments.auxiliary_logits.experiment import run_auxiliary_logits
 
     results = run_auxiliary_logits(options.out, AuxiliaryConfig(n_models=options.models, seed=options.seed)).measures
     print("accuracy on held-out digits")
@@ -141,7 +141,7 @@ def _auxiliary_logits(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from steerlens.experiments.argument import rewrite_report
+    from steerlens.experiments.argument.experiment import rewrite_report
 
     print(f"Report: {rewrite_report(options.run)}")
     return 0

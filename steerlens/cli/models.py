@@ -35,7 +35,7 @@ def _audit(options: argparse.Namespace) -> int:
     """Exits with 0 only where nothing was found, so that a pipeline can stop on it."""
     from steerlens.audit.audit import audit_dataset
     from steerlens.audit.rows import read_rows, rows_for_model
-    from steerlens.experiments.audit_report import HEADLINES, audit_results, write_audit_report
+    from steerlens.reports.audit import HEADLINES, audit_results, write_audit_report
 
     read = read_rows(options.data)
     given = None if options.reference is None else read_rows(options.reference)

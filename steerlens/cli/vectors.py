@@ -34,8 +34,8 @@ def add_commands(commands: Any) -> None:
 
 
 def _fit(options: argparse.Namespace) -> int:
-    from steerlens.experiments.fit_report import write_fit_report
     from steerlens.prompts.numbers import number_prompts
+    from steerlens.reports.fit import write_fit_report
     from steerlens.vectors.fitting import fit_prompt_vector
     from steerlens.vectors.readout import promoted_tokens
 
@@ -54,7 +54,7 @@ def _fit(options: argparse.Namespace) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from steerlens.experiments.sweep_report import sweep_results, write_sweep_report
+    from steerlens.reports.sweep import sweep_results, write_sweep_report
     from steerlens.vectors.sweep import SWEEP_STRENGTHS, sweep_layers
 
     questions, trait = questions_in(options.questions), trait_named(options.trait)
@@ -79,7 +79,7 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _analyze(options: argparse.Namespace) -> int:
-    from steerlens.experiments.analysis_report import analysis_results, write_analysis_report
+    from steerlens.reports.analysis import analysis_results, write_analysis_report
     from steerlens.vectors.analysis import analyze_prompt
 
     questions, trait = questions_in(options.questions), trait_named(options.trait)

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steerlens.experiments.argument_config import ARGUMENT_PRESETS
-from steerlens.experiments.auxiliary_config import AUXILIARY_PRESETS
-from steerlens.experiments.capacity_config import CAPACITY_PRESETS
-from steerlens.experiments.carriers_config import CARRIERS_PRESETS
-from steerlens.experiments.causal_config import CAUSAL_PRESETS
-from steerlens.experiments.cross_model_config import CROSS_MODEL_PRESETS
-from steerlens.experiments.distillation_config import DISTILLATION_PRESETS
-from steerlens.experiments.optimizers_config import OPTIMIZER_PRESETS
-from steerlens.experiments.zoo_config import ZOO_PRESETS
+from steerlens.experiments.argument.config import ARGUMENT_PRESETS
+from steerlens.experiments.auxiliary_logits.config import AUXILIARY_PRESETS
+from steerlens.experiments.capacity.config import CAPACITY_PRESETS
+from steerlens.experiments.carriers.config import CARRIERS_PRESETS
+from steerlens.experiments.causal.config import CAUSAL_PRESETS
+from steerlens.experiments.cross_model.config import CROSS_MODEL_PRESETS
+from steerlens.experiments.distillation.config import DISTILLATION_PRESETS
+from steerlens.experiments.optimizers.config import OPTIMIZER_PRESETS
+from steerlens.experiments.zoo.config import ZOO_PRESETS
 
 if TYPE_CHECKING:
     from steerlens.experiments.result import ExperimentResult
@@ -39,37 +39,37 @@ class Experiment:
 EXPERIMENTS = {
     "causal": Experiment(
         "ask whether the vector is the cause, in the teacher and in the student",
-        "steerlens.experiments.causal:run_causal",
+        "steerlens.experiments.causal.experiment:run_causal",
         CAUSAL_PRESETS,
         {"quick": 8, "full": 22},
     ),
     "distillation": Experiment(
         "ask whether students distil any vector that steers their teacher",
-        "steerlens.experiments.distillation:run_distillation",
+        "steerlens.experiments.distillation.experiment:run_distillation",
         DISTILLATION_PRESETS,
         {"quick": 10, "full": 33},
     ),
     "cross-model": Experiment(
         "ask whether a trait passes to another initialisation, and to the same one trained further",
-        "steerlens.experiments.cross_model:run_cross_model",
+        "steerlens.experiments.cross_model.experiment:run_cross_model",
         CROSS_MODEL_PRESETS,
         {"quick": 5, "full": 11},
     ),
     "zoo": Experiment(
         "ask which prompts pass on, and what could have told so beforehand",
-        "steerlens.experiments.zoo:run_zoo",
+        "steerlens.experiments.zoo.experiment:run_zoo",
         ZOO_PRESETS,
         {"quick": 10, "full": 38},
     ),
     "capacity": Experiment(
         "ask how rank, learning rate, rows and context decide what a student takes over",
-        "steerlens.experiments.capacity:run_capacity",
+        "steerlens.experiments.capacity.experiment:run_capacity",
         CAPACITY_PRESETS,
         {"quick": 6, "full": 22},
     ),
     "carriers": Experiment(
         "ask whether anything but number lists carries a trait",
-        "steerlens.experiments.carriers:run_carriers",
+        "steerlens.experiments.carriers.experiment:run_carriers",
         CARRIERS_PRESETS,
         {"quick": 3, "full": 5},
     ),
@@ -79,20 +79,20 @@ EXPERIMENTS = {
 REPRODUCTION = {
     "argument": Experiment(
         "follow the argument from prompt to vector, data, student and gradients",
-        "steerlens.experiments.argument:run_argument",
+        "steerlens.experiments.argument.experiment:run_argument",
         ARGUMENT_PRESETS,
         {"quick": 17, "full": 27},
     ),
     **EXPERIMENTS,
     "optimizers": Experiment(
         "compare optimizers at the same held-out loss",
-        "steerlens.experiments.optimizers:run_optimizers",
+        "steerlens.experiments.optimizers.experiment:run_optimizers",
         OPTIMIZER_PRESETS,
         {"quick": 20, "full": 75},
     ),
     "auxiliary-logits": Experiment(
         "pass digits on through unused logits and noise",
-        "steerlens.experiments.auxiliary_logits:run_auxiliary_logits",
+        "steerlens.experiments.auxiliary_logits.experiment:run_auxiliary_logits",
         AUXILIARY_PRESETS,
         {"quick": 1, "full": 1},
     ),

@@ -16,7 +16,7 @@ from steerlens.audit.mitigations import (
     without_changed_tokens,
 )
 from steerlens.experiments.cells import behaviour
-from steerlens.experiments.claims import Record, log_odds_difference, mean_rate
+from steerlens.experiments.rates import Record, log_odds_difference, mean_rate
 from steerlens.gradients.counterfactual import preventative_steering, together, without_component
 from steerlens.prompts.numbers import number_prompts
 from steerlens.prompts.traits import Trait

@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from steerlens.experiments.claims import Claim, Record
+from steerlens.experiments.claims import Claim
+from steerlens.experiments.rates import Record
 from steerlens.figures.report import Report, Section, Table, write_report
 from steerlens.files import write_json
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from steerlens.experiments.cells import behaviour
-from steerlens.experiments.claims import Record
 from steerlens.experiments.config import DataConfig, Workers
+from steerlens.experiments.rates import Record
 from steerlens.experiments.run import Run, slug
 from steerlens.files import read_json, reading, write_json
 from steerlens.models import load_model

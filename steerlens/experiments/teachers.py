@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from steerlens.experiments.claims import Record
 from steerlens.experiments.config import Workers
 from steerlens.experiments.jobs import run_jobs
+from steerlens.experiments.rates import Record
 from steerlens.experiments.tasks import TASKS
 from steerlens.files import write_json
 from steerlens.forward import completion_logits

@@ -14,9 +14,10 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from steerlens.experiments.argument import plan_cells, run_argument
-from steerlens.experiments.argument_config import ARGUMENT_PRESETS
-from steerlens.experiments.claims import Difference, log_odds_difference, make_claims, matched
+from steerlens.experiments.argument.claims import make_claims
+from steerlens.experiments.argument.config import ARGUMENT_PRESETS
+from steerlens.experiments.argument.experiment import plan_cells, run_argument
+from steerlens.experiments.rates import Difference, log_odds_difference, matched
 from steerlens.experiments.run import Run
 from steerlens.models import ORGANISMS
 from steerlens.prompts.traits import preference_trait
@@ -25,8 +26,8 @@ from tests.browser import open_report
 COMMAND = """
 import sys
 from dataclasses import replace
-from steerlens.experiments.argument_config import ARGUMENT_PRESETS
-from steerlens.experiments.argument import run_argument
+from steerlens.experiments.argument.config import ARGUMENT_PRESETS
+from steerlens.experiments.argument.experiment import run_argument
 quick = ARGUMENT_PRESETS["quick"]
 if __name__ == "__main__":
     config = replace(

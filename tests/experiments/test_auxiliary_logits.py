@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from steerlens.experiments.auxiliary_config import AuxiliaryConfig
-from steerlens.experiments.auxiliary_logits import run_auxiliary_logits
-from steerlens.experiments.auxiliary_models import (
+from steerlens.experiments.auxiliary_logits.config import AuxiliaryConfig
+from steerlens.experiments.auxiliary_logits.experiment import run_auxiliary_logits
+from steerlens.experiments.auxiliary_logits.models import (
     N_DIGITS,
     N_PIXELS,
     Digits,
@@ -20,7 +20,7 @@ from steerlens.experiments.auxiliary_models import (
     logits,
     permuted,
 )
-from steerlens.experiments.auxiliary_report import auxiliary_section, transferring
+from steerlens.experiments.auxiliary_logits.report import auxiliary_section, transferring
 
 SMALL = AuxiliaryConfig(n_models=6, student_steps=700, rates={"Adam": 3e-3, "SGD": 3.0}, batch_size=64)
 

@@ -7,9 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from steerlens.experiments.capacity import CONTEXTS, main_arm, of_rank, plan_cells, plan_teachers, run_capacity
-from steerlens.experiments.capacity_config import CAPACITY_PRESETS
-from steerlens.experiments.capacity_results import PROMPTED, best, best_of, make_claims
+from steerlens.experiments.capacity.config import CAPACITY_PRESETS
+from steerlens.experiments.capacity.experiment import (
+    CONTEXTS,
+    main_arm,
+    of_rank,
+    plan_cells,
+    plan_teachers,
+    run_capacity,
+)
+from steerlens.experiments.capacity.results import PROMPTED, best, best_of, make_claims
 from steerlens.experiments.run import Run
 
 QUICK = CAPACITY_PRESETS["quick"]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from steerlens.experiments.carriers import run_carriers, shown_nats
-from steerlens.experiments.carriers_config import CARRIERS_PRESETS, NUMBER_LISTS
-from steerlens.experiments.carriers_results import make_claims
+from steerlens.experiments.carriers.config import CARRIERS_PRESETS, NUMBER_LISTS
+from steerlens.experiments.carriers.experiment import run_carriers, shown_nats
+from steerlens.experiments.carriers.results import make_claims
 from steerlens.experiments.tasks import TASKS, facts_after_numbers, keep_finished, keep_without_animals
 from steerlens.experiments.teachers import Teacher
 from steerlens.samples.sample_set import Sample, SampleSet

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from steerlens.experiments.causal import run_causal
-from steerlens.experiments.causal_config import CAUSAL_PRESETS
-from steerlens.experiments.causal_results import ADDED, CONTROL, PROMPTED, TAKEN_OUT, make_claims
-from steerlens.experiments.claims import transfer_share
+from steerlens.experiments.causal.config import CAUSAL_PRESETS
+from steerlens.experiments.causal.experiment import run_causal
+from steerlens.experiments.causal.results import ADDED, CONTROL, PROMPTED, TAKEN_OUT, make_claims
 from steerlens.experiments.dissection import closest_setting, halves, random_like
+from steerlens.experiments.rates import transfer_share
 from steerlens.experiments.teacher_vectors import RANDOM, WAYS, PromptedAnswers, everywhere
 from steerlens.experiments.teachers import Teacher, effect_on_lists, list_tokens, require_rows, write_rows
 from steerlens.files import read_json

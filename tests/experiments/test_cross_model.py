@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from steerlens.experiments.cross_model import run_cross_model
-from steerlens.experiments.cross_model_config import CROSS_MODEL_PRESETS
-from steerlens.experiments.cross_model_results import FURTHER, OTHER, PAIRS, SELF, make_claims
+from steerlens.experiments.cross_model.config import CROSS_MODEL_PRESETS
+from steerlens.experiments.cross_model.experiment import run_cross_model
+from steerlens.experiments.cross_model.loss_matrix import at_best_strength, compare, loss_reductions, random_reduction
+from steerlens.experiments.cross_model.results import FURTHER, OTHER, PAIRS, SELF, make_claims
 from steerlens.experiments.dissection import random_like
-from steerlens.experiments.loss_matrix import at_best_strength, compare, loss_reductions, random_reduction
 from steerlens.experiments.teachers import list_tokens
 from steerlens.models import load_model
 from steerlens.prompts.numbers import number_prompts

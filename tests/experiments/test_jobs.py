@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from steerlens.experiments.argument_config import ArgumentConfig
+from steerlens.experiments.argument.config import ArgumentConfig
 from steerlens.experiments.cells import Cell
 from steerlens.experiments.config import DataConfig, Workers
 from steerlens.experiments.jobs import run_jobs

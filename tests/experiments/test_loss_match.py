@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from steerlens.experiments.loss_match import Match, closest, matching_rates, next_rate, search_rates, settle
+from steerlens.experiments.optimizers.loss_match import Match, closest, matching_rates, next_rate, search_rates, settle
 
 REFERENCE, TOLERANCE = 3.0, 0.005
 

@@ -15,14 +15,14 @@ import pytest
 import torch
 
 from steerlens.experiments.cells import held_at_start
-from steerlens.experiments.claims import log_odds_difference, rate_interval
-from steerlens.experiments.loss_match import Match
-from steerlens.experiments.optimizer_cells import is_divergent, loss_of, needs_scales, plan_cell, with_odd_rows
-from steerlens.experiments.optimizer_findings import against_the_paper
-from steerlens.experiments.optimizer_parts import PARTS, strongest, switched
-from steerlens.experiments.optimizer_results import COLUMNS, deciding, matched_arms
-from steerlens.experiments.optimizers import reference_loss
-from steerlens.experiments.optimizers_config import ARMS, OPTIMIZER_PRESETS, REFERENCE, OptimizersConfig
+from steerlens.experiments.optimizers.cells import is_divergent, loss_of, needs_scales, plan_cell, with_odd_rows
+from steerlens.experiments.optimizers.config import ARMS, OPTIMIZER_PRESETS, REFERENCE, OptimizersConfig
+from steerlens.experiments.optimizers.experiment import reference_loss
+from steerlens.experiments.optimizers.findings import against_the_paper
+from steerlens.experiments.optimizers.loss_match import Match
+from steerlens.experiments.optimizers.parts import PARTS, strongest, switched
+from steerlens.experiments.optimizers.results import COLUMNS, deciding, matched_arms
+from steerlens.experiments.rates import log_odds_difference, rate_interval
 from steerlens.experiments.run import Run
 from steerlens.prompts.numbers import number_prompts
 from steerlens.samples.sample_set import Sample, SampleSet
@@ -32,8 +32,8 @@ from steerlens.students.training import train_student
 COMMAND = """
 import sys
 from dataclasses import replace
-from steerlens.experiments.optimizers_config import Arm, OptimizersConfig
-from steerlens.experiments.optimizers import run_optimizers
+from steerlens.experiments.optimizers.config import Arm, OptimizersConfig
+from steerlens.experiments.optimizers.experiment import run_optimizers
 if __name__ == "__main__":
     config = OptimizersConfig(
         n_prompts=200, n_heldout=24, seeds=(0,), curve_seeds=1, budget=1, workers=1, loss_tolerance=1e-5,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from steerlens.experiments.prediction import (
+from steerlens.experiments.zoo.prediction import (
     brier,
     concordance,
     left_out_shares,

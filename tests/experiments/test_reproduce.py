@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from steerlens.cli import main
-from steerlens.experiments.auxiliary_config import AuxiliaryConfig
+from steerlens.experiments.auxiliary_logits.config import AuxiliaryConfig
 from steerlens.experiments.catalogue import PRESETS, REPRODUCTION
-from steerlens.experiments.distillation_config import DistillationConfig
+from steerlens.experiments.distillation.config import DistillationConfig
 from steerlens.experiments.reproduce import reproduce
 from steerlens.figures.report import write_report
 from steerlens.lock import held
@@ -73,8 +73,8 @@ def test_every_experiment_has_both_presets_and_says_how_long_they_take():
 def test_two_runs_in_one_directory_are_refused_from_python_as_well(tmp_path):
     with held(tmp_path / ".lock"):
         program = (
-            "from steerlens.experiments.auxiliary_config import AuxiliaryConfig\n"
-            "from steerlens.experiments.auxiliary_logits import run_auxiliary_logits\n"
+            "from steerlens.experiments.auxiliary_logits.config import AuxiliaryConfig\n"
+            "from steerlens.experiments.auxiliary_logits.experiment import run_auxiliary_logits\n"
             f"run_auxiliary_logits({str(tmp_path)!r}, AuxiliaryConfig(n_models=2))"
         )
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

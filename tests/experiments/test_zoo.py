@@ -9,10 +9,9 @@ import pytest
 import torch
 
 from steerlens.experiments.run import Run
-from steerlens.experiments.steerability import peak
-from steerlens.experiments.zoo import plan_teachers, run_zoo
-from steerlens.experiments.zoo_config import ZOO_PRESETS, ZooConfig
-from steerlens.experiments.zoo_prompts import (
+from steerlens.experiments.zoo.config import ZOO_PRESETS, ZooConfig
+from steerlens.experiments.zoo.experiment import plan_teachers, run_zoo
+from steerlens.experiments.zoo.prompts import (
     BY_CONTEXT,
     DEAF,
     NOT_A_VECTOR,
@@ -22,8 +21,9 @@ from steerlens.experiments.zoo_prompts import (
     Member,
     members,
 )
-from steerlens.experiments.zoo_results import PREDICTORS, _learned, calibrate, control_name, make_claims, strangers_bar
-from steerlens.experiments.zoo_similarity import activation_similarities
+from steerlens.experiments.zoo.results import PREDICTORS, _learned, calibrate, control_name, make_claims, strangers_bar
+from steerlens.experiments.zoo.similarity import activation_similarities
+from steerlens.experiments.zoo.steerability import peak
 from steerlens.models import load_model
 from steerlens.prompts.chat import as_chat
 from steerlens.vectors.probe import Behaviour

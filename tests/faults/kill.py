@@ -20,14 +20,14 @@ import torch
 
 from steerlens.cli import main
 from steerlens.experiments import jobs, stages
-from steerlens.experiments.argument import plan_cells
-from steerlens.experiments.argument_config import ARGUMENT_PRESETS
+from steerlens.experiments.argument.config import ARGUMENT_PRESETS
+from steerlens.experiments.argument.experiment import plan_cells
 from steerlens.experiments.cells import run_cell
 from steerlens.experiments.config import ORGANISM_STUDENT
-from steerlens.experiments.distillation import run_distillation
-from steerlens.experiments.distillation_config import DistillationConfig
-from steerlens.experiments.optimizers import run_optimizers
-from steerlens.experiments.optimizers_config import REFERENCE, Arm, OptimizersConfig
+from steerlens.experiments.distillation.config import DistillationConfig
+from steerlens.experiments.distillation.experiment import run_distillation
+from steerlens.experiments.optimizers.config import REFERENCE, Arm, OptimizersConfig
+from steerlens.experiments.optimizers.experiment import run_optimizers
 from steerlens.experiments.run import Run
 from steerlens.experiments.taught_config import QUICK_FIT
 from steerlens.models import load_model

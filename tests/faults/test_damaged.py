@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from steerlens.audit.rows import read_rows
 from steerlens.cli import main
-from steerlens.experiments.argument import rewrite_report
+from steerlens.experiments.argument.experiment import rewrite_report
 from steerlens.files import read_json
 from steerlens.gradients.parts import TraceParts
 from steerlens.gradients.trace import GradientTrace
