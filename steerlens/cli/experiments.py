@@ -101,8 +101,7 @@ def _verdict(claims: Mapping[str, "Claim"], report: Path) -> int:
     if claims:
         print(f"\n{'claim':{width}}  measured  threshold")
     for name, claim in claims.items():
-        verdict = "holds" if claim.holds else "does not hold"
-        print(f"{name:{width}}  {claim.measured:8.3f}  {claim.threshold:9.3f}  {verdict}")
+        print(f"{name:{width}}  {claim.measured:8.3f}  {claim.threshold:9.3f}  {claim.verdict}")
     print(f"\nReport: {report}")
     return HOLDS if all(claim.holds for claim in claims.values()) else FAILS
 

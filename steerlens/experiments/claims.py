@@ -1,5 +1,7 @@
 """Statements with thresholds that stand in the code."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -13,6 +15,13 @@ class Claim:
     threshold: float
     holds: bool
 
+    @property
+    def verdict(self) -> str:
+        """In words; a run may have had nothing to measure it on."""
+        if math.isnan(self.measured):
+            return "not measured"
+        return "holds" if self.holds else "does not hold"
+
 
 def above(name: str, statement: str, measured: float, threshold: float) -> Claim:
     """Holds where the measured value reaches the threshold; not-a-number never does."""
@@ -22,3 +31,10 @@ def above(name: str, statement: str, measured: float, threshold: float) -> Claim
 def below(name: str, statement: str, measured: float, threshold: float) -> Claim:
     """Holds where the measured value is at most the threshold; not-a-number never is."""
     return Claim(name, statement, measured, threshold, measured <= threshold)
+
+
+def tally(claims: Sequence[Claim]) -> str:
+    """How many hold, in a sentence."""
+    missing = sum(math.isnan(claim.measured) for claim in claims)
+    rest = f"; {missing} could not be measured" if missing else ""
+    return f"{sum(claim.holds for claim in claims)} of {len(claims)} claims hold{rest}."

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from steerlens.experiments.catalogue import REPRODUCTION, run_experiment
+from steerlens.experiments.claims import tally
 from steerlens.experiments.result import ExperimentResult
 from steerlens.figures.report import Report, Section, Table, write_report
 from steerlens.files import write_json
@@ -61,7 +62,7 @@ def reproduce(
 
 def _claims(results: Mapping[str, ExperimentResult], failures: Mapping[str, str]) -> Section:
     rows = [
-        (name, claim.statement, claim.measured, claim.threshold, claim.holds)
+        (name, claim.statement, claim.measured, claim.threshold, claim.verdict)
         for name, result in results.items()
         for claim in result.claims
     ]
@@ -70,7 +71,7 @@ def _claims(results: Mapping[str, ExperimentResult], failures: Mapping[str, str]
         title="What was claimed, and what holds",
         question="Every claim of every experiment, next to the threshold that stands in the code.",
         figure=None,
-        number=f"{sum(row[-1] for row in rows)} of {len(rows)} claims hold.{failed}",
+        number=tally([claim for result in results.values() for claim in result.claims]) + failed,
         meaning="A claim that does not hold is a finding about this model, or disagrees with the paper: its chapter says which.",
         doubts=(
             "When some of the thresholds were set, development runs on the embedded model had been seen. Students of one small "

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from steerlens.experiments.claims import Claim
+from steerlens.experiments.claims import Claim, tally
 from steerlens.experiments.rates import Record
 from steerlens.figures.report import Report, Section, Table, write_report
 from steerlens.files import write_json
@@ -30,7 +30,7 @@ class ExperimentResult:
 
 def claims_section(claims: Sequence[Claim]) -> Section:
     """The first section of a report: what was claimed, and what holds."""
-    rows = [(claim.name, claim.statement, claim.measured, claim.threshold, claim.holds) for claim in claims]
+    rows = [(claim.name, claim.statement, claim.measured, claim.threshold, claim.verdict) for claim in claims]
     return Section(
         title="What was claimed, and what holds",
         question=(
@@ -38,7 +38,7 @@ def claims_section(claims: Sequence[Claim]) -> Section:
             "the embedded model had been seen."
         ),
         figure=None,
-        number=f"{sum(claim.holds for claim in claims)} of {len(claims)} claims hold.",
+        number=tally(claims),
         meaning="The sections below show where each number comes from.",
         doubts="Students of one small model, or of two, are not a sample of models.",
         table=Table(("claim", "statement", "measured", "threshold", ""), rows),

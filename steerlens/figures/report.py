@@ -25,10 +25,13 @@ pre { background: #f5f6f8; padding: .8rem; overflow-x: auto; font-size: 13px; }
 .scroll { overflow-x: auto; }
 """
 
+VERDICTS = {"holds": "holds", "does not hold": "fails"}
+"""Cells with a style of their own."""
+
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under a header; a cell that is a bool is drawn as holds / does not hold."""
+    """Rows under a header; verdicts are coloured, and a bool is written as yes or no."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str | float | int | bool]]
@@ -131,7 +134,9 @@ def _table(table: Table) -> str:
 
 def _cell(value: str | float | int | bool) -> str:
     if isinstance(value, bool):
-        return '<td class="holds">holds</td>' if value else '<td class="fails">does not hold</td>'
+        value = "yes" if value else "no"
     if isinstance(value, float):
-        return f"<td>{value:.3f}</td>" if abs(value) < 1000 else f"<td>{value:.3g}</td>"
-    return f"<td>{html.escape(str(value))}</td>"
+        value = f"{value:.3f}" if abs(value) < 1000 else f"{value:.3g}"
+    verdict = VERDICTS.get(str(value))
+    css = f' class="{verdict}"' if verdict else ""
+    return f"<td{css}>{html.escape(str(value))}</td>"

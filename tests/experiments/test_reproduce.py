@@ -1,6 +1,7 @@
 """All experiments in one command: what is chosen runs, what fails is named, and the whole report holds the others."""
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 from steerlens.cli import main
 from steerlens.experiments.auxiliary_logits.config import AuxiliaryConfig
 from steerlens.experiments.catalogue import PRESETS, REPRODUCTION
+from steerlens.experiments.claims import above, below, tally
 from steerlens.experiments.distillation.config import DistillationConfig
 from steerlens.experiments.reproduce import reproduce
 from steerlens.figures.report import write_report
@@ -55,6 +57,12 @@ def test_a_flag_that_no_chosen_experiment_has_is_refused_before_anything_is_comp
     assert main(command) == 1
     assert "--sgd-rates means nothing to auxiliary-logits" in capsys.readouterr().err
     assert not (tmp_path / "run" / "auxiliary-logits").exists()
+
+
+def test_what_could_not_be_measured_is_neither_called_true_nor_false():
+    claims = [above("one", "", 0.5, 0.4), below("two", "", math.nan, 0.4), below("three", "", 0.5, 0.4)]
+    assert [claim.verdict for claim in claims] == ["holds", "not measured", "does not hold"]
+    assert tally(claims) == "1 of 3 claims hold; 1 could not be measured."
 
 
 def test_experiments_without_claims_hold_and_end_with_their_report(tmp_path, monkeypatch, capsys):

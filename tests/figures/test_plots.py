@@ -70,12 +70,15 @@ def test_floors_are_drawn_under_the_similarity_curve():
 
 def test_the_report_is_one_file_without_network_and_escapes_every_text(tmp_path):
     evil = "<script>alert(1)</script>"
-    section = Section(evil, evil, None, evil, evil, evil, Table((evil,), ((evil,), (True,), (0.12345,))), (evil,))
+    section = Section(
+        evil, evil, None, evil, evil, evil, Table((evil,), ((evil,), ("holds",), (True,), (0.12345,))), (evil,)
+    )
     write_report(tmp_path / "r.html", Report(evil, evil, [section]), {evil: Report(evil, evil, [section])})
     text = (tmp_path / "r.html").read_text()
     assert text.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 23
     body = text.split("</style>")[1].split("<body>")[1]
     assert "<script" not in body
     assert "src=" not in body
-    assert ">holds<" in body
+    assert 'class="holds">holds<' in body
+    assert ">yes<" in body
     assert "0.123<" in body
