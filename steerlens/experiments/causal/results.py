@@ -90,7 +90,7 @@ def _dissected(dissections: Sequence[Record]) -> Record:
 
 
 def make_claims(base: Record, arms: dict[str, Record], best: str, student: Record) -> list[Claim]:
-    """The claims, with thresholds set beforehand; a teacher without students makes its claims fail.
+    """The claims, with thresholds set beforehand; a teacher without students leaves its claims unmeasured.
 
     Args:
         best: the vector that has most of the prompt's effect on pure lists, which is what students see.
