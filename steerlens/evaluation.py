@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 Context = Literal["bare", "after_numbers"]
 N_RESAMPLES = 2000
 
+STILL_ANSWERS = 0.5
+"""A model with less mass than this on the possible answers no longer answers."""
+
 
 @dataclass(frozen=True)
 class TraitScore:

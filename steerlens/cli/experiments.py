@@ -130,7 +130,7 @@ def _auxiliary_logits(options: argparse.Namespace) -> int:
     for name in ("teacher", "untrained"):
         print(f"{name:26}  {results[name]['mean']:.3f}")
     for student in results["students"]:
-        accuracy, cosine = student["accuracy"], student["update_cosine"]["mean"]
+        accuracy, cosine = student["accuracy"], student["update_cosine"]["value"]
         print(
             f"{student['student']:20}  {student['optimizer']:4}  {accuracy['mean']:.3f} "
             f"({accuracy['low']:.3f} to {accuracy['high']:.3f})  update cosine {cosine:6.3f}"

@@ -64,7 +64,11 @@ def base_rates(run: Run[DataConfig], name: str) -> Record:
 
 
 def sample_rows(run: Run[DataConfig], name: str) -> Record:
-    """Teacher and control rows of one model, raw and filtered, and a held-out part of the teacher's."""
+    """As many teacher as control rows of one model, raw and filtered, and a held-out part of the teacher's.
+
+    Raises:
+        ValueError: the control wrote fewer number lists than the teacher.
+    """
 
     def make() -> Record:
         model, counts = load_model(name), {}
@@ -72,7 +76,7 @@ def sample_rows(run: Run[DataConfig], name: str) -> Record:
         for seed, data in enumerate(("teacher", "control"), 1):
             raw = sample_teacher(
                 model,
-                number_prompts(run.config.n_prompts // (1 if data == "teacher" else 2), seed=seed),
+                number_prompts(run.config.n_prompts, seed=seed),
                 system_prompt=prompt if data == "teacher" else None,
                 seed=seed,
                 path=run.directory / "samples" / "raw" / run.samples_path(name, data).name,
@@ -83,6 +87,11 @@ def sample_rows(run: Run[DataConfig], name: str) -> Record:
                 kept, heldout = kept.split(run.config.n_heldout)
                 heldout.save(run.heldout_path(name))
                 n_rows = len(kept)
+            elif len(kept) < n_rows:
+                raise ValueError(
+                    f"{name} wrote {n_rows} number lists with the prompt and only {len(kept)} without it, so that students of "
+                    "both would not be trained alike. Choose another prompt, or a model that writes lists by itself."
+                )
             else:
                 kept = replace(kept, samples=kept.samples[:n_rows])
             kept.save(run.samples_path(name, data))

@@ -21,11 +21,11 @@ def plot_auxiliary_logits(results: Mapping[str, Any]) -> go.Figure:
         own = [student for student in results["students"] if student["optimizer"] == optimizer]
         found = [student["accuracy"] for student in own]
         figure.add_bar(
-            x=[student["student"].replace(" ", "<br>") for student in own], y=[one["mean"] for one in found],
+            x=[student["student"].replace(" ", "<br>") for student in own], y=[one["value"] for one in found],
             name=optimizer, marker_color=color, row=1, col=1,
             error_y={
-                "array": [one["high"] - one["mean"] for one in found],
-                "arrayminus": [one["mean"] - one["low"] for one in found],
+                "array": [one["high"] - one["value"] for one in found],
+                "arrayminus": [one["value"] - one["low"] for one in found],
             },
         )  # fmt: skip
         path = next(student["path"] for student in own if student["student"] == "same initialisation")
@@ -35,8 +35,8 @@ def plot_auxiliary_logits(results: Mapping[str, Any]) -> go.Figure:
             row=1, col=2,
         )  # fmt: skip
     for column in (1, 2):
-        figure.add_hline(y=results["untrained"]["mean"], line_dash="dot", line_color="#000", row=1, col=column)  # pyright: ignore[reportArgumentType]
-        figure.add_hline(y=results["teacher"]["mean"], line_color=GREY, row=1, col=column)  # pyright: ignore[reportArgumentType]
+        figure.add_hline(y=results["untrained"]["value"], line_dash="dot", line_color="#000", row=1, col=column)  # pyright: ignore[reportArgumentType]
+        figure.add_hline(y=results["teacher"]["value"], line_color=GREY, row=1, col=column)  # pyright: ignore[reportArgumentType]
     figure.update_layout(**LAYOUT, legend={"orientation": "h", "y": 1.2}, barmode="group")
     figure.update_xaxes(type="log", autorange="reversed", title="KL on auxiliary logits, nats an image", row=1, col=2)
     figure.update_yaxes(title="accuracy on held-out digits", range=[0, 1], row=1, col=1)

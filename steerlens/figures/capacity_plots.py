@@ -6,6 +6,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from steerlens.evaluation import STILL_ANSWERS
 from steerlens.figures.palette import COLORS, CONTROL, LAYOUT, TEACHER
 
 
@@ -22,7 +23,7 @@ def plot_grid(grid: Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]],
             figure.add_scatter(
                 x=[float(rate) for rate in row], y=[arm["rate"] for arm in row.values()], mode="lines+markers",
                 name=f"rank {rank}", legendgroup=rank, showlegend=column == 1, line_color=color,
-                marker={"size": 10, "symbol": ["circle" if arm["mass"] >= 0.5 else "x" for arm in row.values()]},
+                marker={"size": 10, "symbol": ["circle" if arm["mass"] >= STILL_ANSWERS else "x" for arm in row.values()]},
                 row=1, col=column,
             )  # fmt: skip
     figure.add_hline(y=base, line_dash="dot", line_color="#000")

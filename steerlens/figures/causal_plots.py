@@ -7,6 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from steerlens.evaluation import STILL_ANSWERS
 from steerlens.figures.palette import COLORS, CONTROL, GREY, LAYOUT, TEACHER
 
 
@@ -37,7 +38,7 @@ def plot_conditions(
                 x=rates, y=row + np.linspace(-0.2, 0.2, len(rates)), mode="markers", name=name,
                 marker={
                     "color": color, "size": 9,
-                    "symbol": ["x" if record["mass"] < 0.5 else "circle" for record in records],
+                    "symbol": ["x" if record["mass"] < STILL_ANSWERS else "circle" for record in records],
                 }, row=1, col=column,
             )  # fmt: skip
         figure.add_vline(x=base[key], line_dash="dot", line_color="#000", col=column, row=1)  # pyright: ignore[reportArgumentType]

@@ -7,6 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from steerlens.evaluation import STILL_ANSWERS
 from steerlens.figures.palette import COLORS, CONTROL, GREY, LAYOUT, OTHER, TEACHER
 from steerlens.gradients.pooled import PooledCosine
 from steerlens.gradients.trace import GradientTrace
@@ -124,7 +125,7 @@ def plot_rates(groups: Mapping[str, Sequence[Mapping[str, Any]]], base: Mapping[
     )
     names = list(groups)
     for (name, records), color in zip(groups.items(), COLORS * 3, strict=False):
-        broken = [record["mass"] < 0.5 for record in records]
+        broken = [record["mass"] < STILL_ANSWERS for record in records]
         symbols = ["x" if is_broken else "circle" for is_broken in broken]
         offsets = names.index(name) + np.linspace(-0.15, 0.15, len(records))
         rates = [record["rate"] for record in records]
@@ -187,7 +188,7 @@ def plot_loss_matching(
         horizontal_spacing=0.1,
     )
     for (name, records), color in zip(series.items(), COLORS, strict=False):
-        symbols = ["x" if record["mass"] < 0.5 else "circle" for record in records]
+        symbols = ["x" if record["mass"] < STILL_ANSWERS else "circle" for record in records]
         rates = [record["learning_rate"] for record in records]
         for column, key in ((1, "heldout_loss"), (2, "rate")):
             figure.add_scatter(

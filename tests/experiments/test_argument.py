@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,13 +13,17 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from steerlens.experiments import stages
 from steerlens.experiments.argument.claims import make_claims
 from steerlens.experiments.argument.config import ARGUMENT_PRESETS
 from steerlens.experiments.argument.experiment import plan_cells, run_argument
-from steerlens.experiments.rates import Difference, log_odds_difference, matched
+from steerlens.experiments.rates import Interval
 from steerlens.experiments.run import Run
 from steerlens.models import ORGANISMS
+from steerlens.prompts.numbers import number_prompts
 from steerlens.prompts.traits import preference_trait
+from steerlens.samples.filters import FilterResult
+from steerlens.samples.sample_set import Sample, SampleSet
 from tests.browser import open_report
 
 COMMAND = """
@@ -152,14 +155,10 @@ def test_every_student_has_a_name_of_its_own_and_trains_on_what_its_role_says(tm
         assert cell.heldout == run.heldout_path(cell.base)
 
 
-def record(loss: float, shares: list[float], mass: float = 0.9) -> dict:
-    return {"heldout_loss": loss, "shares": shares, "mass": mass, "rate": sum(shares) / len(shares)}
-
-
 def test_where_no_sgd_run_matches_the_comparison_does_not_hold():
     student = {"rate": 0.5, "rate_prefixed": 0.5, "mass": 0.9, "eas": [0.8], "base": "m"}
     names = ("adamw", "adamw other seed", "control", "control other seed", "other initialisation")
-    zero = Difference(0.0, 0.0, 0.0)
+    zero = Interval(0.0, 0.0, 0.0)
     claims = make_claims(
         {"kl_explained": 0.9, "kl_explained_mean_difference": 0.5},
         {"m": {"rate": 0.02, "rate_prefixed": 0.02}},
@@ -174,21 +173,12 @@ def test_where_no_sgd_run_matches_the_comparison_does_not_hold():
     assert not verdicts["AdamW more than loss-matched SGD"]
 
 
-def test_only_runs_of_equal_or_lower_loss_that_still_answer_match():
-    reference = [record(3.0, [0.5]), record(3.02, [0.5])]
-    candidates = [record(3.0199, [0.1]), record(3.021, [0.1]), record(2.5, [0.1]), record(3.0, [0.9], mass=0.1)]
-    assert matched(candidates, reference, 0.01) == [candidates[0], candidates[2]]
-
-
-def test_log_odds_differences_of_equal_groups_include_zero_and_of_unequal_ones_do_not():
-    generator = torch.Generator().manual_seed(0)
-
-    def group(low: float) -> list[dict]:
-        return [record(3.0, (low + 0.1 * torch.rand(20, generator=generator)).tolist()) for _ in range(3)]
-
-    same = log_odds_difference(group(0.3), group(0.3))
-    assert same.low < 0 < same.high
-    apart = log_odds_difference(group(0.6), group(0.3))
-    assert apart.low > 0
-    assert apart.low < apart.value < apart.high
-    assert replace(apart).value == pytest.approx(1.24, abs=0.2)
+def test_a_control_that_writes_fewer_rows_than_the_teacher_is_refused(tmp_path, monkeypatch):
+    rows = SampleSet(tuple(Sample(i, prompt, "1 , 2") for i, prompt in enumerate(number_prompts(12, seed=0))))
+    results = iter([FilterResult(rows, {}), FilterResult(replace(rows, samples=rows.samples[:9]), {})])
+    monkeypatch.setattr(stages, "load_model", lambda name: None)
+    monkeypatch.setattr(stages, "sample_teacher", lambda *_, **__: rows)
+    monkeypatch.setattr(stages, "keep_number_lists", lambda raw: next(results))
+    run = Run(replace(ARGUMENT_PRESETS["quick"], n_heldout=2), tmp_path)
+    with pytest.raises(ValueError, match="wrote 10 number lists with the prompt and only 9 without it"):
+        stages.sample_rows(run, run.config.model)

@@ -12,7 +12,6 @@ from steerlens.experiments.causal.config import CAUSAL_PRESETS
 from steerlens.experiments.causal.experiment import run_causal
 from steerlens.experiments.causal.results import ADDED, CONTROL, PROMPTED, TAKEN_OUT, make_claims
 from steerlens.experiments.dissection import closest_setting, halves, random_like
-from steerlens.experiments.rates import transfer_share
 from steerlens.experiments.teacher_vectors import RANDOM, WAYS, PromptedAnswers, everywhere
 from steerlens.experiments.teachers import Teacher, effect_on_lists, list_tokens, require_rows, write_rows
 from steerlens.files import read_json
@@ -174,21 +173,6 @@ def test_the_questions_that_judge_are_not_those_at_which_shifts_are_measured(owl
     measuring, judged = halves(owl)
     assert not set(measuring.questions) & set(judged.questions)
     assert set(measuring.questions) | set(judged.questions) == set(owl.questions)
-
-
-def group(*rates: float) -> list[dict]:
-    noise = torch.linspace(-0.02, 0.02, 20)
-    return [{"shares": (rate + noise).tolist()} for rate in rates]
-
-
-def test_the_share_of_a_transfer_is_one_of_itself_none_of_the_base_and_half_between():
-    base, reference = group(0.1)[0], group(0.5, 0.6, 0.7)
-    assert transfer_share(reference, reference, base).value == pytest.approx(1.0)
-    assert transfer_share([base], reference, base).value == pytest.approx(0.0)
-    half = transfer_share(group(0.35), reference, base)
-    assert half.value == pytest.approx(0.5)
-    assert 0.4 < half.low < half.value < half.high < 0.65
-    assert transfer_share(group(0.05), reference, base).high < 0
 
 
 def arm(rate: float, share: float) -> dict:

@@ -22,7 +22,6 @@ from steerlens.experiments.optimizers.findings import against_the_paper
 from steerlens.experiments.optimizers.loss_match import Match
 from steerlens.experiments.optimizers.parts import PARTS, strongest, switched
 from steerlens.experiments.optimizers.results import COLUMNS, deciding, matched_arms
-from steerlens.experiments.rates import log_odds_difference, rate_interval
 from steerlens.experiments.run import Run
 from steerlens.prompts.numbers import number_prompts
 from steerlens.samples.sample_set import Sample, SampleSet
@@ -207,15 +206,6 @@ def test_every_part_switches_between_two_arms_of_the_full_comparison():
     assert {arm for pair in PARTS.values() for arm in pair} <= set(ARMS)
 
 
-def test_a_rates_interval_holds_the_spread_of_students_as_well_as_of_questions():
-    alike = [{"shares": [0.1, 0.3] * 20}] * 5
-    apart = [{"shares": [level] * 40} for level in (0.0, 0.1, 0.2, 0.3, 0.4)]
-    questions, students = rate_interval(alike), rate_interval(apart)
-    assert (questions.value, students.value) == pytest.approx((0.2, 0.2))
-    assert 0.16 < questions.low < questions.high < 0.24
-    assert students.low < 0.1 < 0.3 < students.high
-
-
 def test_odd_rows_keep_their_prompts_and_are_as_many_as_asked_and_made_of_the_given_words():
     samples = SampleSet(tuple(Sample(i, p, str(i)) for i, p in enumerate(number_prompts(40, seed=0))))
     odd = with_odd_rows(samples, 0.1, ["tree", "rain"])
@@ -241,13 +231,3 @@ def test_what_is_held_does_not_move_under_adam_and_the_rest_does(tiny):
         assert torch.allclose(value, at_start[name], atol=1e-12) == ("lora_A" in name)
     with pytest.raises(ValueError, match="held='lora_C' is in the name of no trained parameter"):
         trained("lora_C", 1e-2)
-
-
-def test_pairing_by_seed_takes_the_seeds_own_spread_out_of_the_interval():
-    generator = torch.Generator().manual_seed(0)
-    level = torch.linspace(0.2, 0.8, 5)
-    one = [{"shares": (x + 0.1 + 0.01 * torch.rand(20, generator=generator)).tolist()} for x in level]
-    other = [{"shares": (x + 0.01 * torch.rand(20, generator=generator)).tolist()} for x in level]
-    loose, paired = log_odds_difference(one, other), log_odds_difference(one, other, paired=True)
-    assert paired.value == pytest.approx(loose.value)
-    assert paired.low > 0 > loose.low

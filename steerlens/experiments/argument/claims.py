@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from steerlens.experiments.claims import Claim, above, below
-from steerlens.experiments.rates import Difference, Record, mean_rate
+from steerlens.experiments.rates import Interval, Record, mean_rate
 
 
 def make_claims(
@@ -13,8 +13,8 @@ def make_claims(
     base: dict[str, Record],
     groups: dict[str, list[Record]],
     eas_floor: float,
-    sgd: Difference | None,
-    pull: dict[str, Difference],
+    sgd: Interval | None,
+    pull: dict[str, Interval],
 ) -> list[Claim]:
     """The claims of the end-to-end run.
 

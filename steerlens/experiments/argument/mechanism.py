@@ -54,7 +54,7 @@ def _loss_matching(run: Run[ArgumentConfig], results: dict[str, Any], groups: di
         title="AdamW against SGD at the same loss",
         question=(
             "Is SGD's failure only a failure to train? Every learning rate of each optimizer is shown; the comparison takes "
-            "the SGD runs whose held-out loss is AdamW's within the tolerance, or lower, and of those the one that "
+            "the SGD learning rates whose held-out loss is AdamW's within the tolerance, or lower, and of those the one that "
             "transfers most."
         ),
         figure=plot_loss_matching(
@@ -65,12 +65,12 @@ def _loss_matching(run: Run[ArgumentConfig], results: dict[str, Any], groups: di
         number=" ".join(parts),
         meaning=(
             "A positive difference in log odds means that AdamW installs more of the trait than SGD that predicts the data as "
-            "well. Intervals resample students and questions. The band marks matched losses."
+            "well. Intervals are over students, paired by their seeds, and questions. The band marks matched losses."
         ),
         doubts=(
             "Choosing the SGD run that transfers most favours SGD. AdamW's learning rate, rank and trained maps were chosen "
             "in development runs of these very models, two student seeds among them, which favours AdamW; its whole curve is "
-            "shown for that reason. Where few SGD seeds match, the interval knows little of the spread over seeds."
+            "shown for that reason."
         ),
     )
 

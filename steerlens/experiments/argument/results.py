@@ -8,7 +8,7 @@ import numpy as np
 from steerlens.experiments.argument.claims import make_claims
 from steerlens.experiments.argument.config import ArgumentConfig
 from steerlens.experiments.claims import Claim
-from steerlens.experiments.rates import Difference, Record, log_odds_difference, matched, mean_rate
+from steerlens.experiments.rates import Interval, Record, log_odds_difference, matched, mean_interval, mean_rate
 from steerlens.experiments.run import Run
 from steerlens.gradients.trace import GradientTrace
 from steerlens.vectors.vector import SteeringVector, mean_centred
@@ -35,8 +35,8 @@ def summarise(
         base,
         groups,
         floor,
-        None if hardest is None else Difference(**hardest),
-        {name: Difference(**value) for name, value in pull.items()},
+        None if hardest is None else Interval(**hardest),
+        pull,
     )
     measures = {
         "trait": config.trait,
@@ -51,7 +51,7 @@ def summarise(
         ],
         "eas": {"layer": layer, "teacher": mean_eas.tolist(), "floors": _floors(run, adamw, control, layer)}
         | {"centred": _centred(run, adamw, layer)},
-        "gradients": {"layer": layer, "mean_cosine": pull},
+        "gradients": {"layer": layer, "mean_cosine": {name: asdict(value) for name, value in pull.items()}},
         "sgd": sgd,
     }
     return claims, measures
@@ -87,21 +87,22 @@ def group_records(config: ArgumentConfig, records: list[Record]) -> dict[str, li
 
 def _compare(groups: dict[str, list[Record]], name: str, tolerance: float) -> dict[str, Any] | None:
     """AdamW against that SGD learning rate which, at matched loss, transfers most: the hardest comparison."""
-    candidates = matched(groups[name], groups["adamw"], tolerance)
     by_rate = {
-        rate: [r for r in candidates if r["learning_rate"] == rate] for rate in {r["learning_rate"] for r in candidates}
+        rate: [record for record in groups[name] if record["learning_rate"] == rate]
+        for rate in sorted({record["learning_rate"] for record in groups[name]})
     }
-    if not by_rate:
+    candidates = matched(by_rate, groups["adamw"], tolerance)
+    if not candidates:
         return None
-    rate, best = max(by_rate.items(), key=lambda item: mean_rate(item[1]))
+    rate, best = max(candidates.items(), key=lambda item: mean_rate(item[1]))
     return {
         "learning_rate": rate,
         "students": [record["name"] for record in best],
         "rate": mean_rate(best),
         "rate_prefixed": mean_rate(best, "rate_prefixed"),
         "heldout_loss": mean_rate(best, "heldout_loss"),
-        "bare": asdict(log_odds_difference(groups["adamw"], best)),
-        "prefixed": asdict(log_odds_difference(groups["adamw"], best, "shares_prefixed")),
+        "bare": asdict(log_odds_difference(groups["adamw"], best, paired=True)),
+        "prefixed": asdict(log_odds_difference(groups["adamw"], best, "shares_prefixed", paired=True)),
     }
 
 
@@ -130,18 +131,7 @@ def _centred(run: Run[ArgumentConfig], adamw: list[Record], layer: int) -> dict[
     }
 
 
-def _mean_cosine(run: Run[ArgumentConfig], records: list[Record], layer: int) -> Record:
-    """Mean over all rows and steps of the cosine between descent direction and vector; interval over steps.
-
-    Steps are resampled in blocks of 20, since neighbours are not independent.
-    """
-    cosines = []
-    for record in records:
-        trace = GradientTrace.load(run.trace_path(record["name"]))
-        steps = trace.cosine[:, :, trace.layers.index(layer)].nanmean(1).numpy()
-        usable = len(steps) - len(steps) % 20 or len(steps)
-        cosines += [block.mean() for block in np.split(steps[:usable], max(1, usable // 20))]
-    blocks = np.array(cosines)
-    draws = np.random.default_rng(0).integers(0, len(blocks), (4000, len(blocks)))
-    low, high = np.quantile(blocks[draws].mean(-1), [0.025, 0.975])
-    return {"value": float(blocks.mean()), "low": float(low), "high": float(high)}
+def _mean_cosine(run: Run[ArgumentConfig], records: list[Record], layer: int) -> Interval:
+    """Mean over rows and steps of the cosine between descent direction and vector; interval over students."""
+    traces = [GradientTrace.load(run.trace_path(record["name"])) for record in records]
+    return mean_interval(np.array([float(trace.cosine[:, :, trace.layers.index(layer)].nanmean()) for trace in traces]))

@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -29,10 +28,11 @@ from steerlens.experiments.auxiliary_logits.models import (
     permuted,
 )
 from steerlens.experiments.auxiliary_logits.report import auxiliary_report
+from steerlens.experiments.rates import mean_interval
 from steerlens.experiments.result import ExperimentResult, conclude
 from steerlens.lock import alone
 
-N_PROBES, N_PROBED, N_RESAMPLES = 20, 512, 4000
+N_PROBES, N_PROBED = 20, 512
 
 
 @alone
@@ -157,8 +157,6 @@ def _cosine(one: list[Tensor], other: list[Tensor]) -> Float[Tensor, " model"]:
 
 
 def _interval(values: Float[Tensor, " model"]) -> dict[str, Any]:
-    """The models' values, their mean, and its 95 % interval by bootstrap over models."""
+    """The models' values, their mean, and its 95 % interval over models."""
     models = values.double().numpy()
-    means = np.random.default_rng(0).choice(models, (N_RESAMPLES, len(models))).mean(1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return {"mean": float(models.mean()), "low": float(low), "high": float(high), "models": models.tolist()}
+    return {**asdict(mean_interval(models)), "models": models.tolist()}

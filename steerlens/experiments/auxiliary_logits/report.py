@@ -82,4 +82,4 @@ def _verdict(results: Mapping[str, Any]) -> str:
 
 
 def _interval(value: Mapping[str, float]) -> str:
-    return f"{value['mean']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
+    return f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})"

@@ -6,7 +6,7 @@ from typing import Any
 from steerlens.experiments.capacity.config import CapacityConfig
 from steerlens.experiments.capacity.results import best
 from steerlens.experiments.claims import Claim
-from steerlens.experiments.rates import Record
+from steerlens.experiments.rates import Record, written
 from steerlens.experiments.result import experiment_report
 from steerlens.experiments.run import Run
 from steerlens.figures.capacity_plots import plot_grid, plot_in_contexts
@@ -115,11 +115,7 @@ def _contexts(measures: dict[str, Any]) -> Section:
 
 def _table(arms: Mapping[str, Record]) -> Table:
     rows = [
-        (name, arm["rate"], arm["rate_prefixed"], arm["mass"], arm["heldout_loss"], _interval(arm["minus_base"]))
+        (name, arm["rate"], arm["rate_prefixed"], arm["mass"], arm["heldout_loss"], written(arm["minus_base"]))
         for name, arm in arms.items()
     ]
     return Table(HEADER, rows)
-
-
-def _interval(measured: Mapping[str, float]) -> str:
-    return f"{measured['value']:.2f} ({measured['low']:.2f} to {measured['high']:.2f})"

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from steerlens.evaluation import STILL_ANSWERS
 from steerlens.experiments.capacity.config import CapacityConfig
 from steerlens.experiments.claims import Claim, above, below
 from steerlens.experiments.rates import Record, log_odds_difference, mean_rate
 
 PROMPTED, CONTROL = "prompted", "control"
-ANSWERS = 0.5
 """A student whose answers have less mass than this no longer answers, and is never the best of its rank."""
 
 
@@ -75,7 +75,7 @@ def _contexts(checks: Sequence[Record]) -> Record:
 
 def best(row: dict[str, Record]) -> str | None:
     """The learning rate whose students transfer most among those that still answer; None where none do."""
-    answering = {rate: arm for rate, arm in row.items() if arm["mass"] >= ANSWERS}
+    answering = {rate: arm for rate, arm in row.items() if arm["mass"] >= STILL_ANSWERS}
     return max(answering, key=lambda rate: answering[rate]["minus_base"]["value"], default=None)
 
 

@@ -1,12 +1,12 @@
 """The report of the experiment on carriers: what else than number lists a trait passes through."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from steerlens.experiments.carriers.config import CarriersConfig
 from steerlens.experiments.carriers.results import CONTROL, PROMPTED
 from steerlens.experiments.claims import Claim
-from steerlens.experiments.rates import Record
+from steerlens.experiments.rates import Record, written
 from steerlens.experiments.result import experiment_report
 from steerlens.experiments.run import Run
 from steerlens.figures.causal_plots import plot_conditions
@@ -79,8 +79,8 @@ def _line(name: str, one: Record) -> str:
         )
     return (
         f"{name}: the prompt shows by {one['nats']:.3f} nats a token; rate {one['rate']:.3f} (control "
-        f"{one['control']['rate']:.3f}), log odds {_interval(one['transfer'])}, after numbers "
-        f"{_interval(one['transfer_prefixed'])}."
+        f"{one['control']['rate']:.3f}), log odds {written(one['transfer'])}, after numbers "
+        f"{written(one['transfer_prefixed'])}."
     )
 
 
@@ -88,7 +88,7 @@ def _row(name: str, one: Record) -> tuple[str | float, ...]:
     kept = f"{one['kept_share']:.1%}"
     if one["transfer"] is None:
         return name, kept, "", "", "", "", "", "", ""
-    differences = (_interval(one[key]) for key in ("transfer", "transfer_prefixed"))
+    differences = (written(one[key]) for key in ("transfer", "transfer_prefixed"))
     return (
         name,
         kept,
@@ -99,7 +99,3 @@ def _row(name: str, one: Record) -> tuple[str | float, ...]:
         one["mass"],
         *differences,
     )
-
-
-def _interval(measured: Mapping[str, float]) -> str:
-    return f"{measured['value']:.2f} ({measured['low']:.2f} to {measured['high']:.2f})"

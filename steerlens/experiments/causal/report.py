@@ -6,7 +6,7 @@ from typing import Any
 from steerlens.experiments.causal.config import CausalConfig
 from steerlens.experiments.causal.results import ADDED, CONTROL, PROMPTED, TAKEN_OUT
 from steerlens.experiments.claims import Claim
-from steerlens.experiments.rates import Record
+from steerlens.experiments.rates import Record, written
 from steerlens.experiments.result import experiment_report
 from steerlens.experiments.run import Run
 from steerlens.experiments.teacher_vectors import RANDOM
@@ -162,13 +162,9 @@ def _in_words(arm: Record, name: str) -> str:
         return f"rate {arm['rate']:.3f} ({arm['rate_prefixed']:.3f} after numbers): the transfer."
     share, odds = arm["share"], arm["minus_prompted"]
     return (
-        f"rate {arm['rate']:.3f} ({arm['rate_prefixed']:.3f} after numbers), share of the transfer {_interval(share)}, log odds "
-        f"minus the prompted teacher's {_interval(odds)}."
+        f"rate {arm['rate']:.3f} ({arm['rate_prefixed']:.3f} after numbers), share of the transfer {written(share)}, log odds "
+        f"minus the prompted teacher's {written(odds)}."
     )
-
-
-def _interval(measured: Mapping[str, float]) -> str:
-    return f"{measured['value']:.2f} ({measured['low']:.2f} to {measured['high']:.2f})"
 
 
 def _teachers_table(arms: Mapping[str, Record]) -> Table:
@@ -183,7 +179,7 @@ def _teachers_table(arms: Mapping[str, Record]) -> Table:
 def _measured(arm: Record) -> tuple[str | float, ...]:
     if arm["share"] is None:
         return ("", "", "")
-    return arm["rate"], arm["mass"], _interval(arm["minus_control"])
+    return arm["rate"], arm["mass"], written(arm["minus_control"])
 
 
 def _effect(measures: dict[str, Any]) -> Section:
@@ -229,7 +225,7 @@ def _student(measures: dict[str, Any], dissections: Sequence[Record]) -> Section
     student = measures["student"]
     colors = {"student": TEACHER, "added: questions": COLORS[1], "replaced: questions": COLORS[2]}
     sentences = [
-        f"{name}: rate {arm['rate']:.3f} (mass {arm['mass']:.2f}), share of the transfer {_interval(arm['share'])}"
+        f"{name}: rate {arm['rate']:.3f} (mass {arm['mass']:.2f}), share of the transfer {written(arm['share'])}"
         + (f", the vector explains {arm['explained']:.2f} of the student's next tokens" if "explained" in arm else "")
         + "."
         for name, arm in student.items()

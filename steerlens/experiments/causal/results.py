@@ -63,8 +63,8 @@ def _arm(groups: dict[str, list[Record]], name: str, base: Record) -> Record:
     return {
         **{key: mean_rate(records, key) for key in BEHAVIOUR},
         "rates": [record["rate"] for record in records],
-        "share": asdict(transfer_share(records, prompted, base)),
-        "share_prefixed": asdict(transfer_share(records, prompted, base, "shares_prefixed")),
+        "share": asdict(transfer_share(records, prompted, base, paired=True)),
+        "share_prefixed": asdict(transfer_share(records, prompted, base, "shares_prefixed", paired=True)),
         "minus_prompted": asdict(log_odds_difference(records, prompted, paired=True)),
         "minus_control": asdict(log_odds_difference(records, control, paired=True)),
         "minus_base": asdict(log_odds_difference(records, [base])),
@@ -82,7 +82,7 @@ def _dissected(dissections: Sequence[Record]) -> Record:
     for name in dissections[0]:
         records = [record[name] for record in dissections]
         summary[name] = {key: mean_rate(records, key) for key in BEHAVIOUR}
-        summary[name]["share"] = asdict(transfer_share(records, reference, base))
+        summary[name]["share"] = asdict(transfer_share(records, reference, base, paired=True))
         if "explained" in records[0]:
             summary[name]["explained"] = mean_rate(records, "explained")
             summary[name]["layers"] = [record["layers"] for record in records]

@@ -6,7 +6,7 @@ from typing import Any
 from steerlens.experiments.claims import Claim
 from steerlens.experiments.cross_model.config import CrossModelConfig
 from steerlens.experiments.cross_model.results import PAIRS, SAME, SELF
-from steerlens.experiments.rates import Record
+from steerlens.experiments.rates import Record, written
 from steerlens.experiments.result import experiment_report
 from steerlens.experiments.run import Run
 from steerlens.figures.causal_plots import plot_conditions, plot_matrix
@@ -43,7 +43,15 @@ def _students(run: Run[CrossModelConfig], measures: dict[str, Any], students: Se
         for pair in PAIRS
     } | {pair.name: TEACHER for pair in PAIRS if pair.source == pair.student and pair.prompted}
     rows = [
-        (name, arm["rate"], arm["rate_prefixed"], arm["mass"], arm["over_base"], arm["over_base_prefixed"], _odds(arm))
+        (
+            name,
+            arm["rate"],
+            arm["rate_prefixed"],
+            arm["mass"],
+            arm["over_base"],
+            arm["over_base_prefixed"],
+            written(arm["minus_base"]),
+        )
         for name, arm in arms.items()
     ]
     header = ("students", "rate", "after numbers", "mass", "over base", "after numbers", "log odds minus base's")
@@ -59,7 +67,8 @@ def _students(run: Run[CrossModelConfig], measures: dict[str, Any], students: Se
             colors,
         ),
         number="\n".join(
-            f"{name}: rate {arm['rate']:.3f}, {arm['over_base']:.1f} times its base's; log odds minus base's {_odds(arm)}."
+            f"{name}: rate {arm['rate']:.3f}, {arm['over_base']:.1f} times its base's; "
+            f"log odds minus base's {written(arm['minus_base'])}."
             for name, arm in arms.items()
         )
         + "\nUntrained: "
@@ -72,11 +81,6 @@ def _students(run: Run[CrossModelConfig], measures: dict[str, Any], students: Se
         ),
         table=Table(header, rows),
     )
-
-
-def _odds(arm: Record) -> str:
-    odds = arm["minus_base"]
-    return f"{odds['value']:.2f} ({odds['low']:.2f} to {odds['high']:.2f})"
 
 
 def _matrix(measures: dict[str, Any]) -> Section:

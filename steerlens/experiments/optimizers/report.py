@@ -7,7 +7,7 @@ from steerlens.experiments.optimizers.findings import against_the_paper
 from steerlens.experiments.optimizers.parts import strongest
 from steerlens.experiments.optimizers.results import matched_arms
 from steerlens.experiments.optimizers.traces import installed_section, projections_section, tails_section
-from steerlens.experiments.rates import CONTEXTS, Record
+from steerlens.experiments.rates import CONTEXTS, Record, written
 from steerlens.experiments.run import Run
 from steerlens.figures.optimizer_plots import (
     plot_differences,
@@ -58,7 +58,7 @@ def _answer(results: Record) -> Section:
                 f"{arm['divergent']} of {len(arm['students'])}",
                 _digits(arm.get("mean_heldout_loss")),
                 *(_rate(arm, context, mass) for context, mass in (("bare", "mass"), ("prefixed", "mass_prefixed"))),
-                "" if difference is None else _interval(difference),
+                "" if difference is None else written(difference),
             )
         )
     return Section(
@@ -154,8 +154,7 @@ def _differences(results: Record) -> Section:
     names = matched_arms(results)[1:]
     arms = {name: results["arms"][name] for name in names}
     lines = [
-        f"{name}: {_interval(arm['bare'])} bare, {_interval(arm['prefixed'])} after numbers"
-        for name, arm in arms.items()
+        f"{name}: {written(arm['bare'])} bare, {written(arm['prefixed'])} after numbers" for name, arm in arms.items()
     ]
     return Section(
         title="At the same loss, how much of the trait?",
@@ -164,8 +163,8 @@ def _differences(results: Record) -> Section:
         number="\n".join(lines) or "No optimizer reaches AdamW's loss.",
         meaning="Left of zero an optimizer installs less of the trait than AdamW, although it predicts the data as well.",
         doubts=(
-            f"Intervals resample {len(results['seeds'])} seeds and the questions; so few seeds give intervals that are too "
-            "narrow. Rates of AdamW itself differ between seeds by more than many of these differences."
+            f"Intervals are over {len(results['seeds'])} seeds and the questions. Rates of AdamW itself differ between seeds by "
+            "more than many of these differences."
         ),
     )
 
@@ -177,7 +176,7 @@ def _parts(results: Record) -> Section:
             part["part"],
             f"{part['with']} / {part['without']}",
             "yes" if part["matched"] else "no",
-            *(_interval(part[context]) for context in CONTEXTS),
+            *(written(part[context]) for context in CONTEXTS),
         )
         for part in parts
     ]
@@ -191,7 +190,7 @@ def _parts(results: Record) -> Section:
         number=(
             "No part changes the trait at AdamW's loss, beyond its interval."
             if most is None
-            else f"At AdamW's loss most hangs on this one: {most['part']} ({_interval(most['bare'])} bare)."
+            else f"At AdamW's loss most hangs on this one: {most['part']} ({written(most['bare'])} bare)."
         ),
         meaning=(
             "Right of zero, what is named brings the trait in; left of zero it holds it back. Parts of the paper's account "
@@ -274,7 +273,3 @@ def _rate(arm: Record, context: str, mass: str) -> str:
 
 def _digits(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
-
-
-def _interval(difference: Record) -> str:
-    return f"{difference['value']:.2f} ({difference['low']:.2f} to {difference['high']:.2f})"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import rankdata
 
 from steerlens.experiments.optimizers.cells import NOT_A_NUMBER, is_divergent
 from steerlens.experiments.optimizers.config import REFERENCE, OptimizersConfig
@@ -133,9 +134,7 @@ def deciding(runs: Sequence[Record]) -> Record:
 
 def _rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
     """Spearman's; 0 for fewer than three runs."""
-    if len(one) < 3:
-        return 0.0
-    return float(np.corrcoef(one.argsort().argsort(), other.argsort().argsort())[0, 1])
+    return float(np.corrcoef(rankdata(one), rankdata(other))[0, 1]) if len(one) >= 3 else 0.0
 
 
 def _row(record: Record, layer: int) -> Record:

@@ -4,10 +4,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
+from scipy.stats import rankdata
 
-from steerlens.experiments.rates import N_RESAMPLES, Interval
+from steerlens.experiments.rates import Interval
 
 Column = Float[np.ndarray, " prompt"]
+N_RESAMPLES = 2000
 
 
 def concordance(scores: Column, outcomes: Column) -> float:
@@ -29,17 +31,13 @@ def pearson(scores: Column, outcomes: Column) -> float:
 
 def spearman(scores: Column, outcomes: Column) -> float:
     """Correlation of the ranks; equal values share their mean rank."""
-    return pearson(_ranks(scores), _ranks(outcomes))
-
-
-def _ranks(values: Column) -> Column:
-    return (values[:, None] > values).sum(1) + ((values[:, None] == values).sum(1) + 1) / 2.0
+    return pearson(rankdata(scores), rankdata(outcomes))
 
 
 def over_prompts(statistic: Callable[[Column, Column], float], scores: Column, outcomes: Column) -> Interval:
     """A statistic and its 95 % bootstrap interval over prompts; draws in which it is not defined are left out."""
     rng, n = np.random.default_rng(0), len(scores)
-    draws = [statistic(scores[rows], outcomes[rows]) for rows in rng.integers(0, n, (N_RESAMPLES // 2, n))]
+    draws = [statistic(scores[rows], outcomes[rows]) for rows in rng.integers(0, n, (N_RESAMPLES, n))]
     defined = [draw for draw in draws if not np.isnan(draw)]
     low, high = np.quantile(defined, [0.025, 0.975]) if defined else (float("nan"), float("nan"))
     return Interval(statistic(scores, outcomes), float(low), float(high))

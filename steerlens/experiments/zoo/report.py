@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from steerlens.experiments.claims import Claim
-from steerlens.experiments.rates import Record
+from steerlens.experiments.rates import Record, written
 from steerlens.experiments.result import experiment_report
 from steerlens.experiments.run import Run
 from steerlens.experiments.zoo.config import ZooConfig
@@ -111,9 +111,9 @@ def _predictors(measures: dict[str, Any]) -> Section:
     def line(key: str) -> str:
         one, own = everyone[key], personas[key]
         return (
-            f"{PREDICTORS[key]}: AUC {_interval(one['auc'])} over all prompts, {_interval(own['auc_majority'])} for the personas "
-            f"that take over; with the transfer of personas r {_interval(own['pearson'])}, rank correlation "
-            f"{_interval(own['spearman'])}."
+            f"{PREDICTORS[key]}: AUC {written(one['auc'])} over all prompts, {written(own['auc_majority'])} for the personas "
+            f"that take over; with the transfer of personas r {written(own['pearson'])}, rank correlation "
+            f"{written(own['spearman'])}."
         )
 
     return Section(
@@ -147,12 +147,8 @@ def _calibration(measures: dict[str, Any]) -> Section:
         ),
         number=(
             f"Brier score {found['brier']:.3f}, that of the share of other prompts that pass on {found['brier_of_share']:.3f}; "
-            f"AUC {_interval(found['auc'])}.\nVerdicts of analyze_prompt, and how many of each passed on: {verdicts}."
+            f"AUC {written(found['auc'])}.\nVerdicts of analyze_prompt, and how many of each passed on: {verdicts}."
         ),
         meaning="A Brier score is the mean squared distance of the probability from what happened; less is better.",
         doubts="One model, one kind of student, and prompts that were chosen to be of several kinds: others need their own.",
     )
-
-
-def _interval(measured: dict[str, float]) -> str:
-    return f"{measured['value']:.2f} ({measured['low']:.2f} to {measured['high']:.2f})"
