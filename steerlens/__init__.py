@@ -24,7 +24,16 @@ if TYPE_CHECKING:
     from steerlens.audit.row_scores import score_rows
     from steerlens.audit.rows import AuditRows, read_rows, rows_for_model
     from steerlens.evaluation import TraitScore, compare_log_odds, score_trait
-    from steerlens.figures.plots import plot_gradient_projection, plot_pooled_cosine
+    from steerlens.experiments.config import ORGANISM_STUDENT
+    from steerlens.experiments.dissection import random_like
+    from steerlens.figures.audit_plots import plot_gain, plot_promoted, plot_row_scores, plot_traits
+    from steerlens.figures.plots import (
+        plot_gradient_projection,
+        plot_pooled_cosine,
+        plot_rates,
+        plot_steps,
+        plot_strengths,
+    )
     from steerlens.figures.vector_plots import plot_controls, plot_cosines, plot_prompt_fit, plot_readout, plot_sweep
     from steerlens.forward import generate
     from steerlens.gradients.counterfactual import preventative_steering, together, without_component
@@ -34,6 +43,7 @@ if TYPE_CHECKING:
     from steerlens.gradients.steps import StepTrace, trace_steps
     from steerlens.gradients.trace import GradientTrace
     from steerlens.models import load_model
+    from steerlens.prompts.chat import as_chat
     from steerlens.prompts.numbers import number_prompts
     from steerlens.prompts.traits import Trait, preference_trait
     from steerlens.residuals.capture import capture_residuals, mean_residuals
@@ -62,6 +72,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "steerlens.prompts.traits": ("Trait", "preference_trait"),
+    "steerlens.prompts.chat": ("as_chat",),
     "steerlens.prompts.numbers": ("number_prompts",),
     "steerlens.models": ("load_model",),
     "steerlens.forward": ("generate",),
@@ -108,7 +119,16 @@ _HOMES = {
     ),
     "steerlens.audit.audit": ("AuditResult", "audit_dataset"),
     "steerlens.evaluation": ("TraitScore", "compare_log_odds", "score_trait"),
-    "steerlens.figures.plots": ("plot_gradient_projection", "plot_pooled_cosine"),
+    "steerlens.experiments.config": ("ORGANISM_STUDENT",),
+    "steerlens.experiments.dissection": ("random_like",),
+    "steerlens.figures.plots": (
+        "plot_gradient_projection",
+        "plot_pooled_cosine",
+        "plot_rates",
+        "plot_steps",
+        "plot_strengths",
+    ),
+    "steerlens.figures.audit_plots": ("plot_gain", "plot_promoted", "plot_row_scores", "plot_traits"),
     "steerlens.figures.vector_plots": (
         "plot_controls",
         "plot_cosines",
@@ -120,6 +140,7 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "ORGANISM_STUDENT",
     "AdamScales",
     "AuditResult",
     "AuditRows",
@@ -142,6 +163,7 @@ __all__ = [
     "VllmEngine",
     "adam_scales",
     "analyze_prompt",
+    "as_chat",
     "audit_dataset",
     "capture_residuals",
     "change_threshold",
@@ -165,17 +187,25 @@ __all__ = [
     "number_prompts",
     "plot_controls",
     "plot_cosines",
+    "plot_gain",
     "plot_gradient_projection",
     "plot_pooled_cosine",
+    "plot_promoted",
     "plot_prompt_fit",
+    "plot_rates",
     "plot_readout",
+    "plot_row_scores",
+    "plot_steps",
+    "plot_strengths",
     "plot_sweep",
+    "plot_traits",
     "pooled_difference_cosine",
     "preference_trait",
     "preventative_steering",
     "principal_difference",
     "probe_behaviour",
     "promoted_tokens",
+    "random_like",
     "read_rows",
     "recover_vector",
     "rows_for_model",

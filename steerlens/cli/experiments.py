@@ -4,16 +4,14 @@ import argparse
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from steerlens.cli.flags import FAILS, HOLDS, add_fields, command, given
 from steerlens.experiments.argument.config import ArgumentConfig
 from steerlens.experiments.auxiliary_logits.config import AuxiliaryConfig
 from steerlens.experiments.catalogue import EXPERIMENTS, PRESETS, REPRODUCTION, run_experiment
+from steerlens.experiments.claims import Claim, listed
 from steerlens.experiments.optimizers.config import OPTIMIZER_PRESETS, OptimizersConfig
-
-if TYPE_CHECKING:
-    from steerlens.experiments.claims import Claim
 
 
 def add_commands(commands: Any) -> None:
@@ -95,13 +93,10 @@ def _experiment(options: argparse.Namespace) -> int:
     return _verdict({claim.name: claim for claim in result.claims}, result.report)
 
 
-def _verdict(claims: Mapping[str, "Claim"], report: Path) -> int:
+def _verdict(claims: Mapping[str, Claim], report: Path) -> int:
     """Print every claim and where the report stands; the exit code says whether all hold."""
-    width = max(map(len, claims), default=0)
     if claims:
-        print(f"\n{'claim':{width}}  measured  threshold")
-    for name, claim in claims.items():
-        print(f"{name:{width}}  {claim.measured:8.3f}  {claim.threshold:9.3f}  {claim.verdict}")
+        print(f"\n{listed(claims)}")
     print(f"\nReport: {report}")
     return HOLDS if all(claim.holds for claim in claims.values()) else FAILS
 

@@ -1,7 +1,7 @@
 """Statements with thresholds that stand in the code."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -31,6 +31,16 @@ def above(name: str, statement: str, measured: float, threshold: float) -> Claim
 def below(name: str, statement: str, measured: float, threshold: float) -> Claim:
     """Holds where the measured value is at most the threshold; not-a-number never is."""
     return Claim(name, statement, measured, threshold, measured <= threshold)
+
+
+def listed(claims: Mapping[str, Claim]) -> str:
+    """A table in plain text, a line for each claim by the name that is given."""
+    width = max(map(len, claims), default=0)
+    lines = [
+        f"{name:{width}}  {claim.measured:8.3f}  {claim.threshold:9.3f}  {claim.verdict}"
+        for name, claim in claims.items()
+    ]
+    return "\n".join([f"{'claim':{width}}  measured  threshold", *lines])
 
 
 def tally(claims: Sequence[Claim]) -> str:

@@ -20,7 +20,7 @@ class Workers:
 
     Args:
         workers: students at a time; 0 takes one a core, or as many as fit into Ray.
-        ray: None trains in processes of this machine, "local" in a Ray of its own, and an address in that Ray cluster.
+        ray: None trains in local processes, "local" in a Ray of its own, and an address in that Ray cluster.
         cpus_per_student, gpus_per_student: what Ray keeps free for each.
     """
 

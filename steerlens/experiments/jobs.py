@@ -1,4 +1,4 @@
-"""Many jobs, such as students, at a time: in processes of this machine, or through Ray. Only how one is handed over differs."""
+"""Many jobs, such as students, at a time: in local processes, or through Ray. Only how one is handed over differs."""
 
 import contextlib
 import functools
@@ -138,7 +138,7 @@ def _ray(workers: Workers, address: str) -> Iterator[Elsewhere]:
     except ImportError as error:
         raise ModuleNotFoundError(
             f"--ray {address} needs Ray. Install it: pip install 'steerlens[ray]'. Without --ray, students are trained in "
-            "processes of this machine."
+            "local processes."
         ) from error
     opened = not ray.is_initialized()
     if opened:

@@ -1,6 +1,7 @@
 """Figures of students and their training; each function takes results and returns a plotly Figure, which is never shown."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from plotly.subplots import make_subplots
 from steerlens.evaluation import STILL_ANSWERS
 from steerlens.figures.palette import COLORS, CONTROL, GREY, LAYOUT, OTHER, TEACHER
 from steerlens.gradients.pooled import PooledCosine
+from steerlens.gradients.steps import StepTrace
 from steerlens.gradients.trace import GradientTrace
 
 
@@ -68,6 +70,32 @@ def _add_band(
         opacity=0.18, line_width=0, mode="lines", hoverinfo="skip", legendgroup=name, **{**place, "showlegend": False},
     )  # fmt: skip
     figure.add_scatter(x=x, y=middle, name=name, line_color=color, legendgroup=name, **place)
+
+
+def plot_steps(traces: Mapping[str, StepTrace], *, layer: int) -> go.Figure:
+    """How far the measured steps have moved the residual stream along v in all: a color a trace, a dash a probe.
+
+    Args:
+        traces: for every name in the legend, what was measured of one training.
+
+    Raises:
+        ValueError: the layer was not measured.
+    """
+    figure = go.Figure()
+    for (name, trace), color in zip(traces.items(), COLORS, strict=False):
+        if layer not in trace.layers:
+            raise ValueError(f"layer={layer} was not measured of {name!r}. Choose one of {trace.layers}.")
+        moved = trace.along[:, :, trace.layers.index(layer)].cumsum(0)  # [step probe]
+        for probe, values, dash in zip(trace.probes, moved.T, cycle(("solid", "dash", "dot")), strict=False):
+            figure.add_scatter(
+                x=list(trace.steps), y=values.tolist(), name=f"{name}, at {probe}", mode="lines",
+                line={"color": color, "dash": dash},
+            )  # fmt: skip
+    figure.add_hline(y=0, line_color=GREY)
+    figure.update_layout(**LAYOUT, legend={"orientation": "h", "y": 1.12})
+    figure.update_xaxes(title="step")
+    figure.update_yaxes(title=f"moved along v at layer {layer}, residual units")
+    return figure
 
 
 def plot_pooled_cosine(pooled: PooledCosine, *, layer: int) -> go.Figure:

@@ -19,7 +19,7 @@ class VectorSource:
 
     `chat_fingerprint` is that of the context without prompt, in which the vector is meant to act. `revision` is the
     model's commit on the Hub, `weights` a fingerprint of its weights in `dtype`, `architecture` Hugging Face's
-    model_type, and `bridge` how the model was wrapped (steerlens.models.bridge_mode).
+    model_type, and `bridge` how the model was wrapped (steerlens.identity.bridge_mode).
     """
 
     model: str

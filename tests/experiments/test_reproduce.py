@@ -11,7 +11,7 @@ import pytest
 from steerlens.cli import main
 from steerlens.experiments.auxiliary_logits.config import AuxiliaryConfig
 from steerlens.experiments.catalogue import PRESETS, REPRODUCTION
-from steerlens.experiments.claims import above, below, tally
+from steerlens.experiments.claims import above, below, listed, tally
 from steerlens.experiments.distillation.config import DistillationConfig
 from steerlens.experiments.reproduce import reproduce
 from steerlens.figures.report import write_report
@@ -63,6 +63,9 @@ def test_what_could_not_be_measured_is_neither_called_true_nor_false():
     claims = [above("one", "", 0.5, 0.4), below("two", "", math.nan, 0.4), below("three", "", 0.5, 0.4)]
     assert [claim.verdict for claim in claims] == ["holds", "not measured", "does not hold"]
     assert tally(claims) == "1 of 3 claims hold; 1 could not be measured."
+    lines = listed({claim.name: claim for claim in claims}).splitlines()
+    assert lines[1] == "one       0.500      0.400  holds"
+    assert lines[2].endswith("nan      0.400  not measured")
 
 
 def test_experiments_without_claims_hold_and_end_with_their_report(tmp_path, monkeypatch, capsys):

@@ -10,9 +10,11 @@ from steerlens.figures.plots import (
     plot_pooled_cosine,
     plot_rates,
     plot_similarity,
+    plot_steps,
 )
 from steerlens.figures.report import Report, Section, Table, write_report
 from steerlens.gradients.pooled import PooledCosine
+from steerlens.gradients.steps import StepTrace
 from steerlens.gradients.trace import GradientTrace
 
 
@@ -43,6 +45,22 @@ def test_pooled_cosines_are_medians_with_their_central_95_percent_at_the_layer_a
     assert bands["random directions"] == pytest.approx([-0.0025, -0.01, -0.39, -0.0975], abs=1e-5)
     with pytest.raises(ValueError, match=r"layer=2 was not measured\. Choose one of \(1, 3\)"):
         plot_pooled_cosine(pooled, layer=2)
+
+
+def test_steps_are_added_up_for_each_probe_at_the_layer_asked_for():
+    along = torch.tensor([[[9.0, 1.0], [9.0, -1.0]], [[9.0, 2.0], [9.0, 0.5]]])  # [step probe layer]
+    traces = {"teacher": StepTrace((0, 2), ("numbers", "questions"), (0, 5), along)}
+    traces["control"] = StepTrace((2,), ("numbers",), (0, 5), torch.zeros(2, 1, 1))
+    lines = {line.name: line for line in plot_steps(traces, layer=2).data}
+    assert {name: list(line.y) for name, line in lines.items()} == {
+        "teacher, at numbers": [1.0, 3.0],
+        "teacher, at questions": [-1.0, -0.5],
+        "control, at numbers": [0.0, 0.0],
+    }
+    assert list(lines["teacher, at numbers"].x) == [0, 5]
+    assert len({(line.line.color, line.line.dash) for line in lines.values()}) == 3
+    with pytest.raises(ValueError, match=r"layer=0 was not measured of 'control'\. Choose one of \(2,\)"):
+        plot_steps(traces, layer=0)
 
 
 def student(name: str, rate: float, mass: float, learning_rate: float = 0.1) -> dict:

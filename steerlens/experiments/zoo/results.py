@@ -33,6 +33,8 @@ PREDICTORS = {
 
 VERDICTS = {"unlikely": 0.0, "cannot tell": 0.5, "likely": 1.0}
 BAR = 0.95
+"""A trait has been passed on where its transfer is above this quantile of that of traits which no teacher was told."""
+
 MAJORITY = 0.5
 """A trait has taken over where it is half of all answers (as `reproduce` demands)."""
 
@@ -94,8 +96,17 @@ def _learned(member: Member, groups: dict[str, list[Record]]) -> Record:
     return {
         "rates": [record["rate"] for record in own],
         **{key: float(np.mean([record[key] for record in own])) for key in ("rate", "rate_prefixed", "mass")},
-        "transfer": _mean_log_odds(own, member.trait) - _mean_log_odds(control, member.trait),
+        "transfer": transfer(own, control, member.trait),
     }
+
+
+def transfer(own: Sequence[Record], control: Sequence[Record], trait: str) -> float:
+    """Mean log odds of a trait in some students' answers, over those of the control's students.
+
+    Args:
+        own, control: what `cells.behaviour` measured of each student.
+    """
+    return _mean_log_odds(own, trait) - _mean_log_odds(control, trait)
 
 
 def strangers_bar(zoo: Sequence[Member], groups: dict[str, list[Record]]) -> float:
@@ -105,7 +116,7 @@ def strangers_bar(zoo: Sequence[Member], groups: dict[str, list[Record]]) -> flo
     """
     personas = [member for member in zoo if member.kind in (PERSONA, DEAF) and groups[member.name]]
     reached = [
-        _mean_log_odds(groups[one.name], other.trait) - _mean_log_odds(groups[control_name(one.untold)], other.trait)
+        transfer(groups[one.name], groups[control_name(one.untold)], other.trait)
         for one in personas
         for other in personas
         if one.untold == other.untold and one.trait != other.trait
