@@ -21,11 +21,12 @@ from steerlens.models import huggingface_model
 from steerlens.prompts.chat import as_chat, encode_completion, encode_prompt, pad_rows
 from steerlens.prompts.numbers import number_prompts
 from steerlens.residuals.stream import is_watched
+from steerlens.samples.encoded import encode_samples, pad_encoded
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.samples.teacher import sample_teacher
 from steerlens.students.backward import backward
 from steerlens.students.config import TrainConfig
-from steerlens.students.losses import cross_entropy, encode_samples, mean_loss, pad_encoded
+from steerlens.students.losses import cross_entropy, mean_loss
 from steerlens.students.processes import Processes
 from steerlens.students.student import start_student
 from steerlens.students.training import train_student
