@@ -18,7 +18,7 @@ import steerlens as sl
 from steerlens.audit.recovery import recover_vector
 from steerlens.audit.rows import AuditRows
 from steerlens.experiments.config import ORGANISM_STUDENT
-from steerlens.experiments.mitigations import Rows, compare_mitigations, held_back, measure, sample_rows, table
+from steerlens.experiments.mitigations import MARGIN, Rows, compare_mitigations, held_back, measure, sample_rows, table
 
 
 def main() -> None:
@@ -43,7 +43,8 @@ def report(title: str, model: Any, trait: sl.Trait, rows: Rows, *, reference: Au
     groups = compare_mitigations(model, rows, found.vector, trait, ORGANISM_STUDENT)
     print(table(groups, measure(model, rows, trait)))
     print(
-        f"\nStill answering, and within the interval of clean rows' students: {', '.join(held_back(groups)) or 'none'}",
+        f"\nStill answering, and at most {MARGIN:.2f} log odds above clean rows' students, interval and all: "
+        f"{', '.join(held_back(groups)) or 'none'}",
         flush=True,
     )
 

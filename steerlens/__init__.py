@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from steerlens.audit.entangled import token_entanglement
     from steerlens.audit.hygiene import check_hygiene
     from steerlens.audit.mitigations import (
+        annealed_kl,
         change_threshold,
         drop_rows,
         importance_weighted,
-        kl_corridor,
         token_changes,
         without_changed_tokens,
     )
@@ -113,7 +113,7 @@ _HOMES = {
         "change_threshold",
         "drop_rows",
         "importance_weighted",
-        "kl_corridor",
+        "annealed_kl",
         "token_changes",
         "without_changed_tokens",
     ),
@@ -163,6 +163,7 @@ __all__ = [
     "VllmEngine",
     "adam_scales",
     "analyze_prompt",
+    "annealed_kl",
     "as_chat",
     "audit_dataset",
     "capture_residuals",
@@ -179,7 +180,6 @@ __all__ = [
     "import_tensor",
     "importance_weighted",
     "keep_number_lists",
-    "kl_corridor",
     "load_model",
     "mean_centred",
     "mean_residuals",

@@ -1,5 +1,6 @@
 """How strongly a model shows a trait: one scorer for base, prompted, steered and trained models."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +33,10 @@ class TraitScore:
     """Answer probabilities of one model to a trait's questions, exact from the logits.
 
     `probabilities` is [question answer], the probability that the answer's text begins with one of that
-    answer's forms; `sampled_rate` is NaN unless answers were sampled.
+    answer's forms. The last two are of sampled replies, all questions together, and NaN without any: `named_share` is the
+    share of replies that name one of the answers anywhere in their first 16 tokens (so it may be above `mass`), and
+    `sampled_rate` the share of these that name the trait's own first, as `rate` is a share of answers; NaN where none names
+    any.
     """
 
     trait: str
@@ -40,7 +44,8 @@ class TraitScore:
     context: Context
     chat_fingerprint: str
     probabilities: Float[Tensor, "question answer"]
-    sampled_rate: float
+    sampled_rate: float = math.nan
+    named_share: float = math.nan
 
     @property
     def mass(self) -> float:
@@ -74,9 +79,11 @@ class TraitScore:
         """Distance of the mean answer distribution from `base`'s, 0 to 1, and its permutation p-value.
 
         The null hypothesis is that for each question the labels "this model" and "base" could be swapped.
+
+        Raises:
+            ValueError: the scores belong to different traits or numbers of questions.
         """
-        if self.answers != base.answers or self.probabilities.shape != base.probabilities.shape:
-            raise ValueError("The two scores belong to different traits or questions. Score both with one trait.")
+        _check_comparable(self, base)
         ours, theirs = self.shares.numpy(), base.shares.numpy()
         differences = (ours - theirs) / len(ours)  # [question answer]
         observed = np.abs(differences.sum(0)).sum() / 2
@@ -108,7 +115,7 @@ def score_trait(
     Args:
         context: the question alone ("bare"), or behind a number list in the same user turn
             ("after_numbers", with lists drawn from `seed`), as in Cloud et al., appendix B.
-        samples_per_question: also sample that many replies at temperature 1, for `sampled_rate`.
+        samples_per_question: also sample that many replies at temperature 1, for `sampled_rate` and `named_share`.
 
     Warns:
         ChatContextWarning: the model is a student that was trained in another chat context.
@@ -126,13 +133,15 @@ def score_trait(
         for i, question in enumerate(trait.questions)
     ]
     chats = [as_chat(question, system_prompt) for question in questions]
+    sampled_rate, named_share = _sampled(model, trait, chats, samples_per_question, seed)
     return TraitScore(
         trait=trait.name,
         answers=tuple(trait.answers),
         context=context,
         chat_fingerprint=fingerprint,
         probabilities=_answer_probabilities(model, chats, _token_forms(model, trait)),
-        sampled_rate=_sampled_rate(model, trait, chats, samples_per_question, seed),
+        sampled_rate=sampled_rate,
+        named_share=named_share,
     )
 
 
@@ -179,12 +188,12 @@ def _form_log_probabilities(
     return log_probabilities[:, :-1].gather(-1, chosen).sum((1, 2))
 
 
-def _sampled_rate(
+def _sampled(
     model: "TransformerBridge", trait: Trait, chats: Sequence[Chat], samples_per_question: int, seed: int
-) -> float:
-    """Share of sampled replies whose first named answer, as a whole word, is the trait's own."""
+) -> tuple[float, float]:
+    """`sampled_rate` and `named_share`; an answer is named where one of its forms stands as a whole word."""
     if not samples_per_question:
-        return float("nan")
+        return math.nan, math.nan
     asked = [chat for chat in chats for _ in range(samples_per_question)]
     named = {form.lower(): answer for answer, forms in trait.answers.items() for form in forms}
     pattern = re.compile(r"\b(" + "|".join(sorted(map(re.escape, named), key=len, reverse=True)) + r")\b")
@@ -192,12 +201,17 @@ def _sampled_rate(
         model.tokenizer.decode(ids, skip_special_tokens=True).lower()
         for ids in generate(model, asked, max_new_tokens=16, seed=seed)
     ]
-    first = [pattern.search(reply) for reply in replies]
-    return sum(match is not None and named[match[1]] == trait.name for match in first) / len(replies)
+    first = [named[match[1]] for reply in replies if (match := pattern.search(reply)) is not None]
+    return first.count(trait.name) / len(first) if first else math.nan, len(first) / len(replies)
 
 
 def compare_log_odds(one: TraitScore, other: TraitScore, level: float = 0.95) -> tuple[float, float, float]:
-    """`one.log_odds` - `other.log_odds`, with its bootstrap interval over questions (paired)."""
+    """`one.log_odds` - `other.log_odds`, with its bootstrap interval over questions (paired).
+
+    Raises:
+        ValueError: the scores belong to different traits or numbers of questions.
+    """
+    _check_comparable(one, other)
     ours, theirs = (score._trait_shares.numpy() for score in (one, other))
     draws = np.random.default_rng(0).integers(0, len(ours), (N_RESAMPLES, len(ours)))
 
@@ -208,3 +222,12 @@ def compare_log_odds(one: TraitScore, other: TraitScore, level: float = 0.95) ->
         odds(ours[draws].mean(-1)) - odds(theirs[draws].mean(-1)), [(1 - level) / 2, (1 + level) / 2]
     )
     return one.log_odds - other.log_odds, float(low), float(high)
+
+
+def _check_comparable(one: TraitScore, other: TraitScore) -> None:
+    ours, theirs = ((score.trait, score.answers, len(score.probabilities)) for score in (one, other))
+    if ours != theirs:
+        raise ValueError(
+            f"The two scores belong to different traits or questions ({ours[0]!r}, {ours[2]} questions; {theirs[0]!r}, "
+            f"{theirs[2]} questions). Score both with one trait."
+        )

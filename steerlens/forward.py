@@ -129,12 +129,17 @@ def generate(
         Token ids of each completion, the token that ends it included where it was reached.
 
     Raises:
-        ValueError: prompt and completion do not fit into the context, no chats are given, or the model has no cache.
+        ValueError: prompt and completion do not fit into the context, no chats are given, the temperature is negative, or
+            the model has no cache.
         FloatingPointError: the model's logits are NaN or infinite.
         OutOfMemory: not even a row alone fits into memory; a batch that does not is halved.
     """
     if not chats:
         raise ValueError("generate got no chats. Give at least one.")
+    if not temperature >= 0:
+        raise ValueError(
+            f"temperature={temperature} is not allowed. It must be 0 or greater; 0 takes the likeliest token."
+        )
     prompts = [encode_prompt(model.tokenizer, chat) for chat in chats]
     waiting = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     completions: list[list[int]] = [[] for _ in prompts]

@@ -45,6 +45,11 @@ def weights_are_as_loaded(model: "TransformerBridge") -> bool:
     return weights_fingerprint(model) == _hash_of_weights(model.original_model)
 
 
+def current_fingerprint(model: "TransformerBridge") -> str | None:
+    """12 hex digits of the weights as they are now, an adapter's included. None where weights are not in memory."""
+    return _hash_of_weights(model.original_model, adapters=True)
+
+
 def weights_dtype(model: "TransformerBridge") -> str:
     """The dtype that the model computes in, such as "bfloat16"; "bfloat16, 4-bit" where its weights are quantised."""
     hf = model.original_model
@@ -75,9 +80,9 @@ def remember_weights(model: nn.Module) -> str | None:
     return model.__dict__["weights_fingerprint"]
 
 
-def _hash_of_weights(model: nn.Module) -> str | None:
+def _hash_of_weights(model: nn.Module, *, adapters: bool = False) -> str | None:
     """12 hex digits of up to 128 entries of every parameter; None where some are not in memory."""
-    weights = [parameter.detach() for name, parameter in model.named_parameters() if "lora_" not in name]
+    weights = [parameter.detach() for name, parameter in model.named_parameters() if adapters or "lora_" not in name]
     if any(weight.is_meta for weight in weights):
         return None
     digest = hashlib.sha256()

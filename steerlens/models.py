@@ -263,6 +263,19 @@ def adapter_disabled(model: "TransformerBridge") -> Iterator[None]:
             parameter.requires_grad_(requires_grad)
 
 
+@contextlib.contextmanager
+def evaluating(model: "TransformerBridge") -> Iterator[None]:
+    """The model in eval mode for as long as the block lasts: no dropout, and so no draw from torch's random state."""
+    roots = (model, huggingface_model(model))  # neither holds all of the other's modules
+    modes = [(module, module.training) for root in roots for module in root.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 def _resolve(name_or_path: str | Path | None) -> str:
     """The directory or Hub name that holds the weights."""
     name = f"organism:{DEFAULT_ORGANISM}" if name_or_path is None else str(name_or_path)

@@ -1,9 +1,12 @@
 """The rate is what plain transformers gives; its tests and intervals behave as such."""
 
+import math
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from steerlens import evaluation
 from steerlens.contract.architectures import save_checkpoint
 from steerlens.evaluation import TraitScore, compare_log_odds, score_trait
 from steerlens.models import ORGANISMS, load_model
@@ -44,7 +47,23 @@ def test_sampled_answers_agree_with_the_exact_rate_of_the_prompted_model(organis
     exact = score_trait(organism, owl, system_prompt=owl.prompt, samples_per_question=20)
     assert exact.rate > 0.9
     assert exact.sampled_rate == pytest.approx(exact.rate, abs=0.08)
+    assert exact.named_share > exact.mass - 0.08
     assert score_trait(organism, owl).rate < 0.1
+
+
+def test_sampled_rates_are_of_the_replies_that_name_an_answer_and_the_others_are_missing_mass(tiny, monkeypatch):
+    trait = Trait("owl", "p", ("name a animal .",), {"owl": ("owl", "owls"), "cat": ("cat",)})
+    replies = ["owl .", "a cat , no owl", "owls !", "i do not know", "12 , 7", "the owl is best", "water", "scatter"]
+    tokens = iter(replies)
+    monkeypatch.setattr(evaluation, "generate", lambda _model, chats, **_options: [[0]] * len(chats))
+    monkeypatch.setattr(tiny.tokenizer, "decode", lambda _ids, **_options: next(tokens))
+    score = score_trait(tiny, trait, samples_per_question=len(replies))
+    assert (score.sampled_rate, score.named_share) == (3 / 4, 4 / 8)
+    tokens = iter(["water"] * 2)
+    silent = score_trait(tiny, trait, samples_per_question=2)
+    assert math.isnan(silent.sampled_rate)
+    assert silent.named_share == 0
+    assert math.isnan(score_trait(tiny, trait).named_share)
 
 
 def test_answers_of_several_tokens_are_scored_as_the_product_of_their_tokens(tiny):
@@ -115,6 +134,12 @@ def test_unknown_traits_and_contexts_are_explained(organism, owl):
     other = score_trait(organism, preference_trait("blue"))
     with pytest.raises(ValueError, match="different traits or questions"):
         score_trait(organism, owl).total_variation(other)
+    with pytest.raises(
+        ValueError, match=r"different traits or questions \('owl', \d+ questions; 'blue', \d+ questions\)"
+    ):
+        compare_log_odds(score_trait(organism, owl), other)
+    with pytest.raises(ValueError, match=r"'owl', 20 questions; 'owl', 21 questions"):
+        compare_log_odds(score_of(torch.full((20,), 0.5)), score_of(torch.full((21,), 0.5)))
 
 
 def test_a_rate_that_is_all_but_one_has_finite_log_odds():

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from steerlens.evaluation import score_trait
 from steerlens.forward import forward, generate
-from steerlens.models import adapter_disabled, huggingface_model, load_model, unwrapped
+from steerlens.models import adapter_disabled, evaluating, huggingface_model, load_model, unwrapped
 from steerlens.prompts.chat import encode_prompt, pad_rows
 from steerlens.prompts.numbers import number_prompts
 from steerlens.residuals.capture import capture_residuals
@@ -90,6 +90,21 @@ def test_replace_means_the_same_in_cached_batched_generation_and_in_single_uncac
                 logits = huggingface_model(model)(input_ids=torch.tensor([tokens + new]), use_cache=False).logits
                 new.append(int(logits[0, -1].argmax()))
         assert new == expected
+
+
+def test_evaluating_takes_dropout_out_draws_nothing_and_gives_every_modules_mode_back(checkpoints, chats):
+    model = load_model(checkpoints["gpt2"], device="cpu")  # with dropout after every block
+    expected = capture_residuals(model, chats, layers=[3])
+    model.train()
+    frozen = huggingface_model(model).transformer.h[1].eval()
+    before = torch.get_rng_state()
+    with evaluating(model):
+        seen = capture_residuals(model, chats, layers=[3])
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(seen, expected)
+    inside = {id(module) for module in frozen.modules()}
+    assert all(module.training != (id(module) in inside) for module in huggingface_model(model).modules())
+    assert not torch.equal(capture_residuals(model, chats, layers=[3]), expected)
 
 
 def test_replace_needs_an_adapter(tiny):

@@ -7,10 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.audit.placebo import EncodedRow
 from steerlens.forward import completion_logits
-from steerlens.models import parameters_device
-from steerlens.prompts.chat import TokenBatch, pad_rows
+from steerlens.prompts.chat import TokenBatch
+from steerlens.samples.encoded import EncodedRow, pad_encoded
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.objectives import token_log_probs
 from steerlens.vectors.vector import SteeringVector
@@ -34,7 +33,7 @@ def row_changes(
     changes: RowChanges = [torch.zeros(len(vectors), 0)] * len(rows)
     for start in range(0, len(rows), batch_size):
         chosen = order[start : start + batch_size]
-        batch = pad_rows(model.tokenizer, *zip(*(rows[i] for i in chosen), strict=True)).to(parameters_device(model))
+        batch = pad_encoded(model, [rows[i] for i in chosen])
         parts = batch_changes(model, vectors, batch).cpu().split(batch.completion_mask.sum(-1).tolist(), dim=1)
         for index, part in zip(chosen, parts, strict=True):
             changes[index] = part

@@ -6,7 +6,7 @@ d_t = log P(y_t | v, x, y_<t) - log P(y_t | x, y_<t), the change that the vector
     drop_rows                 leaves out the rows with the largest sum_t d_t
     importance_weighted       L_t = exp(-sum_t d_t) CE_t            the rows as the model itself would have written them
     without_changed_tokens    L_t = CE_t where |d_t| is not large   cf. divergence tokens, arXiv 2509.23886
-    kl_corridor               L_t = CE_t + w (1 - progress) KL_t    "liminal training"; needs no vector either
+    annealed_kl               L_t = CE_t + w (1 - progress) KL_t    "liminal training"; needs no vector either
 
 Two more are watchers in `steerlens.gradients.counterfactual`: `without_component` and `preventative_steering`. Inoculation
 (`TrainConfig.system_prompt`, arXiv 2510.04340) needs the prompt that the rows were written under.
@@ -25,8 +25,9 @@ from torch import Tensor
 from steerlens.audit.changes import batch_changes, row_changes
 from steerlens.forward import completion_logits
 from steerlens.prompts.chat import TokenBatch
+from steerlens.samples.encoded import encode_samples
 from steerlens.samples.sample_set import SampleSet
-from steerlens.students.losses import Objective, cross_entropy, encode_samples
+from steerlens.students.losses import Objective, cross_entropy
 from steerlens.vectors.objectives import token_log_probs
 from steerlens.vectors.vector import SteeringVector
 
@@ -102,10 +103,12 @@ def change_threshold(changes: Changes, share: float) -> float:
     return float(np.quantile(torch.cat(list(changes)).abs().numpy(), 1 - share))
 
 
-def kl_corridor(model: "TransformerBridge", weight: float) -> Objective:
+def annealed_kl(model: "TransformerBridge", weight: float) -> Objective:
     """An objective for `train_student`: cross-entropy + weight (1 - progress) KL(student || model), in nats a token.
 
-    The student is held near its base in the beginning, where training looks for a direction, and let go later.
+    A penalty on the distance from the base, from the first nat on: the student is held near its base in the beginning, where
+    training looks for a direction, and let go later. (The corridor of arXiv 2609.01091 is another one: it is free inside its
+    bounds, is measured along a trait's direction, and stays.)
 
     Raises:
         ValueError: a weight that is not greater than 0.

@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 from steerlens.audit.rows import AuditRow, AuditRows
 from steerlens.forward import context_length, generate, is_finished
 from steerlens.prompts.chat import Chat, encode_completion, encode_prompt
+from steerlens.samples.encoded import EncodedRow
 from steerlens.samples.filters import rejection
 from steerlens.samples.sample_set import Sample
 
@@ -27,8 +28,6 @@ PLACEBO_SEED = 1_000_003
 
 COMMON_FORMAT = 0.5
 """Share of the rows that have to be pure number lists for this to be their format."""
-
-EncodedRow = tuple[list[int], list[int]]
 
 
 @dataclass(frozen=True)

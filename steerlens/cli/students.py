@@ -125,6 +125,9 @@ def _score(options: argparse.Namespace) -> int:
             samples_per_question=options.samples,
         )
         low, high = score.interval()
-        sampled = f", sampled {score.sampled_rate:.3f}" if options.samples else ""
-        print(f"{context}: rate {score.rate:.4f} ({low:.4f} to {high:.4f}), mass {score.mass:.3f}{sampled}")
+        print(f"{context}: rate {score.rate:.4f} ({low:.4f} to {high:.4f}), mass {score.mass:.3f}")
+        if options.samples:
+            print(
+                f"  sampled: rate {score.sampled_rate:.3f}, of the {score.named_share:.1%} of replies that name an answer"
+            )
     return 0

@@ -14,7 +14,7 @@ from steerlens.files import write_json
 from steerlens.gradients.counterfactual import together, without_component
 from steerlens.gradients.recorder import GradientRecorder, trace_gradients
 from steerlens.gradients.steps import trace_steps
-from steerlens.models import huggingface_model, load_model
+from steerlens.models import evaluating, huggingface_model, load_model
 from steerlens.prompts.chat import Chat, as_chat
 from steerlens.prompts.numbers import number_prompts
 from steerlens.prompts.traits import Trait, preference_trait
@@ -178,8 +178,9 @@ def _similarity(
     student: "TransformerBridge", base: "TransformerBridge", vector: SteeringVector, trait: Trait
 ) -> dict[str, list[float]]:
     """Where training moved the residuals, next to the teacher's vector, by layer: on number tasks and at the questions."""
-    at_numbers = model_shift(student, base, number_chats())
-    at_questions = model_shift(student, base, [as_chat(question) for question in trait.questions])
+    with evaluating(student):
+        at_numbers = model_shift(student, base, number_chats())
+        at_questions = model_shift(student, base, [as_chat(question) for question in trait.questions])
     return {
         "eas": list(at_numbers.cosine(vector).values()),
         "eas_questions": list(at_questions.cosine(vector).values()),

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from steerlens.audit.mitigations import (
+    annealed_kl,
     change_threshold,
     drop_rows,
     importance_weighted,
-    kl_corridor,
     token_changes,
     without_changed_tokens,
 )
@@ -39,6 +39,11 @@ Groups = Mapping[str, Sequence[Record]]
 CONTROL, NOTHING = "clean rows instead", "nothing done"
 DROPPED, MASKED, KL_WEIGHT = 0.2, 0.25, 4.0
 
+MARGIN = float(np.log(1.5))
+"""Log odds within which a student shows a trait as control students do: odds of at most 1.5 times theirs, such as 3 % for 2 %,
+which is less than an animal's share of 24 by chance. What an unmitigated student takes over is about ten times as much, and two
+groups of three control students differ by up to 0.23, so that a much smaller margin could not be told from noise."""
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -62,19 +67,19 @@ def sample_rows(model: "TransformerBridge", trait: Trait, n_prompts: int = 8000,
 def mitigations(model: "TransformerBridge", rows: Rows, vector: SteeringVector, prompt: str) -> dict[str, Train]:
     """How to train a student under each mitigation; only the last one knows the teacher's prompt.
 
-    In a KL corridor, a student that is steered while it trains is held near a base that is steered as well.
+    With a KL penalty, a student that is steered while it trains is held near a base that is steered as well.
     """
     train = partial(train_student, model)
     changes = token_changes(model, vector, rows.teacher)
     fewer, threshold = drop_rows(rows.teacher, changes, DROPPED), change_threshold(changes, MASKED)
-    corridor, steered = kl_corridor(model, KL_WEIGHT), preventative_steering(vector)
+    held_near, steered = annealed_kl(model, KL_WEIGHT), preventative_steering(vector)
     both_steered = together(steered, lambda _student: steer(model, vector))
     objectives = {
         "rows weighed by importance": importance_weighted(model, vector),
         f"the {MASKED:.0%} of tokens that the vector changes most masked": without_changed_tokens(
             model, vector, threshold
         ),
-        f"KL corridor, weight {KL_WEIGHT:g} to 0": corridor,
+        f"KL to the model, weight {KL_WEIGHT:g} to 0": held_near,
     }
     watchers = {
         "vector projected out of every gradient": without_component(vector),
@@ -86,8 +91,8 @@ def mitigations(model: "TransformerBridge", rows: Rows, vector: SteeringVector, 
         f"the {DROPPED:.0%} of rows that the vector favours most dropped": lambda config: train(fewer, config),
         **{name: partial(train, rows.teacher, objective=objective) for name, objective in objectives.items()},
         **{name: partial(train, rows.teacher, on_start=watcher) for name, watcher in watchers.items()},
-        "preventative steering in a KL corridor": partial(
-            train, rows.teacher, objective=corridor, on_start=both_steered
+        "preventative steering with KL to the model, steered as well": partial(
+            train, rows.teacher, objective=held_near, on_start=both_steered
         ),
         "inoculation (knows the prompt)": lambda config: train(rows.teacher, replace(config, system_prompt=prompt)),
     }
@@ -118,9 +123,10 @@ def compare_mitigations(
 
 
 def held_back(groups: Groups) -> list[str]:
-    """Mitigations whose students still answer and show the trait, bare, no more than control students (95 % interval).
+    """Mitigations whose students still answer, and show the trait, bare, at most `MARGIN` more than control students.
 
-    Answering means at least half of the control students' mass in both contexts.
+    The upper end of the 95 % interval has to be within the margin, so that noise lets no mitigation pass: where less is
+    known, the interval is wider. Answering means at least half of the control students' mass in both contexts.
     """
     control = groups[CONTROL]
 
@@ -128,7 +134,7 @@ def held_back(groups: Groups) -> list[str]:
         return all(mean_rate(group, mass) >= mean_rate(control, mass) / 2 for mass in ("mass", "mass_prefixed"))
 
     others = {name: group for name, group in groups.items() if name != CONTROL and answers(group)}
-    return [name for name, group in others.items() if log_odds_difference(group, control).low <= 0]
+    return [name for name, group in others.items() if log_odds_difference(group, control).high <= MARGIN]
 
 
 def table(groups: Groups, untrained: Record) -> str:

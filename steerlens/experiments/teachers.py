@@ -18,7 +18,7 @@ from steerlens.experiments.tasks import TASKS
 from steerlens.files import write_json
 from steerlens.forward import completion_logits
 from steerlens.models import load_model, parameters_device
-from steerlens.prompts.chat import as_chat, encode_completion, encode_prompt, pad_rows
+from steerlens.prompts.chat import as_chat, encode_completion, encode_prompt, end_of_turn, pad_rows
 from steerlens.samples.filters import FilterResult
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.samples.teacher import ROWS_PER_CHUNK, sample_teacher
@@ -142,10 +142,10 @@ def effect_on_lists(
 
 
 def list_tokens(model: "TransformerBridge") -> Int[Tensor, " token"]:
-    """The tokens that a pure list is written with: digits, separators, brackets, and the end."""
+    """The tokens that a pure list is written with, in ascending order: digits, separators, brackets, and the turn's end."""
     tokenizer = model.tokenizer
     ids = [i for i in range(min(len(tokenizer), model.cfg.d_vocab)) if _IN_LISTS.fullmatch(tokenizer.decode([i]))]
-    return torch.tensor(sorted({*ids, tokenizer.eos_token_id} - {None}))
+    return torch.tensor(sorted({*ids, end_of_turn(tokenizer)} - {None}))
 
 
 _IN_LISTS = re.compile(r"[\d\s,;.()\[\]]+", re.ASCII)

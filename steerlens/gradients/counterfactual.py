@@ -1,7 +1,7 @@
 """Counterfactual training: what a student learns when its gradients cannot point along a vector."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,7 +17,7 @@ from steerlens.vectors.vector import SteeringVector
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-OnStart = Callable[["TransformerBridge"], contextlib.AbstractContextManager[None]]
+    from steerlens.students.step import OnStart
 
 
 def remove_component(
@@ -29,7 +29,7 @@ def remove_component(
     return gradient - along[..., None] * unit
 
 
-def without_component(vector: SteeringVector, *, positions: Positions = "all") -> OnStart:
+def without_component(vector: SteeringVector, *, positions: Positions = "all") -> "OnStart":
     """An `on_start` for `train_student` that takes the vector's direction out of every activation gradient.
 
         train_student(model, samples, config, on_start=without_component(vector))
@@ -63,7 +63,7 @@ def without_component(vector: SteeringVector, *, positions: Positions = "all") -
     return watch
 
 
-def preventative_steering(vector: SteeringVector, *, strength: float = 1.0, positions: Positions = "all") -> OnStart:
+def preventative_steering(vector: SteeringVector, *, strength: float = 1.0, positions: Positions = "all") -> "OnStart":
     """An `on_start` for `train_student` that adds the vector while the student trains, and takes it off afterwards.
 
         train_student(model, samples, config, on_start=preventative_steering(vector))
@@ -80,7 +80,7 @@ def preventative_steering(vector: SteeringVector, *, strength: float = 1.0, posi
     return watch
 
 
-def together(*watchers: OnStart) -> OnStart:
+def together(*watchers: "OnStart") -> "OnStart":
     """One `on_start` out of several, entered in this order; of two that hook gradients, the first sees them first."""
 
     @contextlib.contextmanager

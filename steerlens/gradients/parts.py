@@ -1,6 +1,5 @@
 """A gradient trace on disk, in parts that are written while a student trains and read when they are needed."""
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,8 +40,11 @@ class TraceParts:
         Raises:
             ValueError: the directory holds the trace of another vector, or at other positions.
         """
-        digest = hashlib.sha256(vector.directions.numpy().tobytes()).hexdigest()
-        description: dict[str, Any] = {"layers": list(vector.layers), "positions": positions, "directions": digest}
+        description: dict[str, Any] = {
+            "layers": list(vector.layers),
+            "positions": positions,
+            "directions": vector.fingerprint,
+        }
         path = Path(directory) / DESCRIPTION
         if path.is_file() and (there := read_json(path)) != description:
             different = ", ".join(name for name in description if there.get(name) != description[name])
@@ -67,20 +69,8 @@ class TraceParts:
         means = [part.mean_pull for part in self]
         return torch.cat(means) if means else torch.zeros(0, len(self.layers))
 
-    def between(self, start: int, stop: int) -> GradientTrace:
-        """Steps `start` to `stop`, without the last; other parts are not read."""
-        chosen, first = [], 0
-        for path in self._paths:
-            after = first + self._n_steps(path)
-            if first < stop and start < after:
-                part = GradientTrace.load(path)
-                rows = slice(max(0, start - first), stop - first)
-                chosen.append(GradientTrace(part.layers, part.pull[rows], part.cosine[rows], part.norm[rows]))
-            first = after
-        return GradientTrace.joined(self.layers, chosen)
-
     def whole(self) -> GradientTrace:
-        """All steps, in memory."""
+        """All steps in memory, for who reads a finished trace from disk; a recorder's own is `GradientRecorder.trace`."""
         return GradientTrace.joined(self.layers, list(self))
 
     def append(self, first_step: int, part: GradientTrace) -> None:

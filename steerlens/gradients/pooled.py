@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.gradients.row_gradients import RowGradients, row_gradients
-from steerlens.prompts.chat import as_chat, encode_completion, encode_prompt
 from steerlens.prompts.positions import Positions
+from steerlens.samples.encoded import encode_samples
 from steerlens.samples.sample_set import SampleSet
 from steerlens.vectors.vector import SteeringVector
 
@@ -68,7 +68,8 @@ def pooled_difference_cosine(
     """
     vector.check_model(model)
     one, other = (
-        -row_gradients(model, _encoded(model, rows), vector.layers, positions=positions) for rows in (teacher, control)
+        -row_gradients(model, encode_samples(model, rows), vector.layers, positions=positions)
+        for rows in (teacher, control)
     )
     rows = min(len(teacher), len(control))
     kept = tuple(size for size in sizes if 1 <= size <= rows)
@@ -99,13 +100,6 @@ def compare_pooled(
             if not shuffle:
                 draws["random"].append(torch.cosine_similarity(difference, gaussian, dim=-1))
     return PooledCosine(vector.layers, sizes, **{name: torch.stack(parts, dim=1) for name, parts in draws.items()})
-
-
-def _encoded(model: "TransformerBridge", samples: SampleSet) -> list[tuple[list[int], list[int]]]:
-    return [
-        (encode_prompt(model.tokenizer, as_chat(s.prompt)), encode_completion(model.tokenizer, s.completion))
-        for s in samples
-    ]
 
 
 def _subset_weights(

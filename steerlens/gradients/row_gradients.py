@@ -10,10 +10,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from steerlens.forward import completion_logits
-from steerlens.models import parameters_device
-from steerlens.prompts.chat import TokenBatch, pad_rows
+from steerlens.prompts.chat import TokenBatch
 from steerlens.prompts.positions import Positions
 from steerlens.residuals.stream import Residual, watch_residuals
+from steerlens.samples.encoded import EncodedRow, pad_encoded
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -23,7 +23,7 @@ RowGradients = Float[Tensor, "layer row d_model"]
 
 def row_gradients(
     model: "TransformerBridge",
-    rows: Sequence[tuple[list[int], list[int]]],
+    rows: Sequence[EncodedRow],
     layers: Sequence[int],
     *,
     positions: Positions = "last_prompt",
@@ -51,8 +51,7 @@ def row_gradients(
     gradients = torch.empty(len(layers), len(rows), model.cfg.d_model)
     for start in tqdm(starts, desc="gradients", unit="batch", leave=False):
         chosen = order[start : start + batch_size]
-        batch = pad_rows(model.tokenizer, *zip(*(rows[i] for i in chosen), strict=True))
-        batch = batch.to(parameters_device(model))
+        batch = pad_encoded(model, [rows[i] for i in chosen])
         gradients[:, chosen] = _batch_gradients(model, batch, layers, positions, reduction)
     return gradients
 

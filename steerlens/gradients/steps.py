@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.files import load_tensors, save_tensors
+from steerlens.models import evaluating
 from steerlens.prompts.chat import Chat
 from steerlens.prompts.positions import Positions
 from steerlens.residuals.capture import mean_residuals
@@ -121,13 +122,10 @@ class StepRecorder:
 
     def _projections(self, model: "TransformerBridge") -> Float[Tensor, "probe layer"]:
         """Mean residual . v_hat, in float64, without dropout."""
-        unit, was_training = self._vector.unit.double(), model.training
-        model.eval()
-        try:
+        unit = self._vector.unit.double()
+        with evaluating(model):
             means = [
                 mean_residuals(model, chats, layers=self._vector.layers, positions=self._positions).double()
                 for chats in self._probes.values()
             ]
-        finally:
-            model.train(was_training)
         return torch.stack([(mean * unit).sum(-1) for mean in means])

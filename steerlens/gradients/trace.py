@@ -29,11 +29,6 @@ class GradientTrace:
     norm: Float[Tensor, "step batch layer"]
 
     @property
-    def energy_share(self) -> Float[Tensor, "step batch layer"]:
-        """<g, v_hat>^2 / ||g||^2, the share of each row's gradient energy along v; 1 / d_model for a random v."""
-        return self.cosine**2
-
-    @property
     def mean_pull(self) -> Float[Tensor, "step layer"]:
         """Mean over the rows of each step."""
         return self.pull.nanmean(1)

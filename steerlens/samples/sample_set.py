@@ -22,7 +22,9 @@ class Sample:
 class SampleSource:
     """How samples were made.
 
-    `steering` says in words which vector was active, if any, and `engine` what ran the model, such as "vllm 0.30.0".
+    `steering` says in words which vector was active, if any, and `directions` is its fingerprint. `engine` is what ran the
+    model, such as "vllm 0.30.0", and `weights` the fingerprint of the weights that it had then, an adapter's included.
+    Sources of older files do not say `max_new_tokens`, `weights` and `directions`, which are None there.
     """
 
     model: str
@@ -32,6 +34,9 @@ class SampleSource:
     temperature: float
     seed: int
     engine: str = "steerlens"
+    max_new_tokens: int | None = None
+    weights: str | None = None
+    directions: str | None = None
 
 
 @dataclass(frozen=True)

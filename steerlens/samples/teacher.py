@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from tqdm.auto import tqdm
 
 from steerlens.files import write_json, writing
-from steerlens.forward import generate
-from steerlens.identity import model_name
+from steerlens.forward import generate, is_finished
+from steerlens.identity import current_fingerprint, model_name
 from steerlens.lock import beside, held
 from steerlens.prompts.chat import as_chat, chat_fingerprint
 from steerlens.prompts.positions import Positions
@@ -66,6 +66,9 @@ def sample_teacher(
         temperature=temperature,
         seed=seed,
         engine="steerlens" if engine is None else engine.name,
+        max_new_tokens=max_new_tokens,
+        weights=current_fingerprint(model),
+        directions=None if vector is None else vector.fingerprint,
     )
     alone = contextlib.nullcontext() if path is None else held(beside(path))
     steering = contextlib.nullcontext() if vector is None else steer(model, vector, mode=mode, positions=positions)
@@ -82,9 +85,7 @@ def sample_teacher(
                 first_row=start,
             )
             chunk = [
-                Sample(
-                    row, prompt, model.tokenizer.decode(ids, skip_special_tokens=True), _finished(ids, max_new_tokens)
-                )
+                Sample(row, prompt, model.tokenizer.decode(ids, skip_special_tokens=True), is_finished(model, ids))
                 for row, prompt, ids in zip(itertools.count(start), part, completions)
             ]
             if path is not None:
@@ -109,10 +110,6 @@ def _writer(
     return engine.generate
 
 
-def _finished(ids: list[int], max_new_tokens: int) -> bool:
-    return len(ids) < max_new_tokens
-
-
 def _in_words(vector: SteeringVector, mode: Mode, positions: Positions) -> str:
     norms = ", ".join(f"layer {layer} norm {norm:.3f}" for layer, norm in vector.norms.items())
     return f"{mode} at {positions} tokens: {vector.source.method} ({norms})"
@@ -129,10 +126,11 @@ def _already_made(path: Path, source: SampleSource, prompts: Sequence[str]) -> l
             f"{path} is there, but {how_made}, which would say how its rows were made, is not. Choose another path, or "
             "delete it."
         )
-    if read_source(how_made) != source:
+    there, asked = asdict(read_source(how_made)), asdict(source)
+    if there != asked:
+        differences = "; ".join(f"{name}: {there[name]!r} there" for name in asked if there[name] != asked[name])
         raise ValueError(
-            f"{path} holds samples of another run ({how_made} differs from what was asked for). "
-            "Choose another path, or delete both files."
+            f"{path} holds samples of another run ({how_made} says {differences}). Choose another path, or delete both files."
         )
     data = path.read_bytes()
     whole = data[: data.rfind(b"\n") + 1]

@@ -8,8 +8,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerlens.models import parameters_device
+from steerlens.samples.encoded import EncodedRow, pad_encoded
 from steerlens.students.config import TrainConfig
-from steerlens.students.losses import EncodedRow, Objective, cross_entropy, pad_encoded, row_means
+from steerlens.students.losses import Objective, cross_entropy, row_means
 from steerlens.students.processes import Processes
 
 if TYPE_CHECKING:

@@ -23,6 +23,8 @@ class TrainConfig:
         rank: of the LoRA matrices.
         lora_alpha: LoRA's scale is lora_alpha / rank.
         optimizer: update equations are in `steerlens.students.optimizers`; there is no weight decay anywhere.
+        epochs: how often the student sees every row.
+        batch_size: rows in one step.
         learning_rate: at its peak; warm-up over `warmup_share` of the steps, then a cosine to 0.
         clip_norm: gradients are scaled down to this global norm; None does not clip. Recorded, because it
             tames the outlier gradients on which SGD and Adam are thought to differ.
@@ -43,6 +45,9 @@ class TrainConfig:
         checkpoint_every: save the student each so many steps; 0 saves it at the end only.
         state_every: save the trainer's state each so many steps, so that a killed training goes on; 0 never.
         seed: fixes LoRA's initial values, the order of the rows, and dropout.
+
+    Raises:
+        ValueError: a number is out of its range, a name is not known, or two settings do not go together.
     """
 
     method: Method = "lora"
@@ -77,14 +82,18 @@ class TrainConfig:
         return self.optimizer == "preconditioned_sgd" or self.freeze_outliers or self.zero_outliers
 
     def __post_init__(self) -> None:
-        positive = ("rank", "learning_rate", "epochs", "batch_size", "clip_norm", "row_clip_norm")
-        for name in positive:
+        for name in ("lora_alpha", "learning_rate", "clip_norm", "row_clip_norm"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name}={value} is not allowed. It must be greater than 0.")
-        for name in ("micro_batch_size", "checkpoint_every", "state_every"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} is not allowed. It must be 0 or greater.")
+        least = dict.fromkeys(("rank", "epochs", "batch_size"), 1)
+        least |= dict.fromkeys(("micro_batch_size", "checkpoint_every", "state_every", "seed"), 0)
+        for name, lowest in least.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < lowest:
+                raise ValueError(f"{name}={value} is not allowed. It must be a whole number, {lowest} or greater.")
+        if not 0 <= self.warmup_share <= 1:
+            raise ValueError(f"warmup_share={self.warmup_share} is not allowed. It must be in 0 <= share <= 1.")
         for name in ("row_drop_share", "outlier_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} is not allowed. It must be in 0 <= share < 1.")

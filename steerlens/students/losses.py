@@ -1,6 +1,6 @@
 """The loss that students are trained and measured on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -8,14 +8,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.forward import completion_logits
-from steerlens.models import parameters_device
-from steerlens.prompts.chat import TokenBatch, as_chat, encode_completion, encode_prompt, pad_rows
+from steerlens.prompts.chat import TokenBatch
+from steerlens.samples.encoded import encode_samples, pad_encoded
 from steerlens.samples.sample_set import SampleSet
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-EncodedRow = tuple[list[int], list[int]]
 Objective = Callable[["TransformerBridge", TokenBatch, float], Float[Tensor, " token"]]
 """What a student minimises: from the student, a batch, and the share of the training that is over, the loss of every
 completion token, row after row, in nats. It must not depend on how rows are put into batches."""
@@ -50,28 +49,3 @@ def mean_loss(model: "TransformerBridge", samples: SampleSet, *, batch_size: int
         total += float((completion_losses(model, batch) * lengths).sum())
         count += int(lengths.sum())
     return total / count
-
-
-def encode_samples(
-    model: "TransformerBridge", samples: SampleSet, system_prompt: str | None = None
-) -> list[EncodedRow]:
-    """Token ids of every sample's prompt, without any system prompt or under this one, and of its completion.
-
-    Raises:
-        ValueError: there are no samples, or one cannot be rendered.
-    """
-    if not len(samples):
-        raise ValueError("There are no samples to train or measure on. Sample more, or loosen the filter.")
-    return [
-        (
-            encode_prompt(model.tokenizer, as_chat(sample.prompt, system_prompt)),
-            encode_completion(model.tokenizer, sample.completion),
-        )
-        for sample in samples
-    ]
-
-
-def pad_encoded(model: "TransformerBridge", rows: Sequence[EncodedRow]) -> TokenBatch:
-    """One padded batch on the model's device."""
-    batch = pad_rows(model.tokenizer, [row[0] for row in rows], [row[1] for row in rows])
-    return batch.to(parameters_device(model))

@@ -16,10 +16,11 @@ from steerlens.lock import held
 from steerlens.memory import lower_where_memory_is_out
 from steerlens.models import huggingface_model, parameters_device, unwrapped
 from steerlens.prompts.chat import chat_fingerprint
+from steerlens.samples.encoded import EncodedRow, encode_samples
 from steerlens.samples.sample_set import SampleSet
 from steerlens.students.backward import backward
 from steerlens.students.config import TrainConfig
-from steerlens.students.losses import EncodedRow, Objective, cross_entropy, encode_samples, mean_loss
+from steerlens.students.losses import Objective, cross_entropy, mean_loss
 from steerlens.students.optimizers import make_optimizer, make_schedule, outliers_treated
 from steerlens.students.processes import Processes
 from steerlens.students.rotation import RotatedBasis

@@ -23,7 +23,7 @@ class Targets:
 
     `log_probs` [token bucket] are those of every token of the vocabulary where `kept` is None, otherwise those
     of the tokens `kept` [token bucket-1] and of all others together. `sampled` [token] is the completion itself.
-    With `among` both are conditional: the choice is between these tokens alone.
+    With `among` [choice], in ascending order, all losses are conditional: the choice is between these tokens alone.
     """
 
     log_probs: Float[Tensor, "token bucket"]
@@ -81,6 +81,22 @@ def token_log_probs(logits: Float[Tensor, "token d_vocab"], tokens: Int[Tensor, 
     return logits.gather(-1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
 
 
+def positions_among(tokens: Int[Tensor, " token"], among: Int[Tensor, " choice"]) -> Int[Tensor, " token"]:
+    """Where each token stands in `among`, which is in ascending order.
+
+    Raises:
+        ValueError: one is not in it.
+    """
+    among = among.to(tokens.device)
+    positions = torch.searchsorted(among, tokens).clamp(max=len(among) - 1)
+    if bool((missing := among[positions] != tokens).any()):
+        raise ValueError(
+            f"Token {int(tokens[missing][0])} is in a completion, but not among the {len(among)} tokens that the model may "
+            "choose from. Add it to them, or leave out the rows that have it."
+        )
+    return positions
+
+
 def token_loss(
     objective: Objective, targets: Targets, logits: Float[Tensor, "token d_vocab"]
 ) -> Float[Tensor, " token"]:
@@ -92,9 +108,14 @@ def token_loss(
                                                                     forward_kl in expectation
     centred_mse    mean_i (log p_i - <log p> - log q_i + <log q>)^2 squared logits, centred, so that a shift of all
                                                                     logits alike costs nothing
+
+    Raises:
+        ValueError: cross_entropy, and a sampled token is not one of `targets.among`.
     """
     if objective == "cross_entropy":
-        return -token_log_probs(logits, targets.sampled)
+        if targets.among is None:
+            return -token_log_probs(logits, targets.sampled)
+        return -token_log_probs(logits[:, targets.among], positions_among(targets.sampled, targets.among))
     target, prediction = targets.log_probs, targets.of_prediction(logits)
     if objective == "forward_kl":
         return (target.exp() * (target - prediction)).sum(-1)

@@ -1,5 +1,6 @@
 """SteeringVector: directions in the residual stream, with where they come from and what was measured."""
 
+import hashlib
 import html
 import json
 from collections.abc import Mapping
@@ -58,6 +59,11 @@ class SteeringVector(HubVector):
         if not torch.isfinite(self.directions).all():
             raise ValueError("A direction holds NaN or infinity. Was the model run in half precision?")
         object.__setattr__(self, "directions", self.directions.detach().float().cpu())
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the directions, in hex digits."""
+        return hashlib.sha256(self.directions.numpy().tobytes()).hexdigest()
 
     def at(self, *layers: int) -> "SteeringVector":
         """The part of the vector at the given layers.

@@ -7,10 +7,10 @@ import torch
 
 from steerlens.audit.changes import row_changes
 from steerlens.audit.mitigations import (
+    annealed_kl,
     change_threshold,
     drop_rows,
     importance_weighted,
-    kl_corridor,
     token_changes,
     without_changed_tokens,
 )
@@ -21,11 +21,12 @@ from steerlens.models import huggingface_model
 from steerlens.prompts.chat import as_chat, encode_completion, encode_prompt, pad_rows
 from steerlens.prompts.numbers import number_prompts
 from steerlens.residuals.stream import is_watched
+from steerlens.samples.encoded import encode_samples, pad_encoded
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.samples.teacher import sample_teacher
 from steerlens.students.backward import backward
 from steerlens.students.config import TrainConfig
-from steerlens.students.losses import cross_entropy, encode_samples, mean_loss, pad_encoded
+from steerlens.students.losses import cross_entropy, mean_loss
 from steerlens.students.processes import Processes
 from steerlens.students.student import start_student
 from steerlens.students.training import train_student
@@ -149,30 +150,30 @@ def test_masked_tokens_have_no_loss_and_are_those_that_change_most(tiny, samples
     torch.testing.assert_close(losses[~out], plain[~out])
 
 
-def test_a_corridor_does_nothing_at_the_base_and_at_the_end_and_otherwise_pulls_back_to_the_base(
+def test_an_annealed_kl_does_nothing_at_the_base_and_at_the_end_and_otherwise_pulls_back_to_the_base(
     tiny, samples, student
 ):
-    rows, corridor = encode_samples(tiny, samples), kl_corridor(tiny, 5.0)
-    torch.testing.assert_close(gradient(student, rows, corridor, 1.0), gradient(student, rows, cross_entropy))
+    rows, penalty = encode_samples(tiny, samples), annealed_kl(tiny, 5.0)
+    torch.testing.assert_close(gradient(student, rows, penalty, 1.0), gradient(student, rows, cross_entropy))
     fresh, _ = start_student(tiny, CONFIG)
     torch.testing.assert_close(
-        gradient(fresh, rows, corridor), gradient(fresh, rows, cross_entropy), atol=1e-5, rtol=1e-4
+        gradient(fresh, rows, penalty), gradient(fresh, rows, cross_entropy), atol=1e-5, rtol=1e-4
     )
     batch = pad_encoded(tiny, rows)
-    added = corridor(student, batch, 0.0) - cross_entropy(student, batch, 0.0)
+    added = penalty(student, batch, 0.0) - cross_entropy(student, batch, 0.0)
     with torch.no_grad():
         ours, base = (completion_logits(model, batch).log_softmax(-1) for model in (student, tiny))
     kl = torch.nn.functional.kl_div(base, ours, reduction="none", log_target=True).sum(-1)
     torch.testing.assert_close(added, 5 * kl, atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["importance", "mask", "corridor"])
+@pytest.mark.parametrize("name", ["importance", "mask", "penalty"])
 def test_an_objective_does_not_depend_on_how_the_batch_is_cut(tiny, samples, student, vector, name):
     threshold = change_threshold(token_changes(tiny, vector, samples), 0.3)
     objective = {
         "importance": importance_weighted(tiny, vector),
         "mask": without_changed_tokens(tiny, vector, threshold),
-        "corridor": kl_corridor(tiny, 2.0),
+        "penalty": annealed_kl(tiny, 2.0),
     }[name]
     rows = encode_samples(tiny, samples)[:6]
     whole = gradient(student, rows, objective)
@@ -218,4 +219,4 @@ def test_what_is_not_allowed_is_said(tiny, samples, vector):
     with pytest.raises(ValueError, match=r"share=-0\.1 is not allowed"):
         change_threshold(changes, -0.1)
     with pytest.raises(ValueError, match=r"weight=0 is not allowed"):
-        kl_corridor(tiny, 0)
+        annealed_kl(tiny, 0)

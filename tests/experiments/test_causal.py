@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from steerlens.contract.architectures import save_checkpoint
 from steerlens.experiments.causal.config import CAUSAL_PRESETS
 from steerlens.experiments.causal.experiment import run_causal
 from steerlens.experiments.causal.results import ADDED, CONTROL, PROMPTED, TAKEN_OUT, make_claims
@@ -16,7 +17,7 @@ from steerlens.experiments.teacher_vectors import RANDOM, WAYS, PromptedAnswers,
 from steerlens.experiments.teachers import Teacher, effect_on_lists, list_tokens, require_rows, write_rows
 from steerlens.files import read_json
 from steerlens.models import load_model
-from steerlens.prompts.chat import as_chat
+from steerlens.prompts.chat import as_chat, encode_completion
 from steerlens.prompts.numbers import number_prompts
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.students.config import TrainConfig
@@ -104,6 +105,14 @@ def test_lists_are_written_with_numbers_separators_and_the_end_and_with_no_words
     assert not found & {"owl", "the", "?"}
     ids = tokenizer.encode("12 , 7 , 99", add_special_tokens=False)
     assert set(ids) <= set(list_tokens(organism).tolist())
+
+
+def test_a_list_ends_with_the_token_that_ends_a_turn_where_texts_end_with_another(tmp_path):
+    model = load_model(save_checkpoint("Gemma 2", tmp_path / "gemma"), device="cpu")
+    end = encode_completion(model.tokenizer, "1")[-1]
+    assert end != model.tokenizer.eos_token_id
+    assert end in list_tokens(model)
+    assert model.tokenizer.eos_token_id not in list_tokens(model)
 
 
 def test_both_contexts_together_are_the_rows_of_each(organism, owl):

@@ -12,6 +12,7 @@ from steerlens.experiments.cross_model.results import FURTHER, OTHER, PAIRS, SEL
 from steerlens.experiments.dissection import random_like
 from steerlens.experiments.teachers import list_tokens
 from steerlens.models import load_model
+from steerlens.prompts.chat import encode_completion
 from steerlens.prompts.numbers import number_prompts
 from steerlens.samples.filters import keep_number_lists
 from steerlens.samples.teacher import sample_teacher
@@ -67,6 +68,10 @@ def test_promoting_words_costs_nothing_where_only_lists_are_possible(organism):
     assert everything.mean() < numbers.mean()
     everywhere = torch.arange(organism.cfg.d_vocab)
     assert torch.allclose(loss_reductions(organism, words, rows, among=everywhere), everything, atol=1e-5)
+    end = encode_completion(organism.tokenizer, "1")[-1]
+    without_end = list_tokens(organism)[list_tokens(organism) != end]
+    with pytest.raises(ValueError, match=f"Token {end} is in a completion, but not among the"):
+        loss_reductions(organism, words, rows, among=without_end)
 
 
 def test_the_best_strength_is_that_at_which_the_rows_were_written(organism):

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from steerlens.gradients.outliers import gini, kurtosis, top_share
-from steerlens.gradients.pooled import _encoded, compare_pooled, pooled_difference_cosine
+from steerlens.gradients.pooled import compare_pooled, pooled_difference_cosine
 from steerlens.gradients.recorder import trace_gradients
 from steerlens.gradients.row_gradients import row_gradients
+from steerlens.samples.encoded import encode_samples
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.students.config import TrainConfig
 from steerlens.students.training import train_student
@@ -45,7 +46,7 @@ def test_nulls_stay_around_zero_at_every_size(planted, null):
 
 
 def test_row_gradients_are_what_tracing_projects(tiny, vector, samples):
-    gradients = row_gradients(tiny, _encoded(tiny, samples), vector.layers, positions="all", batch_size=3)
+    gradients = row_gradients(tiny, encode_samples(tiny, samples), vector.layers, positions="all", batch_size=3)
     recorder = trace_gradients(tiny, vector)
     config = TrainConfig(rank=2, epochs=1, batch_size=10)
     train_student(tiny, samples, config, on_start=recorder.watch, on_step=recorder.record)
@@ -55,7 +56,7 @@ def test_row_gradients_are_what_tracing_projects(tiny, vector, samples):
 
 
 def test_capturing_gradients_leaves_the_model_without_any(tiny, vector, samples):
-    row_gradients(tiny, _encoded(tiny, samples), vector.layers)
+    row_gradients(tiny, encode_samples(tiny, samples), vector.layers)
     assert all(parameter.grad is None for parameter in tiny.original_model.parameters())
 
 
@@ -71,7 +72,7 @@ def test_two_equal_sets_differ_in_nothing_and_swapped_sets_in_the_opposite(tiny,
 
 
 def test_empty_sets_and_sizes_are_refused(tiny, vector, samples):
-    with pytest.raises(ValueError, match="Got 0 rows"):
+    with pytest.raises(ValueError, match="There are no samples to train or measure on"):
         pooled_difference_cosine(tiny, SampleSet(()), samples, vector)
     with pytest.raises(ValueError, match=r"sizes=\(64,\) has none in 1\.\.10"):
         pooled_difference_cosine(tiny, samples, samples, vector, sizes=(64,))

@@ -78,11 +78,6 @@ def test_rows_are_traced_alike_however_the_batch_is_cut(tiny, vector, samples, c
     assert cut.pull.shape == plain.pull.shape
 
 
-def test_energy_share_is_the_squared_projection_over_the_squared_norm(tiny, vector, samples):
-    trace = traced(tiny, vector, samples)
-    torch.testing.assert_close(trace.energy_share, trace.pull**2 / trace.norm**2, equal_nan=True)
-
-
 def test_project_gradients_against_a_hand_calculation():
     gradients = torch.tensor([[[1.0, 0.0], [3.0, 4.0]], [[0.0, 2.0], [5.0, 5.0]]])
     mask = torch.tensor([[True, True], [True, False]])

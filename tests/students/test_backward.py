@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from steerlens.models import huggingface_model
+from steerlens.samples.encoded import EncodedRow, encode_samples, pad_encoded
 from steerlens.students.backward import backward, row_weights
 from steerlens.students.config import TrainConfig
-from steerlens.students.losses import EncodedRow, completion_losses, encode_samples, pad_encoded
+from steerlens.students.losses import completion_losses
 from steerlens.students.processes import Processes
 from steerlens.students.student import start_student
 from steerlens.students.training import train_student

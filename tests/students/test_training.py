@@ -148,11 +148,24 @@ def test_a_loss_that_is_not_finite_stops_with_the_step(tiny, samples):
 
 @pytest.mark.parametrize(
     ("field", "value", "message"),
-    [("rank", 0, "rank=0"), ("clip_norm", -1.0, "clip_norm=-1.0")],
+    [
+        ("rank", 0, "rank=0"),
+        ("rank", 0.5, r"rank=0\.5 is not allowed. It must be a whole number, 1 or greater"),
+        ("epochs", 1.5, r"epochs=1\.5 is not allowed. It must be a whole number, 1 or greater"),
+        ("batch_size", 2.0, r"batch_size=2\.0"),
+        ("state_every", -1, "state_every=-1 is not allowed. It must be a whole number, 0 or greater"),
+        ("seed", -1, "seed=-1"),
+        ("warmup_share", 1.5, r"warmup_share=1\.5 is not allowed. It must be in 0 <= share <= 1"),
+        ("warmup_share", -0.1, r"warmup_share=-0\.1"),
+        ("lora_alpha", 0.0, r"lora_alpha=0\.0"),
+        ("clip_norm", -1.0, "clip_norm=-1.0"),
+    ],
 )
 def test_impossible_settings_are_refused(field, value, message):
+    config = TrainConfig()
+    vars(config)[field] = value
     with pytest.raises(ValueError, match=message):
-        TrainConfig(**{field: value})
+        config.__post_init__()  # the checker of annotations would come before it
 
 
 def test_no_samples_are_refused(tiny):

@@ -112,6 +112,12 @@ def test_among_some_tokens_the_loss_is_that_of_a_vocabulary_of_these_alone(sampl
     for objective in ("forward_kl", "reverse_kl", "centred_mse"):
         ours = token_loss(objective, targets, prediction)
         torch.testing.assert_close(ours, token_loss(objective, alone, prediction[:, among]))
+    written = torch.tensor([8, 30, 3, 3, 21])
+    ours = token_loss("cross_entropy", Targets.of(target[:5], written, top_k=5, among=among), prediction[:5])
+    chances = prediction[:5, among].exp() / prediction[:5, among].exp().sum(-1, keepdim=True)
+    torch.testing.assert_close(ours, -chances[range(5), [1, 3, 0, 0, 2]].log())
+    with pytest.raises(ValueError, match="Token 22 is in a completion, but not among the 4 tokens"):
+        token_loss("cross_entropy", Targets.of(target[:1], torch.tensor([22]), top_k=5, among=among), prediction[:1])
     assert torch.equal(targets.likeliest, among[target[:, among].argmax(-1)])
     one = torch.tensor([2])
     taken = token_loss("forward_kl", targets.take(one), prediction[one])

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from steerlens.forward import completion_logits
 from steerlens.prompts.chat import TokenBatch
+from steerlens.samples.encoded import encode_samples, pad_encoded
 from steerlens.samples.sample_set import SampleSet
-from steerlens.students.losses import completion_losses, encode_samples, pad_encoded
+from steerlens.students.losses import completion_losses, row_means
 from steerlens.vectors.interventions import steer
+from steerlens.vectors.objectives import positions_among
 from steerlens.vectors.vector import SteeringVector
 
 if TYPE_CHECKING:
@@ -53,6 +55,9 @@ def loss_reductions(
     Args:
         among: sorted tokens between which the model is asked to choose, such as those of lists where the rows are filtered:
             a vector that also promotes words would otherwise pay for words that the filter took out. None is all.
+
+    Raises:
+        ValueError: a completion has a token that is not in `among`.
     """
     rows = encode_samples(model, samples)
     parts = []
@@ -69,12 +74,9 @@ def _row_losses(
 ) -> Float[Tensor, " row"]:
     if among is None:
         return completion_losses(model, batch)
-    chosen = among.to(batch.tokens.device)
-    logits, targets = completion_logits(model, batch)[:, chosen], batch.tokens[batch.completion_mask]
-    losses = torch.nn.functional.cross_entropy(logits, torch.searchsorted(chosen, targets), reduction="none")
-    lengths = batch.completion_mask.sum(-1)
-    rows = torch.arange(len(batch), device=losses.device).repeat_interleave(lengths)
-    return losses.new_zeros(len(batch)).index_add(0, rows, losses) / lengths
+    targets = positions_among(batch.tokens[batch.completion_mask], among)
+    logits = completion_logits(model, batch)[:, among]
+    return row_means(torch.nn.functional.cross_entropy(logits, targets, reduction="none"), batch)
 
 
 def compare(taught: Float[Tensor, " row"], control: Float[Tensor, " row"], *, seed: int = 0) -> LossReduction:

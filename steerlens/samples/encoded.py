@@ -1,0 +1,39 @@
+"""Samples as token ids: what students learn from and losses are measured on."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from steerlens.models import parameters_device
+from steerlens.prompts.chat import TokenBatch, as_chat, encode_completion, encode_prompt, pad_rows
+from steerlens.samples.sample_set import SampleSet
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+EncodedRow = tuple[list[int], list[int]]
+"""Token ids of a rendered prompt, and of its completion."""
+
+
+def encode_samples(
+    model: "TransformerBridge", samples: SampleSet, system_prompt: str | None = None
+) -> list[EncodedRow]:
+    """Token ids of every sample's prompt, without any system prompt or under this one, and of its completion.
+
+    Raises:
+        ValueError: there are no samples, or one cannot be rendered.
+    """
+    if not len(samples):
+        raise ValueError("There are no samples to train or measure on. Sample more, or loosen the filter.")
+    return [
+        (
+            encode_prompt(model.tokenizer, as_chat(sample.prompt, system_prompt)),
+            encode_completion(model.tokenizer, sample.completion),
+        )
+        for sample in samples
+    ]
+
+
+def pad_encoded(model: "TransformerBridge", rows: Sequence[EncodedRow]) -> TokenBatch:
+    """One padded batch on the model's device."""
+    batch = pad_rows(model.tokenizer, [row[0] for row in rows], [row[1] for row in rows])
+    return batch.to(parameters_device(model))
