@@ -79,7 +79,7 @@ def sample_teacher(
                 max_new_tokens=max_new_tokens,
                 temperature=temperature,
                 seed=seed,
-                first_row=start,
+                row_indices=range(start, start + len(part)),
             )
             chunk = [
                 Sample(
