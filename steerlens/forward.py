@@ -109,17 +109,17 @@ def generate(
     max_new_tokens: int,
     temperature: float = 1.0,
     seed: int = 0,
-    first_row: int = 0,
+    row_indices: Sequence[int] | None = None,
     batch_size: int = 256,
 ) -> list[list[int]]:
     """Sample one completion for every chat, with a KV cache, in batches of like length.
 
-    Row i draws its own randomness from (`seed`, `first_row` + i), so it does not depend on its batch. The
-    checkpoint's generation settings (top-k, repetition penalty) are not applied.
+    A row draws its own randomness from (`seed`, its index), so it does not depend on its batch. The checkpoint's
+    generation settings (top-k, repetition penalty) are not applied.
 
     Args:
         temperature: 0 takes the most likely token.
-        first_row: index of the first chat in a larger run.
+        row_indices: of the chats in a larger run; 0, 1, 2 and so on by default.
         batch_size: rows at once; halved where memory does not suffice, while finished batches stay.
 
     Warns:
@@ -141,11 +141,12 @@ def generate(
             f"temperature={temperature} is not allowed. It must be 0 or greater; 0 takes the likeliest token."
         )
     prompts = [encode_prompt(model.tokenizer, chat) for chat in chats]
+    indices = range(len(chats)) if row_indices is None else row_indices
     waiting = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     completions: list[list[int]] = [[] for _ in prompts]
     while waiting:
         rows = waiting[:batch_size]
-        uniform = np.stack([np.random.default_rng([seed, first_row + i]).random(max_new_tokens) for i in rows])
+        uniform = np.stack([np.random.default_rng([seed, indices[i]]).random(max_new_tokens) for i in rows])
         try:
             written = _decode(model, [prompts[i] for i in rows], torch.from_numpy(uniform), temperature)
         except (RuntimeError, MemoryError) as error:

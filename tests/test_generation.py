@@ -43,7 +43,7 @@ def adapted():
 
 def alone(model, chats, **options) -> list[list[int]]:
     """Every row in a batch of its own."""
-    return [generate(model, [chat], first_row=i, **options)[0] for i, chat in enumerate(chats)]
+    return [generate(model, [chat], row_indices=[i], **options)[0] for i, chat in enumerate(chats)]
 
 
 def uncached(model, chat, uniform) -> list[int]:

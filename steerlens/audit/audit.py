@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from torch import Tensor
-
-from steerlens.audit.behaviour import Behaviour, probe_behaviour
+from steerlens.audit.behaviour import RaisedAnswers, enough_null_vectors, probe_behaviour
 from steerlens.audit.entangled import Entanglement, token_entanglement
 from steerlens.audit.hygiene import Hygiene, check_hygiene
 from steerlens.audit.recovery import RecoveredVector, recover_vector
 from steerlens.audit.row_scores import RowScores, score_rows
 from steerlens.audit.rows import AuditRows
+from steerlens.audit.score_test import N_FLIPS
 from steerlens.identity import model_name
 from steerlens.prompts.traits import Trait
 from steerlens.vectors.readout import promoted_tokens
@@ -96,17 +95,25 @@ def audit_dataset(
         probes: traits whose questions are asked; the built-in ones by default.
         layers: to try; all by default.
         temperature: at which the rows are thought to have been sampled.
+        false_alarm_rate: below 1 / 39, behaviour is compared with 1 / rate null vectors instead of 39, and takes as much
+            longer.
 
     Raises:
-        ValueError: too few rows, a layer out of range, or a rate that is not between 0 and 1.
+        ValueError: too few rows, a layer out of range, or a rate that is not between 1 / 2000, the smallest p-value of
+            the gain, and 1.
     """
-    if not 0 < false_alarm_rate < 1:
-        raise ValueError(f"false_alarm_rate={false_alarm_rate} is not allowed. It must be between 0 and 1.")
+    smallest = 1 / (1 + N_FLIPS)
+    if not smallest < false_alarm_rate < 1:
+        raise ValueError(
+            f"false_alarm_rate={false_alarm_rate} is not allowed. It must be between {smallest}, the smallest p-value that "
+            f"{N_FLIPS} swaps can give, and 1, both excluded."
+        )
     recovered = recover_vector(
         model, rows, reference_rows=reference_rows, layers=layers, temperature=temperature, seed=seed
     )
     stands_out = recovered.test.p_value < false_alarm_rate
-    behaviour = probe_behaviour(model, recovered, probes, seed=seed) if stands_out else None
+    n_null = enough_null_vectors(false_alarm_rate)
+    behaviour = probe_behaviour(model, recovered, probes, n_null=n_null, seed=seed) if stands_out else None
     compared, clean = recovered.pairs.compared, recovered.pairs.clean
     hygiene = check_hygiene(model, replace(compared, rejected=rows.rejected), clean, seed=seed)
     answer, reason = ONE_SEED if hygiene.one_seed else verdict(recovered, behaviour, false_alarm_rate)
@@ -129,13 +136,13 @@ def audit_dataset(
         traits=[] if behaviour is None else [(rise.answer, rise.rate, rise.base_rate) for rise in behaviour.rises],
         behaviour=_behaviour_record(recovered, behaviour),
         hygiene=hygiene,
-        row_scores=_row_scores(model, recovered, compared, clean, seed=seed) if stands_out else None,
-        entangled=_entangled(model, recovered, compared, clean, seed=seed) if stands_out else None,
+        row_scores=_row_scores(model, recovered, temperature=temperature, seed=seed) if stands_out else None,
+        entangled=_entangled(model, recovered, seed=seed) if stands_out else None,
     )
 
 
 def verdict(
-    recovered: RecoveredVector, behaviour: Behaviour | None, false_alarm_rate: float = FALSE_ALARM_RATE
+    recovered: RecoveredVector, behaviour: RaisedAnswers | None, false_alarm_rate: float = FALSE_ALARM_RATE
 ) -> tuple[Verdict, str]:
     """The answer and its reason in words; `behaviour` is None where the rows do not stand out."""
     if behaviour is None:
@@ -161,7 +168,7 @@ def verdict(
     )
 
 
-def _behaviour_record(recovered: RecoveredVector, behaviour: Behaviour | None) -> dict[str, Any]:
+def _behaviour_record(recovered: RecoveredVector, behaviour: RaisedAnswers | None) -> dict[str, Any]:
     record: dict[str, Any] = {
         "measured gain on held-out rows, nats a token": recovered.gain,
         "its 95 % interval, low": recovered.gain_low,
@@ -176,20 +183,28 @@ def _behaviour_record(recovered: RecoveredVector, behaviour: Behaviour | None) -
     return record
 
 
-def _row_scores(
-    model: "TransformerBridge", recovered: RecoveredVector, compared: AuditRows, clean: AuditRows, *, seed: int
-) -> RowScores:
-    """Every row's scores by the vector of the half that it is not in."""
-    parts = [
-        score_rows(model, vector, compared.take(half), placebo=clean.take(half), seed=seed)
-        for half, vector in zip(map(Tensor.tolist, recovered.halves), recovered.by_half, strict=True)
-    ]
+def _row_scores(model: "TransformerBridge", recovered: RecoveredVector, *, temperature: float, seed: int) -> RowScores:
+    """Every row's scores by the vector of the half that it is not in, next to those of the clean rows in its half."""
+    pairs, parts = recovered.pairs, []
+    longest = max(len(completion) for _, completion in pairs.rows)
+    for part, (indices, vector) in enumerate(zip(recovered.halves, recovered.by_half, strict=True)):
+        half = indices.tolist()
+        parts.append(
+            score_rows(
+                model,
+                vector,
+                pairs.compared.take(half),
+                reference_rows=pairs.clean.take(half),
+                temperature=temperature,
+                max_new_tokens=longest,
+                seed=2 * seed + part,
+            )
+        )
     return RowScores.joined(parts)
 
 
-def _entangled(
-    model: "TransformerBridge", recovered: RecoveredVector, compared: AuditRows, clean: AuditRows, *, seed: int
-) -> Entanglement:
+def _entangled(model: "TransformerBridge", recovered: RecoveredVector, *, seed: int) -> Entanglement:
     """In one half of the rows, of the tokens that the other half's vector raises."""
     half = recovered.halves[0].tolist()
-    return token_entanglement(model, recovered.by_half[0], compared.take(half), clean.take(half), seed=seed)
+    rows, reference_rows = (part.take(half) for part in (recovered.pairs.compared, recovered.pairs.clean))
+    return token_entanglement(model, recovered.by_half[0], rows, reference_rows, seed=seed)

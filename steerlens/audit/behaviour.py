@@ -1,5 +1,6 @@
 """What a recovered vector would do: the answers that it raises, next to what vectors do that say nothing."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 N_NULL = 39
-"""Null vectors; the smallest possible p-value is 1 / 40."""
+"""Null vectors where nobody asks for more; the smallest possible p-value is 1 / 40."""
 
 OPEN_QUESTIONS = 3
 
@@ -40,7 +41,7 @@ class Rise:
 
 
 @dataclass(frozen=True)
-class Behaviour:
+class RaisedAnswers:
     """Every answer of the probes, largest rise first.
 
     Args:
@@ -59,6 +60,11 @@ class Behaviour:
         return (1 + reached) / (1 + len(self.null))
 
 
+def enough_null_vectors(false_alarm_rate: float) -> int:
+    """How many null vectors let a p-value fall below the rate, and no fewer than `N_NULL`."""
+    return max(N_NULL, math.ceil(1 / false_alarm_rate))
+
+
 def default_probes() -> list[Trait]:
     """One trait of every kind that steerlens has questions for; a trait's questions probe all of its answers."""
     return [preference_trait(kind.items[0][0]) for kind in KINDS]
@@ -69,16 +75,22 @@ def probe_behaviour(
     recovered: RecoveredVector,
     probes: Sequence[Trait] | None = None,
     *,
+    n_null: int = N_NULL,
     seed: int = 0,
-) -> Behaviour:
+) -> RaisedAnswers:
     """Ask the probes' questions with and without the vector.
 
     Args:
         probes: traits whose questions are asked; each probes all of its answers. `default_probes` by default.
+        n_null: null vectors; each is asked the same questions. The smallest possible p-value is 1 / (1 + `n_null`).
 
     Raises:
-        ValueError: no probes, or a question that cannot be rendered.
+        ValueError: no probes, fewer than 2 null vectors, or a question that cannot be rendered.
     """
+    if n_null < 2:
+        raise ValueError(
+            f"n_null={n_null} is not allowed. It must be at least 2: each null vector is judged by the others."
+        )
     probes = default_probes() if probes is None else list(probes)
     if not probes:
         raise ValueError("probes=[] is empty. Give at least one trait, or leave it out for the built-in ones.")
@@ -89,14 +101,14 @@ def probe_behaviour(
             return [score_trait(model, probe) for probe in probes]
 
     scores = under(recovered.vector)
-    null = torch.stack([_changes(under(vector), base) for vector in recovered.null_vectors(N_NULL, seed=seed)])
+    null = torch.stack([_changes(under(vector), base) for vector in recovered.null_vectors(n_null, seed=seed)])
     z = _changes(scores, base) / null.square().mean(0).sqrt()
-    others = (null.square().sum(0) - null.square()) / (N_NULL - 1)  # each null vector is judged by the others
+    others = (null.square().sum(0) - null.square()) / (n_null - 1)  # each null vector is judged by the others
     shares = [(score.shares.mean(0), before.shares.mean(0)) for score, before in zip(scores, base, strict=True)]
     names = [answer for score in scores for answer in score.answers]
     rates, base_rates = (torch.cat(part).tolist() for part in zip(*shares, strict=True))
     rises = [Rise(*rise) for rise in zip(names, z.tolist(), rates, base_rates, strict=True)]
-    return Behaviour(
+    return RaisedAnswers(
         rises=tuple(sorted(rises, key=lambda rise: -rise.z)),
         null=tuple((null / others.sqrt()).amax(1).tolist()),
         answers=_open_answers(model, recovered, probes, seed),

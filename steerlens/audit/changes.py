@@ -8,8 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.forward import completion_logits
-from steerlens.prompts.chat import TokenBatch
-from steerlens.samples.encoded import EncodedRow, pad_encoded
+from steerlens.models import parameters_device
+from steerlens.prompts.chat import TokenBatch, batches_by_length
+from steerlens.samples.encoded import EncodedRow
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.objectives import token_log_probs
 from steerlens.vectors.vector import SteeringVector
@@ -29,13 +30,11 @@ def row_changes(
     Raises:
         ValueError: a vector is of another model.
     """
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]))
     changes: RowChanges = [torch.zeros(len(vectors), 0)] * len(rows)
-    for start in range(0, len(rows), batch_size):
-        chosen = order[start : start + batch_size]
-        batch = pad_encoded(model, [rows[i] for i in chosen])
+    for indices, padded in batches_by_length(model.tokenizer, rows, batch_size):
+        batch = padded.to(parameters_device(model))
         parts = batch_changes(model, vectors, batch).cpu().split(batch.completion_mask.sum(-1).tolist(), dim=1)
-        for index, part in zip(chosen, parts, strict=True):
+        for index, part in zip(indices, parts, strict=True):
             changes[index] = part
     return changes
 

@@ -68,7 +68,7 @@ def token_entanglement(
     model: "TransformerBridge",
     cause: SteeringVector | str,
     rows: AuditRows,
-    reference: AuditRows,
+    reference_rows: AuditRows,
     *,
     positions: Positions = "all",
     n: int = N_TOKENS,
@@ -81,12 +81,13 @@ def token_entanglement(
 
     Args:
         cause: a candidate vector, or a candidate system prompt.
-        reference: rows without it, best the model's own answers to the same prompts.
+        reference_rows: rows without it, best the model's own answers to the same prompts.
     """
-    rise = raised_tokens(model, cause, reference, positions=positions)
+    rise = raised_tokens(model, cause, reference_rows, positions=positions)
     special = set(model.tokenizer.all_special_ids)
     mine, theirs = (
-        [model.tokenizer.encode(row.completion, add_special_tokens=False) for row in part] for part in (rows, reference)
+        [model.tokenizer.encode(row.completion, add_special_tokens=False) for row in part]
+        for part in (rows, reference_rows)
     )
     have, reference_have = (_rows_with(part, len(rise)) for part in (mine, theirs))
     allowed = [int(i) for i in torch.nonzero(have + reference_have >= MIN_ROWS)[:, 0] if int(i) not in special]
@@ -105,13 +106,13 @@ def token_entanglement(
 def raised_tokens(
     model: "TransformerBridge",
     cause: SteeringVector | str,
-    reference: AuditRows,
+    reference_rows: AuditRows,
     *,
     positions: Positions = "all",
     batch_size: int = 16,
 ) -> Float[Tensor, " d_vocab"]:
     """Mean over the reference rows' completion tokens of log P(token | cause) - log P(token)."""
-    completions = [encode_completion(model.tokenizer, row.completion) for row in reference]
+    completions = [encode_completion(model.tokenizer, row.completion) for row in reference_rows]
     total, count = torch.zeros(model.cfg.d_vocab, dtype=torch.float64), 0
 
     def log_probs(chats: Sequence[Chat], written: list[list[int]]) -> Float[Tensor, "token d_vocab"]:
@@ -120,7 +121,7 @@ def raised_tokens(
         return completion_logits(model, batch).log_softmax(-1)
 
     for start in range(0, len(completions), batch_size):
-        chats = [row.chat for row in reference.rows[start : start + batch_size]]
+        chats = [row.chat for row in reference_rows.rows[start : start + batch_size]]
         written = completions[start : start + batch_size]
         plain = log_probs(chats, written)
         if isinstance(cause, str):

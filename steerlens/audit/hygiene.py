@@ -78,7 +78,7 @@ class Hygiene:
 
 
 def check_hygiene(
-    model: "TransformerBridge", rows: AuditRows, reference: AuditRows | None = None, *, seed: int = 0
+    model: "TransformerBridge", rows: AuditRows, reference_rows: AuditRows | None = None, *, seed: int = 0
 ) -> Hygiene:
     """Describe rows, and compare them with reference rows, such as the model's own answers to the same prompts.
 
@@ -88,9 +88,9 @@ def check_hygiene(
     """
     mine, theirs = row_facts(model.tokenizer, rows), None
     first_p = missing = math.nan
-    if reference is not None:
-        theirs = row_facts(model.tokenizer, reference)
-        ours, others = (_firsts(model.tokenizer, part, _are_number_lists(mine)) for part in (rows, reference))
+    if reference_rows is not None:
+        theirs = row_facts(model.tokenizer, reference_rows)
+        ours, others = (_firsts(model.tokenizer, part, _are_number_lists(mine)) for part in (rows, reference_rows))
         if ours and others:
             first_p, missing = less_varied_p(ours, others, seed=seed), missing_bits(ours, others, seed=seed)
     return Hygiene(mine, theirs, first_p, missing, tuple(_findings(mine, theirs, first_p, missing)))

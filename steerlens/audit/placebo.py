@@ -26,6 +26,8 @@ COMMON_LENGTH = 0.9
 PLACEBO_SEED = 1_000_003
 """Rows that were sampled here, with a small seed, are not sampled again."""
 
+OWN_ANSWERS = "the model's own answers to the same prompts"
+
 COMMON_FORMAT = 0.5
 """Share of the rows that have to be pure number lists for this to be their format."""
 
@@ -79,7 +81,7 @@ def pair_with_placebo(
     return Pairs(
         compared=AuditRows("rows", tuple(asked[index] for index in kept)),
         clean=AuditRows(
-            "placebo", tuple(replace(asked[index], completion=text) for index, text in zip(kept, texts, strict=True))
+            OWN_ANSWERS, tuple(replace(asked[index], completion=text) for index, text in zip(kept, texts, strict=True))
         ),
         rows=[(encoded[index][0], encoded[index][1][:limit]) for index in kept],
         placebo=[(encoded[index][0], answers[index][:limit]) for index in kept],
@@ -126,7 +128,10 @@ def _answers(
 def own_answers(
     model: "TransformerBridge", chats: Sequence[Chat], *, max_new_tokens: int, seed: int, temperature: float = 1.0
 ) -> list[list[int]]:
-    """Token ids of an answer by the model itself to every chat; shorter where the context leaves less room."""
+    """Token ids of an answer by the model itself to every chat; shorter where the context leaves less room.
+
+    Answer i draws its own randomness from (`seed`, i), whatever room the chats have.
+    """
     limit = context_length(model)
     lengths = [len(encode_prompt(model.tokenizer, chat)) for chat in chats]
     room = [max_new_tokens if limit is None else min(max_new_tokens, limit - length) for length in lengths]
@@ -139,7 +144,7 @@ def own_answers(
             max_new_tokens=tokens,
             temperature=temperature,
             seed=seed,
-            first_row=asked[0],
+            row_indices=asked,
         )
         for i, answer in zip(asked, told, strict=True):
             answers[i] = answer
@@ -164,7 +169,7 @@ def pair_with_reference(
     ours, theirs = ([part[index] for index in rng.permutation(len(part))[:n].tolist()] for part in (rows, reference))
     return Pairs(
         compared=AuditRows("rows", tuple(ours)),
-        clean=AuditRows("reference rows", tuple(theirs)),
+        clean=AuditRows("the reference rows", tuple(theirs)),
         rows=[_encoded(model, row) for row in ours],
         placebo=[_encoded(model, row) for row in theirs],
         unmatched=len(rows) - n,

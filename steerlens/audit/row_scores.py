@@ -1,6 +1,6 @@
-"""Which rows carry a vector most: weak evidence about any single row, calibrated on the model's own answers."""
+"""Which rows carry a vector most: weak evidence about any single row, calibrated on clean rows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.audit.placebo import own_answers
+from steerlens.audit.placebo import OWN_ANSWERS, PLACEBO_SEED, EncodedRow, own_answers
 from steerlens.audit.rows import AuditRows
 from steerlens.forward import completion_logits
 from steerlens.models import parameters_device
-from steerlens.prompts.chat import Chat, TokenBatch, encode_completion, encode_prompt, pad_rows
+from steerlens.prompts.chat import Chat, TokenBatch, batches_by_length, encode_completion, encode_prompt
 from steerlens.prompts.positions import Positions
 from steerlens.residuals.stream import OnResidual, watch_residuals
 from steerlens.vectors.interventions import steer
@@ -24,8 +24,11 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 Score = Literal["log_linear", "projection"]
+RowValues = Float[Tensor, " row"]
 SCORES: tuple[Score, ...] = ("log_linear", "projection")
 N_RESAMPLES = 1000
+ANSWER_SEED = 2 * PLACEBO_SEED
+"""Neither rows nor placebos that were sampled here, with a small seed, are sampled again."""
 
 CAVEAT = (
     "A row's score is weak evidence about that row. Scores follow the format and the subject of an answer as much as what is "
@@ -37,26 +40,30 @@ CAVEAT = (
 
 @dataclass(frozen=True)
 class RowScores:
-    """Two scores of every row, and of a placebo: the model's own answer to the same prompt.
+    """Two scores of every row, and of a placebo: clean rows, such as the model's own answers to the same prompts.
 
     Args:
         numbers: line or row of each, as in `AuditRows`.
         log_linear: w = [log P(y | v, x) - log P(y | x)] / |y|, nats a token (arXiv 2602.04863, a vector for the prompt).
-        projection: mean_t <h(x, y_t), v_hat>, minus the same for an answer of the model's own (arXiv 2507.21509).
+        projection: mean_t <h(x, y_t), v_hat>, minus the same for the model's own answer to x (arXiv 2507.21509).
+        compared_with: what the placebo is, in words.
     """
 
     numbers: tuple[int, ...]
-    log_linear: Float[Tensor, " row"]
-    projection: Float[Tensor, " row"]
-    placebo_log_linear: Float[Tensor, " row"]
-    placebo_projection: Float[Tensor, " row"]
+    log_linear: RowValues
+    projection: RowValues
+    placebo_log_linear: RowValues
+    placebo_projection: RowValues
+    compared_with: str = OWN_ANSWERS
 
     @classmethod
     def joined(cls, parts: Sequence["RowScores"]) -> "RowScores":
         """The scores of all parts, one after the other."""
         numbers = tuple(number for part in parts for number in part.numbers)
         names = ("log_linear", "projection", "placebo_log_linear", "placebo_projection")
-        return cls(numbers, **{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+        return cls(
+            numbers, *(torch.cat([getattr(part, name) for part in parts]) for name in names), parts[0].compared_with
+        )
 
     def of(self, score: Score) -> tuple[np.ndarray, np.ndarray]:
         """The rows' scores and the placebo's."""
@@ -110,57 +117,71 @@ def score_rows(
     vector: SteeringVector,
     rows: AuditRows,
     *,
-    placebo: AuditRows | None = None,
+    reference_rows: AuditRows | None = None,
     positions: Positions = "all",
+    temperature: float = 1.0,
     max_new_tokens: int = 48,
     batch_size: int = 32,
     seed: int = 0,
 ) -> RowScores:
-    """Score rows by how much `vector` favours them, next to two answers that the model itself writes to the same prompts.
+    """Score rows by how much `vector` favours them, next to a placebo: clean rows, scored behind their own prompts.
 
-    One of the answers is what the projection is measured from, for the row and for the placebo; the other is the placebo.
+    Projections, of rows and placebo alike, are measured from an answer that the model itself writes to the same prompt.
     The scores say nothing where the vector was fitted to these very rows: it favours them over the placebo by its making.
     Fit it on other rows.
 
     Args:
-        placebo: answers of the model's own to the same prompts, if there are such already.
+        reference_rows: clean rows, the placebo; by default the model answers the rows' prompts itself.
         positions: where the vector acts, as in `steer`.
-        max_new_tokens: longest answer of the model's own; take about what the rows have.
+        temperature, max_new_tokens: of the model's own answers; take about what the rows have.
 
     Raises:
         ValueError: the vector is of another model, or a row does not fit (`rows_for_model` leaves such rows out).
     """
-    chats = [row.chat for row in rows]
-    written = [encode_completion(model.tokenizer, row.completion) for row in rows]
-    baseline = own_answers(model, chats, max_new_tokens=max_new_tokens, seed=2 * seed + 1)
-    if placebo is None:
-        answers = own_answers(model, chats, max_new_tokens=max_new_tokens, seed=2 * seed)
+
+    def answered(chats: Sequence[Chat], draw: int) -> list[list[int]]:
+        answer_seed = ANSWER_SEED + 2 * seed + draw
+        return own_answers(model, chats, max_new_tokens=max_new_tokens, temperature=temperature, seed=answer_seed)
+
+    def scores(chats: Sequence[Chat], completions: Sequence[list[int]]) -> tuple[RowValues, RowValues]:
+        prompts = [encode_prompt(model.tokenizer, chat) for chat in chats]
+        return _scores(model, vector, list(zip(prompts, completions, strict=True)), positions, batch_size)
+
+    chats, completions = _chats_and_completions(model, rows)
+    weight, projection = scores(chats, completions)
+    base = scores(chats, answered(chats, 1))[1]
+    if reference_rows is None:
+        clean_chats, clean = chats, answered(chats, 0)
     else:
-        answers = [encode_completion(model.tokenizer, row.completion) for row in placebo]
-    row_weight, row_projection = _scores(model, vector, chats, written, positions, batch_size)
-    placebo_weight, placebo_projection = _scores(model, vector, chats, answers, positions, batch_size)
-    _, base_projection = _scores(model, vector, chats, baseline, positions, batch_size)
+        clean_chats, clean = _chats_and_completions(model, reference_rows)
+    clean_weight, clean_projection = scores(clean_chats, clean)
+    clean_base = base if clean_chats == chats else scores(clean_chats, answered(clean_chats, 0))[1]
     return RowScores(
         numbers=tuple(row.number for row in rows),
-        log_linear=row_weight,
-        projection=row_projection - base_projection,
-        placebo_log_linear=placebo_weight,
-        placebo_projection=placebo_projection - base_projection,
+        log_linear=weight,
+        projection=projection - base,
+        placebo_log_linear=clean_weight,
+        placebo_projection=clean_projection - clean_base,
+        compared_with=OWN_ANSWERS if reference_rows is None else reference_rows.source,
     )
+
+
+def _chats_and_completions(model: "TransformerBridge", rows: AuditRows) -> tuple[list[Chat], list[list[int]]]:
+    return [row.chat for row in rows], [encode_completion(model.tokenizer, row.completion) for row in rows]
 
 
 @torch.no_grad()
 def _scores(
     model: "TransformerBridge",
     vector: SteeringVector,
-    chats: Sequence[Chat],
-    completions: Sequence[list[int]],
+    rows: Sequence[EncodedRow],
     positions: Positions,
     batch_size: int,
-) -> tuple[Float[Tensor, " row"], Float[Tensor, " row"]]:
+) -> tuple[RowValues, RowValues]:
     """Mean over each completion's tokens of the change in log-probability, and of the projection on the vector."""
-    weights, projections = torch.zeros(len(chats)), torch.zeros(len(chats))
-    for indices, batch in _batches(model, chats, completions, batch_size):
+    weights, projections = torch.zeros(len(rows)), torch.zeros(len(rows))
+    for indices, padded in batches_by_length(model.tokenizer, rows, batch_size):
+        batch = padded.to(parameters_device(model))
         tokens = batch.tokens[batch.completion_mask]
         plain, projection = _logits_and_projection(model, vector, batch)
         with steer(model, vector, positions=positions):
@@ -169,18 +190,6 @@ def _scores(
         weights[indices] = _row_means(change, batch)
         projections[indices] = _row_means(projection, batch)
     return weights, projections
-
-
-def _batches(
-    model: "TransformerBridge", chats: Sequence[Chat], completions: Sequence[list[int]], batch_size: int
-) -> Iterator[tuple[list[int], TokenBatch]]:
-    """Rows of like length together, with their indices."""
-    prompts = [encode_prompt(model.tokenizer, chat) for chat in chats]
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]) + len(completions[i]))
-    for start in range(0, len(order), batch_size):
-        indices = order[start : start + batch_size]
-        batch = pad_rows(model.tokenizer, [prompts[i] for i in indices], [completions[i] for i in indices])
-        yield indices, batch.to(parameters_device(model))
 
 
 def _logits_and_projection(
@@ -200,5 +209,5 @@ def _logits_and_projection(
     return logits, torch.stack(found).mean(0)
 
 
-def _row_means(values: Float[Tensor, " token"], batch: TokenBatch) -> Float[Tensor, " row"]:
+def _row_means(values: Float[Tensor, " token"], batch: TokenBatch) -> RowValues:
     return torch.stack([part.mean() for part in values.split(batch.completion_mask.sum(-1).tolist())]).cpu()

@@ -15,6 +15,7 @@ from steerlens.forward import forward
 from steerlens.models import load_model, parameters_device
 from steerlens.prompts.chat import Chat, as_chat, encode_prompt, pad_rows
 from steerlens.prompts.traits import Trait, preference_trait
+from steerlens.vectors.fit_quality import random_directions
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.means import model_shift
 from steerlens.vectors.vector import SteeringVector
@@ -103,8 +104,7 @@ def next_token_log_probs(
 
 def random_like(vector: SteeringVector, seed: int) -> SteeringVector:
     """A Gaussian direction at each layer, with the vector's norms."""
-    noise = torch.randn(vector.directions.shape, generator=torch.Generator().manual_seed(seed))
-    directions = torch.nn.functional.normalize(noise, dim=-1) * vector.directions.norm(dim=-1, keepdim=True)
+    (directions,) = random_directions(vector.directions, seed=seed)
     return replace(vector, directions=directions, source=replace(vector.source, method="random"), metrics={})
 
 

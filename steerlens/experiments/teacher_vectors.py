@@ -175,7 +175,7 @@ def teacher_vectors(
         answers = PromptedAnswers.sample(model, trait, config)
         placed = {way: WAYS[way](answers) for way in ways}
         layers, directions = placed[ways[-1]]
-        placed[RANDOM] = layers, random_directions(directions, config)[0]
+        placed[RANDOM] = layers, random_directions(directions, seed=config.seed)[0]
         return {name: _vector(answers, trait.prompt, name, *place) for name, place in placed.items()}
 
 

@@ -1,6 +1,6 @@
 """Figures of an audit; each function takes results and returns a plotly Figure, which is never shown.
 
-Tokens come from data and models that nobody vouches for, and plotly reads tags in labels: they are escaped here.
+Names come from data that nobody vouches for, and plotly reads tags in labels: they are escaped here.
 """
 
 import html
@@ -40,20 +40,6 @@ def plot_gain_by_layer(result: AuditResult) -> go.Figure:
     figure.update_layout(**LAYOUT, height=300)
     figure.update_xaxes(title="layer (block output)", dtick=1 if len(result.layers) < 20 else None)
     figure.update_yaxes(title="gain, nats a completion token")
-    return figure
-
-
-def plot_promoted(promoted: Sequence[tuple[str, float]]) -> go.Figure:
-    """The tokens that the vector raises most, and by how much."""
-    figure = go.Figure()
-    figure.add_bar(
-        y=list(range(len(promoted))), x=[change for _, change in promoted], orientation="h", marker_color=TEACHER,
-        text=[_label(token) for token, _ in promoted], textposition="outside", cliponaxis=False,
-        hovertemplate="%{text}: %{x:+.2f}<extra></extra>",
-    )  # fmt: skip
-    figure.update_layout(**LAYOUT, height=120 + 22 * len(promoted))
-    figure.update_xaxes(title="change of the logit", zerolinecolor="#000")
-    figure.update_yaxes(showticklabels=False, autorange="reversed")
     return figure
 
 
@@ -98,7 +84,7 @@ def plot_row_scores(scores: RowScores, score: Score = "log_linear") -> go.Figure
     low, high = np.quantile(np.concatenate([rows, placebo]), (0.002, 0.998))
     ends = np.linspace(low, high, 41)
     figure = go.Figure()
-    for values, name, color in ((placebo, "the model's own answers", CONTROL), (rows, "these rows", TEACHER)):
+    for values, name, color in ((placebo, html.escape(scores.compared_with), CONTROL), (rows, "these rows", TEACHER)):
         counts = np.histogram(np.clip(values, ends[0], ends[-1]), ends)[0]
         figure.add_scatter(
             x=(ends[:-1] + ends[1:]) / 2, y=counts / len(values), name=name, mode="lines", line={"color": color, "shape": "hvh"},
@@ -108,7 +94,3 @@ def plot_row_scores(scores: RowScores, score: Score = "log_linear") -> go.Figure
     figure.update_xaxes(title=AXES[score])
     figure.update_yaxes(title="share of rows", tickformat=".0%")
     return figure
-
-
-def _label(token: str) -> str:
-    return html.escape(repr(token))

@@ -1,4 +1,7 @@
-"""Figures of vectors; each function takes results and returns a plotly Figure, which is never shown."""
+"""Figures of vectors; each function takes results and returns a plotly Figure, which is never shown.
+
+Plotly reads tags in labels, and names are given by whoever asks: they are escaped here.
+"""
 
 import html
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +12,8 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from steerlens.figures.palette import CONTROL, GREY, LAYOUT, SGD, TEACHER
+from steerlens.figures.palette import CONTROL, GREY, LAYOUT, TEACHER
+from steerlens.figures.token_plots import plot_tokens
 from steerlens.vectors.readout import Token
 from steerlens.vectors.sweep import LayerSweep, SweepPoint
 
@@ -66,20 +70,9 @@ def plot_controls(metrics: Mapping[str, Any]) -> go.Figure:
 
 def plot_readout(promoted: Sequence[Token], suppressed: Sequence[Token]) -> go.Figure:
     """The tokens that a vector promotes and suppresses, as `promoted_tokens` gives them."""
-    tokens = [*promoted, *reversed(suppressed)][::-1]
-    names = [repr(token.text) for token in tokens]
-    changes = [token.change for token in tokens]
-    figure = go.Figure()
-    figure.add_bar(
-        y=list(range(len(tokens))), x=changes, orientation="h", text=names, textposition="outside", cliponaxis=False,
-        marker_color=[TEACHER if change > 0 else SGD for change in changes],
-        hovertemplate="%{text}: %{x:+.2f}<extra></extra>",
-    )  # fmt: skip
-    figure.update_layout(**LAYOUT, height=120 + 20 * len(tokens))
-    widest = 1.25 * max(map(abs, changes))
-    figure.update_xaxes(title="change of the logit (logit lens)", range=[-widest, widest], zerolinecolor="#000")
-    figure.update_yaxes(showticklabels=False)
-    return figure
+    changes = [(token.text, token.change) for token in (*promoted, *reversed(suppressed))]
+    widest = 1.25 * max(abs(change) for _, change in changes)
+    return plot_tokens(changes).update_xaxes(range=[-widest, widest])
 
 
 def plot_cosines(cosines: Mapping[str, tuple[float, float]]) -> go.Figure:
@@ -88,8 +81,9 @@ def plot_cosines(cosines: Mapping[str, tuple[float, float]]) -> go.Figure:
     Args:
         cosines: (raw, centred) by name, as `PromptAnalysis.cosines`.
     """
-    names = sorted(cosines, key=lambda name: cosines[name][1])
-    raw, centred = ([cosines[name][i] for name in names] for i in (0, 1))
+    nearest_last = sorted(cosines, key=lambda name: cosines[name][1])
+    raw, centred = ([cosines[name][i] for name in nearest_last] for i in (0, 1))
+    names = [html.escape(name) for name in nearest_last]
     figure = go.Figure()
     for name, ends in zip(names, zip(raw, centred, strict=True), strict=True):
         figure.add_scatter(x=ends, y=[name] * 2, mode="lines", line_color=GREY, hoverinfo="skip", showlegend=False)
@@ -170,7 +164,7 @@ def _measures(sweep: LayerSweep) -> list[_Measure]:
         return [explained, damage, coherence]
     return [
         explained,
-        _Measure(f"rate of {sweep.trait}", lambda point: point.behaviour.rate, "Blues"),
+        _Measure(f"rate of {html.escape(sweep.trait)}", lambda point: point.behaviour.rate, "Blues"),
         _Measure("negated, off topic", _leak, "Reds"),
         coherence,
     ]

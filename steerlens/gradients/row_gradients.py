@@ -1,5 +1,6 @@
 """The gradient of every row's own loss at the residual stream of a model that stays as it is."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -10,10 +11,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from steerlens.forward import completion_logits
-from steerlens.prompts.chat import TokenBatch
+from steerlens.models import parameters_device
+from steerlens.prompts.chat import TokenBatch, batches_by_length
 from steerlens.prompts.positions import Positions
 from steerlens.residuals.stream import Residual, watch_residuals
-from steerlens.samples.encoded import EncodedRow, pad_encoded
+from steerlens.samples.encoded import EncodedRow
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -46,13 +48,12 @@ def row_gradients(
     """
     if not rows or not layers:
         raise ValueError(f"Got {len(rows)} rows and {len(layers)} layers. Give at least one of each.")
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]))
-    starts = range(0, len(rows), batch_size)
+    batches = batches_by_length(model.tokenizer, rows, batch_size)
     gradients = torch.empty(len(layers), len(rows), model.cfg.d_model)
-    for start in tqdm(starts, desc="gradients", unit="batch", leave=False):
-        chosen = order[start : start + batch_size]
-        batch = pad_encoded(model, [rows[i] for i in chosen])
-        gradients[:, chosen] = _batch_gradients(model, batch, layers, positions, reduction)
+    n_batches = math.ceil(len(rows) / batch_size)
+    for indices, padded in tqdm(batches, total=n_batches, desc="gradients", unit="batch", leave=False):
+        batch = padded.to(parameters_device(model))
+        gradients[:, indices] = _batch_gradients(model, batch, layers, positions, reduction)
     return gradients
 
 

@@ -169,11 +169,12 @@ def _transfer(analysis: PromptAnalysis) -> Section:
         title="Predicted transfer through number lists",
         question="Would a student that is trained on this prompt's number lists, and on nothing else, take the behaviour over?",
         figure=None,
-        number=f"{analysis.transfer.verdict.capitalize()}. {' '.join(analysis.transfer.evidence)}",
+        number=f"{analysis.transfer.verdict.capitalize()}. {analysis.transfer.reason}",
         meaning=(
-            "A transfer takes three things: the prompt changes the numbers, that change is a vector's, and the vector acts at "
-            f"the trait's questions. It is called unlikely where numbers change by less than {IN_NUMBERS} nats, the vector "
-            f"explains less than {IS_VECTOR[0]:.0%}, or the trait's log odds rise by less than {ACTS[0]}; likely where it "
+            "A transfer takes four things: the prompt changes the numbers, that change is a vector's, the vector acts at the "
+            "trait's questions, and it breaks little. It is called unlikely where numbers change by less than "
+            f"{IN_NUMBERS} nats, the vector explains less than {IS_VECTOR[0]:.0%}, the trait's log odds rise by less than "
+            f"{ACTS[0]}, or unrelated predictions change more than those that the prompt is about; otherwise likely where it "
             f"explains at least {IS_VECTOR[1]:.0%} and the log odds rise by at least {ACTS[1]}."
         ),
         doubts=(

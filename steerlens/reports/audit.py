@@ -7,8 +7,9 @@ from typing import Any
 from steerlens.audit.audit import AuditResult, Verdict
 from steerlens.audit.row_scores import CAVEAT, SCORES, RowScores
 from steerlens.audit.rows import AuditRows
-from steerlens.figures.audit_plots import plot_gain, plot_gain_by_layer, plot_promoted, plot_traits
+from steerlens.figures.audit_plots import plot_gain, plot_gain_by_layer, plot_traits
 from steerlens.figures.report import Report, Section, Table, write_report
+from steerlens.figures.token_plots import plot_tokens
 from steerlens.reports.audit_sections import (
     entanglement_section,
     hygiene_section,
@@ -100,8 +101,8 @@ def _evidence(result: AuditResult) -> Section:
         ),
         meaning=(
             "A vector can always be fitted to rows. Whether it also helps with rows that it has not seen, and by more than where "
-            "rows and clean ones are swapped at random, is what tells. Clean are the model's own answers to the same prompts, or "
-            "the reference rows that were given."
+            "rows and clean ones are swapped at random, is what tells. The clean ones, called reference rows below, are the "
+            "model's own answers to the same prompts, or the rows that were given as clean."
         ),
         doubts=(
             "Rows from another source differ from the model's own answers in style and subject as well, and a vector can learn "
@@ -125,7 +126,7 @@ def _tokens(result: AuditResult) -> Section:
     return Section(
         title="Which words it raises",
         question="Which tokens does the recovered vector make more likely?",
-        figure=plot_promoted(result.promoted),
+        figure=plot_tokens(result.promoted),
         number="Most raised: " + ", ".join(repr(token) for token, _ in result.promoted[:8]) + ".",
         meaning="Words that name a subject are a hint at what is hidden, even where the rows never contain them.",
         doubts="Tokens are read off through the layers above only roughly, and the less so the lower the vector sits.",
@@ -181,7 +182,8 @@ def _scores(scores: RowScores) -> dict[str, Any]:
     return {
         "rows": list(scores.numbers),
         **{score: scores.of(score)[0].tolist() for score in SCORES},
-        "auroc_against_own_answers": {score: scores.against_placebo(score) for score in SCORES},
-        "share_above_95_percent_of_own_answers": {score: scores.excess(score) for score in SCORES},
+        "compared_with": scores.compared_with,
+        "auroc": {score: scores.against_placebo(score) for score in SCORES},
+        "share_above_95_percent": {score: scores.excess(score) for score in SCORES},
         "caveat": CAVEAT,
     }

@@ -23,11 +23,11 @@ def scores_section(scores: RowScores, rows: AuditRows) -> Section:
     )
     return Section(
         title="Which rows",
-        question="Which rows does the vector favour, and do the rows as a whole differ from the model's own answers?",
+        question=f"Which rows does the vector favour, and do the rows as a whole differ from {scores.compared_with}?",
         figure=plot_row_scores(scores),
         number=(
-            f"Rows against the model's own answers to the same prompts, AUROC (0.5 is no difference): {'; '.join(separated)}. "
-            f"{scores.excess():.0%} of the rows score above 95 % of its own answers, where 5 % would by chance."
+            f"Rows against {scores.compared_with}, AUROC (0.5 is no difference): {'; '.join(separated)}. "
+            f"{scores.excess():.0%} of the rows score above 95 % of these, where 5 % would by chance."
         ),
         meaning=(
             "The rows with the highest log-linear weight follow. The weight is how much likelier the vector makes a row's "

@@ -46,8 +46,15 @@ def _recommendation(sweep: LayerSweep) -> Section:
         f"with its trait raised, at most {LEAK:.0%} of it at negated and off-topic questions, and at least {COHERENT:.0%} of "
         "the answer mass"
         if sweep.trait is not None
-        else f"it explains something, and changes unrelated predictions by at most {DAMAGE[0]:g} times what the prompt does, "
-        f"or {DAMAGE[1]:g} nats"
+        else "it explains something of validation rows, and changes unrelated predictions by at most "
+        f"{DAMAGE[0]:g} times what the prompt does, or {DAMAGE[1]:g} nats"
+    )
+    chosen = (
+        "The best of many settings is picked by the behaviour that is shown, which will look a little worse on new questions. "
+        "kl_explained has no part in the choice."
+        if sweep.trait is not None
+        else "The best of many settings is picked by kl_explained on validation rows, so that the held-out number that is shown "
+        "has no part in the choice. Damage and coherence have, and will look a little worse on new questions."
     )
     return Section(
         title="The best clean setting",
@@ -63,9 +70,8 @@ def _recommendation(sweep: LayerSweep) -> Section:
             "Random directions have the mean difference's norm and are never recommended."
         ),
         doubts=(
-            "The best of many settings is picked on the numbers that are shown, so a new sample will look a little worse. The "
-            "gate's limits are conventions, and there are few negated and off-topic questions. Where no setting is clean, "
-            "one vector at every token may be the wrong tool for this prompt."
+            f"{chosen} The gate's limits are conventions, and there are few negated and off-topic questions. Where no setting "
+            "is clean, one vector may be the wrong tool for this prompt."
         ),
     )
 

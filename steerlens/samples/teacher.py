@@ -82,7 +82,7 @@ def sample_teacher(
                 max_new_tokens=max_new_tokens,
                 temperature=temperature,
                 seed=seed,
-                first_row=start,
+                row_indices=range(start, start + len(part)),
             )
             chunk = [
                 Sample(row, prompt, model.tokenizer.decode(ids, skip_special_tokens=True), is_finished(model, ids))

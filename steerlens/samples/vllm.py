@@ -54,7 +54,7 @@ class VllmEngine:
         return f"vllm {self._vllm.__version__}"
 
     def generate(
-        self, chats: Sequence[Chat], *, max_new_tokens: int, temperature: float, seed: int, first_row: int
+        self, chats: Sequence[Chat], *, max_new_tokens: int, temperature: float, seed: int, row_indices: Sequence[int]
     ) -> list[list[int]]:
         """Token ids of one completion for every chat, as `steerlens.forward.generate` gives them.
 
@@ -73,10 +73,10 @@ class VllmEngine:
                 temperature=temperature,
                 max_tokens=max_new_tokens,
                 stop_token_ids=ends,
-                seed=row_seed(seed, first_row + i),
+                seed=row_seed(seed, index),
                 detokenize=False,
             )
-            for i in range(len(prompts))
+            for index in row_indices
         ]
         asked = [{"prompt_token_ids": prompt} for prompt in prompts]
         written = self._llm.generate(asked, parameters, use_tqdm=False)

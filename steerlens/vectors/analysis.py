@@ -38,10 +38,22 @@ each (docs/findings.md)."""
 
 @dataclass(frozen=True)
 class Transfer:
-    """Whether students of this prompt's number lists are expected to show the trait, with the reasons."""
+    """Whether students of this prompt's number lists are expected to show the trait, with the reasons.
+
+    Args:
+        evidence: what was measured, in sentences.
+        against: what keeps the verdict from being likely, in words; all that makes it unlikely, where it is.
+    """
 
     verdict: Verdict
     evidence: tuple[str, ...]
+    against: tuple[str, ...] = ()
+
+    @property
+    def reason(self) -> str:
+        """The evidence, and what speaks against a transfer."""
+        against = (f"Against it: {'; '.join(self.against)}.",) if self.against else ()
+        return " ".join((*self.evidence, *against))
 
     @property
     def probability(self) -> float:
@@ -91,9 +103,7 @@ class PromptAnalysis:
             lines.append(f"Nearest known vectors, cosine and cosine after mean-centring: {named}.")
         passed_on, n = VERDICTS[self.transfer.verdict]
         seen = f" ({passed_on} of {n} such prompts passed on, on the embedded models)" if n else ""
-        lines.append(
-            f"Transfer through number lists: {self.transfer.verdict}{seen}. {' '.join(self.transfer.evidence)}"
-        )
+        lines.append(f"Transfer through number lists: {self.transfer.verdict}{seen}. {self.transfer.reason}")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -132,7 +142,7 @@ def analyze_prompt(
     questions = number_prompts(N_QUESTIONS, seed=config.seed + 1) if questions is None else questions
     asked = list(questions)[:N_QUESTIONS]
     promoted, suppressed = promoted_tokens(model, vector, asked)
-    numbers = number_shift(model, vector, prompt, asked)
+    numbers = number_shift(model, vector, prompt, asked, positions=config.positions)
     probe = Probe(model, trait, None, config)
     steered = probe.behaviour(vector)
     return PromptAnalysis(
@@ -201,14 +211,24 @@ def _predicted(
         f"It changes unrelated predictions by {steered.damage:.2f} nats a token, those that the prompt is about by "
         f"{effect:.2f}.",
     ]
-    carried = numbers is not None and numbers.prompt >= IN_NUMBERS
-    if explained < IS_VECTOR[0] or (numbers and not carried) or above < ACTS[0] or steered.damage > effect:
-        verdict = "unlikely"
-    elif explained >= IS_VECTOR[1] and carried and above >= ACTS[1]:
-        verdict = "likely"
-    else:
-        verdict = "cannot tell"
-    return Transfer(verdict, tuple(evidence))
+    against: dict[Verdict, dict[str, bool]] = {
+        "unlikely": {
+            f"numbers change by less than {IN_NUMBERS} nats": numbers is not None and not numbers.prompt >= IN_NUMBERS,
+            f"the vector explains less than {IS_VECTOR[0]:.0%}": explained < IS_VECTOR[0],
+            f"the trait's log odds rise by less than {ACTS[0]}": above < ACTS[0],
+            "unrelated predictions change more than those that the prompt is about": steered.damage > effect,
+        },
+        "cannot tell": {
+            "numbers were not measured": numbers is None,
+            f"the vector explains less than {IS_VECTOR[1]:.0%}": not explained >= IS_VECTOR[1],
+            "behaviour was not measured": trait is None,
+            f"the trait's log odds rise by less than {ACTS[1]}": trait is not None and not above >= ACTS[1],
+        },
+    }
+    for verdict, conditions in against.items():
+        if met := tuple(words for words, holds in conditions.items() if holds):
+            return Transfer(verdict, tuple(evidence), met)
+    return Transfer("likely", tuple(evidence))
 
 
 def _listed(tokens: Sequence[Token]) -> str:

@@ -50,7 +50,9 @@ def heldout_metrics(
             for layer, norm in zip(baseline.layers, baseline.mean_difference.norm(dim=-1), strict=True)
             if norm > 0
         ],
-        "kl_explained_random": float(np.mean([share(ours, one) for one in random_directions(best.directions, config)])),
+        "kl_explained_random": float(
+            np.mean([share(ours, one) for one in random_directions(best.directions, N_RANDOM, seed=config.seed)])
+        ),
         "kl_explained_shuffled": share(ours, _shuffled_control(model, data, best, config)),
         "cosine_mean_difference": float(cosine.sum() / n_compared),
         "relative_norm": float(norms.mean()),
@@ -78,10 +80,9 @@ def explained_with_interval(
     return 1 - float(ours.sum() / base.sum()), float(low), float(high)
 
 
-def random_directions(like: Directions, config: FitConfig) -> list[Directions]:
-    """Gaussian directions with the norms of `like`."""
-    generator = torch.Generator().manual_seed(config.seed)
-    noise = torch.randn(N_RANDOM, *like.shape, generator=generator)
+def random_directions(like: Directions, n: int = 1, *, seed: int) -> list[Directions]:
+    """`n` times a Gaussian direction at each layer, with the norms of `like`."""
+    noise = torch.randn(n, *like.shape, generator=torch.Generator().manual_seed(seed))
     return list(torch.nn.functional.normalize(noise, dim=-1) * like.norm(dim=-1, keepdim=True))
 
 

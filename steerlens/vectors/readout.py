@@ -11,6 +11,7 @@ from torch import Tensor
 from steerlens.forward import forward
 from steerlens.models import parameters_device
 from steerlens.prompts.chat import Chat, as_chat, encode_prompt, pad_rows
+from steerlens.prompts.positions import Positions
 from steerlens.residuals.capture import mean_residuals
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.vector import SteeringVector
@@ -76,14 +77,23 @@ class NumberShift:
 
 
 def number_shift(
-    model: "TransformerBridge", vector: SteeringVector, prompt: str, questions: Sequence[str | Chat]
+    model: "TransformerBridge",
+    vector: SteeringVector,
+    prompt: str,
+    questions: Sequence[str | Chat],
+    *,
+    positions: Positions = "all",
 ) -> NumberShift | None:
-    """The prompt's and the vector's effect on the first number; None where the tokenizer has hardly any numbers."""
+    """The prompt's and the vector's effect on the first number; None where the tokenizer has hardly any numbers.
+
+    Args:
+        positions: where the vector acts, as in `steer`; give those that it was fitted at.
+    """
     numbers = _number_tokens(model)
     if len(numbers) < MIN_NUMBERS:
         return None
     plain, prompted = (_number_log_probs(model, questions, numbers, text) for text in (None, prompt))
-    with steer(model, vector):
+    with steer(model, vector, positions=positions):
         steered = _number_log_probs(model, questions, numbers, None)
     by_prompt, by_vector = prompted - plain, steered - plain
     centred = [

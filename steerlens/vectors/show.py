@@ -50,9 +50,7 @@ class ShownPositions:
         return f"{sum(self.steered)} of {len(self.tokens)} tokens are steered at positions={self.positions!r}."
 
 
-def show_positions(
-    model: "TransformerBridge", chat: str | Chat, positions: Positions = "last_prompt"
-) -> ShownPositions:
+def show_positions(model: "TransformerBridge", chat: str | Chat, positions: Positions = "all") -> ShownPositions:
     """Show which tokens of a chat `steer(..., positions=positions)` would change.
 
         show_positions(model, [user("..."), assistant("...")], "generated")

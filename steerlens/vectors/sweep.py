@@ -20,7 +20,7 @@ from steerlens.prompts.chat import Chat
 from steerlens.prompts.numbers import number_prompts
 from steerlens.prompts.traits import Trait
 from steerlens.vectors.config import FitConfig
-from steerlens.vectors.fit_data import FitData
+from steerlens.vectors.fit_data import FitData, FitRows
 from steerlens.vectors.fit_quality import explained_with_interval, random_directions
 from steerlens.vectors.layer_fits import fit_each_layer, frozen
 from steerlens.vectors.means import diff_in_means, principal_difference
@@ -46,9 +46,12 @@ DAMAGE = (1.25, 0.05)
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """One setting: strength times the method's direction at one layer, added at every token.
+    """One setting: strength times the method's direction at one layer, added at the positions of the fit.
 
-    `kl_explained` is measured on held-out rows, with its 95 % interval; `low` and `high` are its ends.
+    Args:
+        kl_explained: on held-out rows, for the report; `low` and `high` are the ends of its 95 % interval.
+        validation, validation_low: the same on validation rows, for choices, and the lower end of its interval; NaN where it
+            was not measured.
     """
 
     method: Method
@@ -58,6 +61,8 @@ class SweepPoint:
     low: float
     high: float
     behaviour: Behaviour
+    validation: float = float("nan")
+    validation_low: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -76,8 +81,8 @@ class LayerSweep:
         """What keeps a setting from being clean; None where it is."""
         ours, plain = point.behaviour, self.plain
         if self.trait is None:
-            if not point.low > 0:
-                return "it explains nothing of the prompt"
+            if not point.validation_low > 0:
+                return "it explains nothing of the prompt on validation rows"
             if not ours.damage <= max(DAMAGE[0] * self.prompted.damage, DAMAGE[1]):
                 return (
                     f"it changes unrelated predictions by {ours.damage:.2f} nats, more than the prompt does "
@@ -99,7 +104,7 @@ class LayerSweep:
 
     @property
     def clean_peak(self) -> SweepPoint | None:
-        """The clean setting with the highest rate (without a trait: the highest kl_explained)."""
+        """The clean setting with the highest rate (without a trait: the highest kl_explained on validation rows)."""
         clean = [point for point in self.points if point.method != "random" and self.why_not_clean(point) is None]
         return max(clean, key=self._goodness, default=None)
 
@@ -148,7 +153,7 @@ class LayerSweep:
 
     def _goodness(self, point: SweepPoint) -> float:
         """How much of what is wanted a setting brings."""
-        return point.kl_explained if self.trait is None else point.behaviour.rate
+        return point.validation if self.trait is None else point.behaviour.rate
 
 
 def _worst_leak(behaviour: Behaviour) -> tuple[str, float]:
@@ -222,7 +227,7 @@ def _directions(
         "principal_difference": principal_difference(model, prompt, questions=data.train_questions, layers=layers),
         "random": replace(
             mean,
-            directions=random_directions(mean.directions, config)[0],
+            directions=random_directions(mean.directions, seed=config.seed)[0],
             source=replace(mean.source, method="Gaussian, with the norm of the mean difference"),
         ),
     }
@@ -239,13 +244,23 @@ def _points(
     layers = next(iter(vectors.values())).layers
     progress = tqdm(total=len(layers) * len(vectors) * len(strengths), desc="sweep", unit="setting", leave=False)
     for layer in layers:
-        heldout = ResumedRows(model, [layer], data.heldout, config.positions)
-        plain = heldout.row_kl(heldout.nothing)[:, 0]
+        heldout, validation = (_Explained(model, layer, rows, config) for rows in (data.heldout, data.validation))
         for method, vector in vectors.items():
             for strength in strengths:
                 setting = strength * vector.at(layer)
-                steered = heldout.row_kl(setting.directions)[:, 0]
-                explained = explained_with_interval(steered, plain, heldout.questions, seed=config.seed)
-                yield SweepPoint(method, layer, strength, *explained, probe.behaviour(setting))
+                explained, (chosen_by, low, _) = heldout.by(setting), validation.by(setting)
+                yield SweepPoint(method, layer, strength, *explained, probe.behaviour(setting), chosen_by, low)
                 progress.update()
     progress.close()
+
+
+class _Explained:
+    """kl_explained of vectors at one layer on some rows, with its 95 % interval."""
+
+    def __init__(self, model: "TransformerBridge", layer: int, rows: Sequence[FitRows], config: FitConfig) -> None:
+        self._rows, self._seed = ResumedRows(model, [layer], rows, config.positions), config.seed
+        self._plain = self._rows.row_kl(self._rows.nothing)[:, 0]
+
+    def by(self, vector: SteeringVector) -> tuple[float, float, float]:
+        steered = self._rows.row_kl(vector.directions)[:, 0]
+        return explained_with_interval(steered, self._plain, self._rows.questions, seed=self._seed)

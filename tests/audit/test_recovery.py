@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from steerlens.audit import audit
 from steerlens.audit.audit import audit_dataset, verdict
-from steerlens.audit.behaviour import Behaviour, Rise, probe_behaviour
+from steerlens.audit.behaviour import N_NULL, RaisedAnswers, Rise, enough_null_vectors, probe_behaviour
 from steerlens.audit.placebo import pair_with_placebo
 from steerlens.audit.recovery import RecoveredVector, recover_vector
+from steerlens.audit.row_scores import score_rows
 from steerlens.audit.rows import AuditRow, AuditRows
 from steerlens.evaluation import score_trait
 from steerlens.forward import completion_logits, generate
@@ -117,8 +119,8 @@ def test_reference_rows_take_the_place_of_the_placebo(organism, planted, clean):
 
 @pytest.mark.slow
 def test_a_shift_without_behaviour_is_not_called_found(recovered):
-    def behaviour(z: float) -> Behaviour:
-        return Behaviour((Rise("owl", z, 0.5, 0.1),), tuple(np.linspace(1, 3, 39)), ())
+    def behaviour(z: float) -> RaisedAnswers:
+        return RaisedAnswers((Rise("owl", z, 0.5, 0.1),), tuple(np.linspace(1, 3, 39)), ())
 
     assert verdict(recovered, behaviour(2.0))[0] == "cannot tell"
     assert verdict(recovered, behaviour(4.0))[0] == "found"
@@ -146,10 +148,60 @@ def test_answers_that_were_cut_at_some_length_are_not_taken_for_hidden(organism)
     assert recovered.pairs.unmatched == 0
 
 
-@pytest.mark.parametrize("rate", [0, 1, 2.0])
-def test_a_false_alarm_rate_that_is_none_is_refused(organism, clean, rate):
-    with pytest.raises(ValueError, match="between 0 and 1"):
+@pytest.mark.parametrize("rate", [0, 1, 2.0, 0.0005])
+def test_a_false_alarm_rate_that_no_p_value_can_fall_below_or_that_is_none_is_refused(organism, clean, rate):
+    with pytest.raises(
+        ValueError, match=r"must be between 0.0005, the smallest p-value that 1999 swaps can give, and 1"
+    ):
         audit_dataset(organism, clean, false_alarm_rate=rate)
+
+
+def test_there_are_null_vectors_enough_for_a_p_value_below_any_rate_and_the_default_has_its_own():
+    for rate in (0.9, 0.05, 0.026, 0.025, 0.02, 0.01, 0.001):
+        assert 1 / (1 + enough_null_vectors(rate)) < rate
+    assert {enough_null_vectors(rate) for rate in (0.9, 0.1, 0.05, 0.026)} == {N_NULL}
+
+
+@pytest.mark.slow
+def test_the_clearest_rise_is_found_at_a_small_false_alarm_rate_too(organism, recovered, owl):
+    behaviour = probe_behaviour(organism, recovered, [owl], n_null=enough_null_vectors(0.02))
+    assert len(behaviour.null) == 50
+    assert behaviour.p_value == 1 / 51
+    assert verdict(recovered, behaviour, 0.02)[0] == "found"
+    assert behaviour.null != probe_behaviour(organism, recovered, [owl]).null
+    with pytest.raises(ValueError, match=r"n_null=1 is not allowed. It must be at least 2"):
+        probe_behaviour(organism, recovered, [owl], n_null=1)
+
+
+def test_an_audit_asks_and_scores_as_its_rate_its_temperature_and_its_rows_say(organism, clean, monkeypatch):
+    asked = {}
+
+    def probed(_model, _recovered, _probes, *, n_null, seed):
+        asked["null vectors"] = n_null
+        return RaisedAnswers((Rise("owl", 1.0, 0.1, 0.1),), (2.0,) * n_null, ())
+
+    def scored(_model, _vector, rows, *, reference_rows, temperature, max_new_tokens, seed):
+        asked.setdefault("scores", []).append((reference_rows, temperature, max_new_tokens, seed))
+        return score_rows(organism, _vector, rows.take([0]), reference_rows=reference_rows.take([0]))
+
+    monkeypatch.setattr(audit, "probe_behaviour", probed)
+    monkeypatch.setattr(audit, "score_rows", scored)
+    rows, others = clean.take(range(40)), clean.take(range(40, 80))
+    recovered = recover_vector(organism, rows, reference_rows=others, layers=[1])
+    monkeypatch.setattr(audit, "recover_vector", lambda *_, **__: surely(recovered))
+    result = audit_dataset(organism, rows, reference_rows=others, temperature=0.7, false_alarm_rate=0.01)
+    assert asked["null vectors"] == 100
+    longest = max(len(encode_completion(organism.tokenizer, row.completion)) for row in rows)
+    (_, *first), (_, *second) = asked["scores"]
+    assert (first, second) == ([0.7, longest, 0], [0.7, longest, 1])
+    numbers = {row.number for reference_rows, *_ in asked["scores"] for row in reference_rows}
+    assert numbers == {row.number for row in others}
+    assert result.row_scores.compared_with == "the reference rows"
+
+
+def surely(recovered: RecoveredVector) -> RecoveredVector:
+    """The same, with rows that stand out."""
+    return replace(recovered, test=replace(recovered.test, gains=(9.0,), null=(0.0,) * 1999))
 
 
 def test_too_few_rows_are_refused(organism, clean):

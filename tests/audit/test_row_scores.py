@@ -7,12 +7,12 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from steerlens.audit.placebo import own_answers
-from steerlens.audit.row_scores import RowScores, auroc, score_rows
+from steerlens.audit.placebo import OWN_ANSWERS, own_answers
+from steerlens.audit.row_scores import ANSWER_SEED, RowScores, auroc, score_rows
 from steerlens.audit.rows import AuditRow, AuditRows
+from steerlens.forward import generate
 from steerlens.prompts.chat import as_chat, assistant, encode_chat
 from steerlens.prompts.numbers import number_prompts
-from steerlens.residuals.capture import capture_residuals
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.samples.teacher import sample_teacher
 from steerlens.vectors.interventions import steer
@@ -60,7 +60,7 @@ def test_the_interval_of_scores_that_know_nothing_covers_one_half():
 
 def test_scores_are_what_their_formulas_say_row_by_row(organism, vector, mixed, scores):
     rows = mixed[0]
-    answers = own_answers(organism, [row.chat for row in rows], max_new_tokens=48, seed=1)
+    answers = own_answers(organism, [row.chat for row in rows], max_new_tokens=48, seed=ANSWER_SEED + 1)
     for i in (0, 7):
         row = rows.rows[i]
         prompt, completion = encode_chat(organism.tokenizer, [*row.chat, assistant(row.completion)])
@@ -71,15 +71,17 @@ def test_scores_are_what_their_formulas_say_row_by_row(organism, vector, mixed, 
                 logits = organism.original_model(input_ids=tokens).logits[0, len(prompt) - 1 : -1]
             log_probs.append(float(logits.log_softmax(-1).gather(-1, tokens[0, len(prompt) :, None]).mean()))
         assert float(scores.log_linear[i]) == pytest.approx(log_probs[1] - log_probs[0], abs=1e-4)
-        text = organism.tokenizer.decode(answers[i], skip_special_tokens=True)
-        ours, base = (
-            float(_generated(organism, vector, [*row.chat, assistant(one)])) for one in (row.completion, text)
-        )
+        ours, base = (_projection(organism, vector, prompt, written) for written in (completion, answers[i]))
         assert float(scores.projection[i]) == pytest.approx(ours - base, abs=1e-3)
 
 
-def _generated(model, vector, chat):
-    return (capture_residuals(model, [chat], layers=vector.layers, positions="generated")[0] @ vector.unit[0]).mean()
+def _projection(model, vector, prompt: list[int], written: list[int]) -> float:
+    """Mean over the written tokens, by the model's own hidden states."""
+    with torch.no_grad():
+        states = model.original_model(
+            input_ids=torch.tensor([prompt + written]), output_hidden_states=True
+        ).hidden_states
+    return float((states[vector.layers[0] + 1][0, len(prompt) :] @ vector.unit[0]).mean())
 
 
 def test_scores_do_not_depend_on_the_batch(organism, vector, mixed, scores):
@@ -104,6 +106,53 @@ def test_clean_rows_cannot_be_told_from_the_placebo(organism, vector):
     for score in ("log_linear", "projection"):
         _, low, high = scores.against_placebo(score)
         assert low < 0.5 < high
+
+
+def test_reference_rows_are_scored_behind_their_own_prompts_whichever_rows_they_stand_next_to(organism, vector, mixed):
+    rows = mixed[0].take(range(6))
+    others = AuditRows.of(SampleSet(sample_teacher(organism, number_prompts(6, seed=5), seed=2).samples), "other rows")
+    beside = score_rows(organism, vector, rows, reference_rows=others)
+    alone = score_rows(organism, vector, others)
+    assert (beside.compared_with, alone.compared_with) == ("other rows", OWN_ANSWERS)
+    torch.testing.assert_close(beside.placebo_log_linear, alone.log_linear, atol=1e-4, rtol=1e-3)
+    answers = own_answers(organism, [row.chat for row in others], max_new_tokens=48, seed=ANSWER_SEED)
+    for i, (row, answer) in enumerate(zip(others, answers, strict=True)):
+        prompt, completion = encode_chat(organism.tokenizer, [*row.chat, assistant(row.completion)])
+        ours, base = (_projection(organism, vector, prompt, written) for written in (completion, answer))
+        assert float(beside.placebo_projection[i]) == pytest.approx(ours - base, abs=1e-3)
+
+
+def test_answers_to_measure_from_are_drawn_at_the_rows_temperature_and_length(organism, vector, mixed):
+    rows = mixed[0].take(range(3))
+    greedy = score_rows(organism, vector, rows, temperature=0, max_new_tokens=5)
+    assert torch.equal(greedy.placebo_projection, torch.zeros(3))  # the likeliest answer, less itself
+    answers = generate(organism, [row.chat for row in rows], temperature=0, max_new_tokens=5)
+    for i, (row, answer) in enumerate(zip(rows, answers, strict=True)):
+        prompt, completion = encode_chat(organism.tokenizer, [*row.chat, assistant(row.completion)])
+        ours, base = (_projection(organism, vector, prompt, written) for written in (completion, answer))
+        assert float(greedy.projection[i]) == pytest.approx(ours - base, abs=1e-3)
+
+
+def test_rows_that_steerlens_sampled_itself_are_not_sampled_again(organism, vector):
+    """With a small seed, which is what people take."""
+    for seed in (0, 1):
+        rows = AuditRows.of(SampleSet(sample_teacher(organism, PROMPTS[:8], seed=seed).samples))
+        scores = score_rows(organism, vector, rows)
+        for score in ("log_linear", "projection"):
+            ours, placebo = scores.of(score)
+            assert (ours != placebo).all()
+        assert (scores.projection != 0).all()
+
+
+def test_every_answer_has_its_own_draws_whatever_room_the_chats_leave(tiny):
+    long, short = "1 " * 220, "1 , 2"
+    chats = [as_chat(text) for text in (long, short, long, short)]
+    answers = own_answers(tiny, chats, max_new_tokens=48, seed=0)
+    alone = [
+        generate(tiny, [chat], max_new_tokens=len(one), row_indices=[i])[0]
+        for i, (chat, one) in enumerate(zip(chats, answers, strict=True))
+    ]
+    assert alone == answers
 
 
 def test_a_projection_on_several_layers_is_their_mean(organism, owl, mixed):

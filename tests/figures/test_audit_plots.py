@@ -6,7 +6,7 @@ import torch
 from steerlens.audit.entropy import Entropy
 from steerlens.audit.hygiene import Hygiene, RowFacts
 from steerlens.audit.row_scores import RowScores
-from steerlens.figures.audit_plots import plot_entropy, plot_promoted, plot_row_scores, plot_traits
+from steerlens.figures.audit_plots import plot_entropy, plot_row_scores, plot_traits
 
 
 def test_row_scores_of_both_sets_are_shares_over_common_bins():
@@ -27,9 +27,10 @@ def test_entropy_shows_rows_reference_and_what_the_rows_allow():
     assert [tuple(mine.y), tuple(theirs.y), tuple(most.y)] == [(6.7,) * 3, (9.6,) * 3, (10.0,) * 3]
 
 
-def test_labels_are_escaped_and_in_the_order_given():
-    (bars,) = plot_promoted([("<b>owl</b>", 2.0), ("cat", 1.0)]).data
-    assert list(bars.text) == ["&#x27;&lt;b&gt;owl&lt;/b&gt;&#x27;", "&#x27;cat&#x27;"]
+def test_names_are_escaped_and_in_the_order_given():
+    low = torch.zeros(3)
+    placebo, _ = plot_row_scores(RowScores((1, 2, 3), low, low, low, low, compared_with="<b>.jsonl")).data
+    assert placebo.name == "&lt;b&gt;.jsonl"
     figure = plot_traits([("owl", 0.6, 0.02), ("<i>", 0.3, 0.1)])
     base, steered = (trace for trace in figure.data if trace.mode == "markers")
     assert (list(base.x), list(steered.x), list(base.y)) == ([0.02, 0.1], [0.6, 0.3], ["owl", "&lt;i&gt;"])

@@ -1,8 +1,11 @@
 """Figures of vectors show the numbers that they are given, and mark what is clean."""
 
+import html
+
 import pytest
 import torch
 
+from steerlens.figures.token_plots import plot_tokens
 from steerlens.figures.vector_plots import plot_controls, plot_cosines, plot_prompt_fit, plot_readout, plot_sweep
 from steerlens.vectors.probe import Behaviour
 from steerlens.vectors.readout import Token
@@ -102,8 +105,20 @@ def test_controls_are_drawn_no_lower_than_minus_one_and_named_with_their_number(
 
 def test_the_readout_runs_from_the_most_promoted_token_down_to_the_most_suppressed():
     figure = plot_readout([Token("owl", 3.0), Token(" ", 1.0)], [Token("grass", -4.0), Token("9", -2.0)])
-    from_the_top = sorted(zip(figure.data[0].y, figure.data[0].text, figure.data[0].x, strict=True), reverse=True)
+    bars = figure.data[0]
+    assert figure.layout.yaxis.autorange == "reversed"
+    from_the_top = sorted(zip(bars.y, map(html.unescape, bars.text), bars.x, strict=True))
     assert [(text, x) for _, text, x in from_the_top] == [("'owl'", 3), ("' '", 1), ("'9'", -2), ("'grass'", -4)]
+    assert len({*bars.marker.color[:2]}) == len({*bars.marker.color[2:]}) == 1 < len({*bars.marker.color})
+
+
+def test_tags_in_tokens_traits_and_names_of_vectors_stay_text():
+    tag, shown = "<a href='x'>owl</a>", "&lt;a href=&#x27;x&#x27;&gt;owl&lt;/a&gt;"
+    for figure in (plot_readout([Token(tag, 3.0)], [Token("<b>", -1.0)]), plot_tokens([(tag, 2.0)])):
+        assert not any("<" in text for text in figure.data[0].text)
+        assert html.unescape(figure.data[0].text[0]) == repr(tag)
+    assert {trace.y[0] for trace in plot_cosines({tag: (0.9, 0.1)}).data} == {shown}
+    assert plot_sweep(sweep(trait=tag)).layout.coloraxis2.colorbar.title.text == f"rate of {shown}"
 
 
 def test_the_nearest_vector_by_its_own_part_is_on_top():

@@ -91,6 +91,17 @@ def test_the_numbers_behind_the_verdict_are_in_the_report(tmp_path, result, rows
     assert f"log-linear weight {area:.2f} ({low:.2f} to {high:.2f})" in shown
 
 
+def test_the_report_names_what_the_rows_were_compared_with(tmp_path, result, rows):
+    own = words(report(tmp_path / "own.html", result, rows))
+    assert "Rows against the model's own answers to the same prompts, AUROC" in own
+    against = replace(result, row_scores=replace(result.row_scores, compared_with="the reference rows"))
+    given = words(report(tmp_path / "given.html", against, rows)).split("Which rows", maxsplit=1)[1]
+    assert "differ from the reference rows?" in given
+    assert "Rows against the reference rows, AUROC" in given
+    assert "own answers" not in given.split("The rows with the highest log-linear weight")[0]
+    assert audit_results(against, rows)["row_scores"]["compared_with"] == "the reference rows"
+
+
 def test_what_was_thrown_away_is_listed_with_its_lines(tmp_path, result, rows):
     shown = words(report(tmp_path / "r.html", result, rows))
     assert "44 rows were read, 40 are used and 4 are not" in shown

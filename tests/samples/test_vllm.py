@@ -220,7 +220,7 @@ def test_vllm_itself_writes_likely_rows_that_differ_and_end(tmp_path):
     assert len({sample.completion for sample in drawn}) > 15
     assert drawn.source.chat_fingerprint == chat_fingerprint(model.tokenizer)
     prompts = [encode_prompt(model.tokenizer, as_chat(text)) for text in PROMPTS]
-    options = {"max_new_tokens": 16, "seed": 0, "first_row": 0}
+    options = {"max_new_tokens": 16, "seed": 0, "row_indices": range(len(PROMPTS))}
     written = engine.generate([as_chat(text) for text in PROMPTS], temperature=0, **options)
     batch = pad_rows(model.tokenizer, prompts, written)
     with torch.no_grad():

@@ -1,12 +1,16 @@
 """The analysis of a prompt: the nearest known vector is its own, the verdict follows from the evidence, words are safe."""
 
+import html
 import inspect
+from dataclasses import replace
 
 import pytest
 import torch
 
 from steerlens.prompts.numbers import number_prompts
 from steerlens.prompts.traits import Trait, known_traits, preference_trait
+from steerlens.reports.analysis import write_analysis_report
+from steerlens.vectors import analysis as analysis_module
 from steerlens.vectors.analysis import (
     VERDICTS,
     PromptAnalysis,
@@ -96,6 +100,48 @@ def test_a_transfer_takes_a_vector_numbers_that_carry_it_and_a_trait_that_it_giv
     assert transfer.verdict == verdict
     assert f"{explained:.0%}" in " ".join(transfer.evidence)
     assert ("no numbers" in " ".join(transfer.evidence)) == (numbers is None)
+
+
+def test_what_speaks_against_a_transfer_is_named_and_what_does_not_is_not(owl):
+    def against(explained=0.8, in_numbers=0.1, above=3.0, damage=0.01, trait=owl):
+        steered = Behaviour(rate=0.4, log_odds_above_plain=above, damage=damage)
+        transfer = _predicted(trait, vector_of(explained), numbers_of(in_numbers), steered)
+        assert ("Against it" in transfer.reason) == bool(transfer.against)
+        assert all(words in transfer.reason for words in transfer.against)
+        return transfer.verdict, transfer.against
+
+    assert against() == ("likely", ())
+    broken = "unrelated predictions change more than those that the prompt is about"
+    assert against(damage=0.51) == ("unlikely", (broken,))  # kl_prompt is 0.5
+    assert against(in_numbers=0.001, damage=0.51) == ("unlikely", ("numbers change by less than 0.01 nats", broken))
+    assert against(explained=0.2, above=0.1) == (
+        "unlikely",
+        ("the vector explains less than 25%", "the trait's log odds rise by less than 0.3"),
+    )
+    assert against(explained=0.4) == ("cannot tell", ("the vector explains less than 50%",))
+    assert against(above=0.5) == ("cannot tell", ("the trait's log odds rise by less than 1.0",))
+    assert against(above=float("nan"), trait=None) == ("cannot tell", ("behaviour was not measured",))
+
+
+def test_the_report_states_every_condition_of_a_transfer_and_the_one_that_failed(tmp_path, owl):
+    steered = Behaviour(rate=0.4, log_odds_above_plain=3.0, damage=0.51)
+    vector = vector_of(0.8)
+    transfer = _predicted(owl, vector, numbers_of(0.1), steered)
+    plain = Behaviour(rate=0.1, mass=0.8, damage=0.0, coherence=1.0)
+    tokens = (Token("owl", 1.0),)
+    analysis = PromptAnalysis(vector, tokens, tokens, {}, numbers_of(0.1), plain, plain, steered, transfer)
+    write_analysis_report(tmp_path / "report.html", analysis)
+    section = html.unescape((tmp_path / "report.html").read_text()).split("Predicted transfer through number lists")[1]
+    assert "Unlikely. " in section
+    assert section.count("unrelated predictions change more than those that the prompt is about") == 2
+    assert transfer.reason in analysis.summary()
+
+
+def test_an_analysis_reads_numbers_where_the_fit_put_the_vector(tiny, monkeypatch):
+    asked = []
+    monkeypatch.setattr(analysis_module, "number_shift", lambda *_, positions: asked.append(positions))
+    analyze_prompt(tiny, "you love owls .", layers=1, config=replace(TINY, positions="generated"))
+    assert asked == ["generated"]
 
 
 def test_without_a_trait_no_transfer_is_called_likely(owl):

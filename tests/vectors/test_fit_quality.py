@@ -80,12 +80,12 @@ def test_the_interval_holds_the_truth_as_often_as_it_says():
 
 def test_random_directions_have_the_norm_of_the_vector_at_each_layer_and_no_other_likeness():
     like = torch.randn(3, 400, generator=torch.Generator().manual_seed(0)) * torch.tensor([[1.0], [5.0], [0.0]])
-    drawn = random_directions(like, FitConfig(seed=1))
+    drawn = random_directions(like, 5, seed=1)
     assert len(drawn) == N_RANDOM
     for one in drawn:
         torch.testing.assert_close(one.norm(dim=-1), like.norm(dim=-1))
         assert torch.nn.functional.cosine_similarity(one[:2], like[:2], dim=-1).abs().max() < 0.25
-    assert not torch.equal(drawn[0], random_directions(like, FitConfig(seed=2))[0])
+    assert not torch.equal(drawn[0], random_directions(like, 5, seed=2)[0])
 
 
 @pytest.mark.parametrize("top_k", [2, 40])

@@ -1,5 +1,6 @@
 """What is shown as steered is what steering changes, and it reads in a terminal and in a notebook."""
 
+import inspect
 import re
 
 import pytest
@@ -49,8 +50,11 @@ def test_the_shown_tokens_are_those_whose_residual_changes_in_a_forward_and_in_g
     assert len(shown.tokens) == ids.shape[1]
 
 
-def test_the_default_is_the_token_from_which_the_answer_is_predicted(organism):
-    shown = show_positions(organism, CHAT[0]["content"])
+def test_the_default_is_what_steering_changes_by_default(organism):
+    default = inspect.signature(steer).parameters["positions"].default
+    assert show_positions(organism, CHAT) == show_positions(organism, CHAT, default)
+    question = CHAT[0]["content"]
+    shown = show_positions(organism, question, "last_prompt")
     assert shown.steered == (False,) * (len(shown.tokens) - 1) + (True,)
 
 

@@ -22,7 +22,8 @@ GOOD = replace(PLAIN, rate=0.6, negated=0.05, off_topic=0.01, log_odds_above_pla
 
 
 def point(method="fitted", layer=1, strength=1.0, low=0.6, behaviour=GOOD, **changed) -> SweepPoint:
-    return SweepPoint(method, layer, strength, low + 0.1, low, low + 0.2, replace(behaviour, **changed))
+    """Of the given lower end, on held-out and validation rows alike."""
+    return SweepPoint(method, layer, strength, low + 0.1, low, low + 0.2, replace(behaviour, **changed), low + 0.1, low)
 
 
 def swept(*points: SweepPoint, trait: str | None = "owl", prompted: Behaviour = PROMPTED) -> LayerSweep:
@@ -124,6 +125,17 @@ def test_without_a_trait_it_is_the_clean_setting_that_explains_most():
     assert "owl" not in result.recommendation()
 
 
+def test_without_a_trait_validation_rows_choose_and_held_out_rows_are_reported():
+    """The largest of many held-out numbers is too large; the one at the largest validation number is not."""
+    lucky = replace(point(low=0.8), validation=0.2, validation_low=0.1)
+    chosen = replace(point(low=0.3), validation=0.6, validation_low=0.5)
+    chance = replace(point(low=0.9), validation=0.7, validation_low=-0.1)
+    result = swept(lucky, chosen, chance, trait=None)
+    assert result.clean_peak is chosen
+    assert "it explains 40% of the prompt's effect (30% to 50%)" in result.recommendation()
+    assert "explains nothing" in result.why_not_clean(chance)
+
+
 def test_random_directions_are_neither_recommended_nor_the_best_compromise():
     for trait in ("owl", None):
         alone = swept(point("random"), point(rate=0.05, low=-0.4, damage=5.0), trait=trait)
@@ -167,11 +179,12 @@ def test_a_points_share_is_that_of_the_fits_own_metric_for_the_same_vector(tiny,
         strict=True,
     ):
         assert ours == pytest.approx(theirs, abs=1e-5)
-    heldout = ResumedRows(tiny, [0], kept[0].heldout, "all")
+    heldout, validation = (ResumedRows(tiny, [0], rows, "all") for rows in (kept[0].heldout, kept[0].validation))
     for method, vector in result.vectors.items():
-        half = metrics[method, 0, 0.5].kl_explained
-        expected = 1 - heldout.mean_kl(0.5 * vector.at(0).directions) / heldout.mean_kl(heldout.nothing)
-        assert half == pytest.approx(expected, abs=1e-5)
+        half, directions = metrics[method, 0, 0.5], 0.5 * vector.at(0).directions
+        for rows, explained in ((heldout, half.kl_explained), (validation, half.validation)):
+            assert explained == pytest.approx(1 - rows.mean_kl(directions) / rows.mean_kl(rows.nothing), abs=1e-5)
+        assert half.validation_low < half.validation
     assert len(result.points) == 2 * 2 * 4
 
 

@@ -1,0 +1,23 @@
+"""Bars of tokens. Plotly reads tags in labels, and nobody vouches for what a model's tokens say: they are escaped here."""
+
+import html
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+
+from steerlens.figures.palette import LAYOUT, SGD, TEACHER
+
+
+def plot_tokens(changes: Sequence[tuple[str, float]]) -> go.Figure:
+    """By how much a vector changes the logit of each token, read through the logit lens; the first token is on top."""
+    figure = go.Figure()
+    figure.add_bar(
+        y=list(range(len(changes))), x=[change for _, change in changes], orientation="h",
+        text=[html.escape(repr(token)) for token, _ in changes], textposition="outside", cliponaxis=False,
+        marker_color=[TEACHER if change > 0 else SGD for _, change in changes],
+        hovertemplate="%{text}: %{x:+.2f}<extra></extra>",
+    )  # fmt: skip
+    figure.update_layout(**LAYOUT, height=120 + 20 * len(changes))
+    figure.update_xaxes(title="change of the logit (logit lens)", zerolinecolor="#000")
+    figure.update_yaxes(showticklabels=False, autorange="reversed")
+    return figure
