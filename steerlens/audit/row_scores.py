@@ -61,9 +61,8 @@ class RowScores:
         """The scores of all parts, one after the other."""
         numbers = tuple(number for part in parts for number in part.numbers)
         names = ("log_linear", "projection", "placebo_log_linear", "placebo_projection")
-        return cls(
-            numbers, *(torch.cat([getattr(part, name) for part in parts]) for name in names), parts[0].compared_with
-        )
+        values = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+        return cls(numbers, **values, compared_with=parts[0].compared_with)
 
     def of(self, score: Score) -> tuple[np.ndarray, np.ndarray]:
         """The rows' scores and the placebo's."""
