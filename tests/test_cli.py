@@ -76,7 +76,10 @@ BAD = {
         "train {0}/good.jsonl --freeze-outliers --scales {0}/none --out {0}/o",
         "There is no file .*none, where adam-scales should be",
     ),
-    "impossible rank": ("train {0}/good.jsonl --rank 0 --out {0}/o", "rank=0 is not allowed. It must be greater"),
+    "impossible rank": (
+        "train {0}/good.jsonl --rank 0 --out {0}/o",
+        "rank=0 is not allowed. It must be a whole number, 1 or greater",
+    ),
     "one model": (
         "auxiliary-logits --models 1 --out {0}/o",
         "n_models=1 gives no interval over models. Ask for at least 2",
