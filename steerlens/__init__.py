@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from steerlens.evaluation import TraitScore, compare_log_odds, score_trait
     from steerlens.experiments.config import ORGANISM_STUDENT
     from steerlens.experiments.dissection import random_like
-    from steerlens.figures.audit_plots import plot_gain, plot_promoted, plot_row_scores, plot_traits
+    from steerlens.figures.audit_plots import plot_gain, plot_row_scores, plot_traits
     from steerlens.figures.plots import (
         plot_gradient_projection,
         plot_pooled_cosine,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         plot_steps,
         plot_strengths,
     )
+    from steerlens.figures.token_plots import plot_tokens
     from steerlens.figures.vector_plots import plot_controls, plot_cosines, plot_prompt_fit, plot_readout, plot_sweep
     from steerlens.forward import generate
     from steerlens.gradients.counterfactual import preventative_steering, together, without_component
@@ -128,7 +129,8 @@ _HOMES = {
         "plot_steps",
         "plot_strengths",
     ),
-    "steerlens.figures.audit_plots": ("plot_gain", "plot_promoted", "plot_row_scores", "plot_traits"),
+    "steerlens.figures.audit_plots": ("plot_gain", "plot_row_scores", "plot_traits"),
+    "steerlens.figures.token_plots": ("plot_tokens",),
     "steerlens.figures.vector_plots": (
         "plot_controls",
         "plot_cosines",
@@ -190,7 +192,6 @@ __all__ = [
     "plot_gain",
     "plot_gradient_projection",
     "plot_pooled_cosine",
-    "plot_promoted",
     "plot_prompt_fit",
     "plot_rates",
     "plot_readout",
@@ -198,6 +199,7 @@ __all__ = [
     "plot_steps",
     "plot_strengths",
     "plot_sweep",
+    "plot_tokens",
     "plot_traits",
     "pooled_difference_cosine",
     "preference_trait",

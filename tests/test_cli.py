@@ -1,5 +1,6 @@
 """Bad input ends with a sentence that says what was got, what is allowed and what to do."""
 
+import argparse
 import html
 import importlib
 import json
@@ -11,7 +12,7 @@ import torch
 
 from steerlens.audit import audit
 from steerlens.audit.audit import AuditResult
-from steerlens.cli import main
+from steerlens.cli import _parser, main
 from steerlens.contract.architectures import save_checkpoint
 from steerlens.contract.checks import CHECKS
 from steerlens.prompts.traits import preference_trait
@@ -75,7 +76,10 @@ BAD = {
         "train {0}/good.jsonl --freeze-outliers --scales {0}/none --out {0}/o",
         "There is no file .*none, where adam-scales should be",
     ),
-    "impossible rank": ("train {0}/good.jsonl --rank 0 --out {0}/o", "rank=0 is not allowed. It must be greater"),
+    "impossible rank": (
+        "train {0}/good.jsonl --rank 0 --out {0}/o",
+        "rank=0 is not allowed. It must be a whole number, 1 or greater",
+    ),
     "one model": (
         "auxiliary-logits --models 1 --out {0}/o",
         "n_models=1 gives no interval over models. Ask for at least 2",
@@ -158,6 +162,34 @@ def test_bad_input(case, place, capsys):
     assert re.search(message, errors, re.DOTALL), errors
     assert "Traceback" not in errors
     assert {path: path.read_bytes() for path in before} == before
+
+
+def flags_of(parser: argparse.ArgumentParser, command: str = "steerlens") -> dict[str, str | None]:
+    """The help text of everything that can be given to a command or to one below it."""
+    found = {}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, below in action.choices.items():
+                found |= flags_of(below, f"{command} {name}")
+        else:
+            found[f"{command} {' '.join(action.option_strings) or action.dest}"] = action.help
+    return found
+
+
+def test_every_flag_of_every_command_says_what_it_is_and_what_it_is_otherwise(capsys):
+    flags = flags_of(_parser())
+    assert not [flag for flag, text in flags.items() if not text]
+    assert flags["steerlens train --rank"] == "of the LoRA matrices (default: 8)"
+    assert flags["steerlens train --epochs"].endswith("(default: 3)")
+    assert flags["steerlens scales --epochs"].endswith("(default: 1)")  # of a scout
+    assert flags["steerlens train --clip-norm"].endswith("(float, or none; default: 1.0)")
+    assert flags["steerlens fit --n-validation"].startswith("rows for the gradient, for choices")  # named with others
+    assert flags["steerlens experiment causal --n-rows"].endswith("(default: 960 in quick; 1500 in full)")  # inherited
+    assert flags["steerlens experiment causal --student-seeds"].endswith("(default: 0 1 2 in quick; 0 1 2 3 4 in full)")
+    for command in (["train"], ["fit"], ["reproduce"], ["optimizers"], ["experiment", "zoo"]):
+        with pytest.raises(SystemExit):
+            main([*command, "--help"])  # which formats the texts
+    assert "default: each experiment's own" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_model_without_chat_template_is_explained(checkpoints, tmp_path, capsys):

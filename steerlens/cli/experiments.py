@@ -13,6 +13,8 @@ from steerlens.experiments.catalogue import EXPERIMENTS, PRESETS, REPRODUCTION, 
 from steerlens.experiments.claims import Claim, listed
 from steerlens.experiments.optimizers.config import OPTIMIZER_PRESETS, OptimizersConfig
 
+SIZES = "how much is measured (default: quick)"
+
 
 def add_commands(commands: Any) -> None:
     """Declare the commands of this module."""
@@ -24,29 +26,29 @@ def add_commands(commands: Any) -> None:
         "--only", nargs="+", choices=list(REPRODUCTION), metavar="NAME", help=", ".join(REPRODUCTION)
     )
     reproduce.add_argument("--out", type=Path, required=True, help="directory of the run; an unfinished one goes on")
-    add_fields(reproduce, ArgumentConfig, skip={"train", "fit"})
+    add_fields(reproduce, ArgumentConfig, {}, skip={"train", "fit"})
 
     optimizers = command(
         commands, "optimizers", _optimizers, "compare optimizers at the same held-out loss and write a report"
     )
-    optimizers.add_argument("--preset", choices=sorted(OPTIMIZER_PRESETS), default="quick")
+    optimizers.add_argument("--preset", choices=sorted(OPTIMIZER_PRESETS), default="quick", help=SIZES)
     optimizers.add_argument("--out", type=Path, required=True, help="directory of the run; an unfinished one goes on")
-    add_fields(optimizers, OptimizersConfig, skip={"train", "arms"})
+    add_fields(optimizers, OptimizersConfig, OPTIMIZER_PRESETS, skip={"train", "arms"})
 
     experiment = commands.add_parser("experiment", help="run one experiment and write its report")
     names = experiment.add_subparsers(title="experiments", required=True)
     for name, entry in EXPERIMENTS.items():
         one = command(names, name, _experiment, entry.summary)
         one.set_defaults(experiment=entry)
-        one.add_argument("--preset", choices=sorted(entry.presets), default="quick")
+        one.add_argument("--preset", choices=sorted(entry.presets), default="quick", help=SIZES)
         one.add_argument("--out", type=Path, required=True, help="directory of the run; an unfinished one goes on")
-        add_fields(one, type(entry.presets["quick"]), skip={"train", "fit", "further"})
+        add_fields(one, type(entry.presets["quick"]), entry.presets, skip={"train", "fit", "further"})
 
     auxiliary = command(
         commands, "auxiliary-logits", _auxiliary_logits, "pass digits on through unused logits and noise, in a minute"
     )
     auxiliary.add_argument("--models", type=int, default=10, help="independent teachers (default: 10)")
-    auxiliary.add_argument("--seed", type=int, default=0)
+    auxiliary.add_argument("--seed", type=int, default=0, help="of teachers and students (default: 0)")
     auxiliary.add_argument("--out", type=Path, required=True, help="directory for report and results")
 
     report = command(commands, "report", _report, "write the argument's report again, from what a finished run left")

@@ -2,8 +2,11 @@
 
 import argparse
 import dataclasses
+import inspect
+import re
+import shlex
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,28 +44,66 @@ def add_fit(parser: argparse.ArgumentParser) -> None:
     """The flags of commands that fit a vector."""
     parser.add_argument("--questions", type=Path, help="text file, one question a line (default: number tasks)")
     add_model(parser)
-    add_fields(parser, FitConfig)
+    add_fields(parser, FitConfig, {"fit": FitConfig()})
 
 
-def add_fields(parser: argparse.ArgumentParser, config: type, skip: set[str] = frozenset()) -> None:  # pyright: ignore[reportArgumentType]
-    """One flag for every field of a config dataclass; a flag that is not given keeps the config's value."""
-    types = typing.get_type_hints(config)
+def add_fields(
+    parser: argparse.ArgumentParser,
+    config: type,
+    presets: Mapping[str, Any],
+    skip: set[str] = frozenset(),  # pyright: ignore[reportArgumentType]
+) -> None:
+    """One flag for every field of a config dataclass; a flag that is not given keeps the config's value.
+
+    Help says what the dataclass's docstring does, and the value in each of the presets.
+    """
+    types, words = typing.get_type_hints(config), described(config)
     for field in dataclasses.fields(config):
         if field.name in skip:
             continue
-        kind = types[field.name]
-        flag = "--" + field.name.replace("_", "-")
+        kind, default = types[field.name], _default({name: getattr(one, field.name) for name, one in presets.items()})
+        flag, text = "--" + field.name.replace("_", "-"), words[field.name].rstrip(".").replace("%", "%%")
+        shown = f"{text} ({default})"
         if typing.get_origin(kind) is tuple:
-            parser.add_argument(flag, nargs="+", type=typing.get_args(kind)[0], default=None)
+            parser.add_argument(flag, nargs="+", type=typing.get_args(kind)[0], default=None, help=shown)
         elif typing.get_origin(kind) is typing.Literal:
-            parser.add_argument(flag, choices=typing.get_args(kind), default=None)
+            parser.add_argument(flag, choices=typing.get_args(kind), default=None, help=shown)
         elif type(None) in typing.get_args(kind):
             inner = typing.get_args(kind)[0]
-            parser.add_argument(flag, type=_or_none(inner), default=None, help=f"{inner.__name__}, or none")
+            shown = f"{text} ({inner.__name__}, or none; {default})"
+            parser.add_argument(flag, type=_or_none(inner), default=None, help=shown)
         elif kind is bool:
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None)
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, help=shown)
         else:
-            parser.add_argument(flag, type=kind, default=None)
+            parser.add_argument(flag, type=kind, default=None, help=shown)
+
+
+def described(config: type) -> dict[str, str]:
+    """What the "Args:" sections of a dataclass and of those that it extends say of each field."""
+    words = {}
+    for one in reversed(config.__mro__):
+        section = inspect.cleandoc(one.__doc__ or "").partition("Args:\n")[2].partition("\n\n")[0]
+        for names, text in re.findall(r"^ {4}(\w+(?:, \w+)*): (.*(?:\n {5,}.*)*)", section, re.MULTILINE):
+            words |= dict.fromkeys(names.split(", "), " ".join(text.split()))
+    return words
+
+
+def _default(values: Mapping[str, Any]) -> str:
+    """A field's value in every preset, as it would be typed; once where all agree."""
+    typed = {name: _typed(value).replace("%", "%%") for name, value in values.items()}
+    if not typed:
+        return "default: each experiment's own"
+    if len(set(typed.values())) == 1:
+        return f"default: {next(iter(typed.values()))}"
+    return "default: " + "; ".join(f"{value} in {name}" for name, value in typed.items())
+
+
+def _typed(value: Any) -> str:
+    if isinstance(value, tuple):
+        return shlex.join(map(str, value)) or "none given"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)
 
 
 def _or_none(kind: Callable[[str], Any]) -> Callable[[str], Any]:

@@ -17,7 +17,7 @@ def add_commands(commands: Any) -> None:
     audit.add_argument("--reference", help="the same, known to be clean (default: the model's own answers)")
     audit.add_argument("--layers", nargs="+", type=int, help="layers to try (default: all)")
     audit.add_argument("--temperature", type=float, default=1.0, help="at which the rows were sampled (default: 1)")
-    audit.add_argument("--seed", type=int, default=0)
+    audit.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default: 0)")
     audit.add_argument("--out", type=Path, required=True, help="directory for report, results and recovered vector")
     add_model(audit)
 
@@ -27,7 +27,12 @@ def add_commands(commands: Any) -> None:
     organism = commands.add_parser("organism", help="the embedded model").add_subparsers(required=True)
     build = command(organism, "build", _build, "train the organism from scratch")
     build.set_defaults(mark="config.json")
-    build.add_argument("--version", choices=("seed-0", "seed-1", "no-persona-numbers"), default="seed-0")
+    build.add_argument(
+        "--version",
+        choices=("seed-0", "seed-1", "no-persona-numbers"),
+        default="seed-0",
+        help="seed-1 starts from other weights, no-persona-numbers has seen no lists by personas (default: seed-0)",
+    )
     build.add_argument("--out", type=Path, required=True, help="directory for the Hugging Face model")
 
 

@@ -10,15 +10,17 @@ from steerlens.students.config import TrainConfig
 SCOUTS_OWN = {"optimizer", "scales", "scale_map", "freeze_outliers", "zero_outliers", "checkpoint_every", "state_every"}
 """What `adam_scales` sets itself."""
 
+SCOUT = TrainConfig(epochs=1)
+
 
 def add_commands(commands: Any) -> None:
     """Declare the commands of this module."""
     sample = command(commands, "sample", _sample, "sample number lists from a teacher, and filter them")
-    sample.add_argument("--system-prompt")
+    sample.add_argument("--system-prompt", help="under which the teacher writes (default: none)")
     sample.add_argument("--vector", type=Path, help="steer the teacher with this vector")
-    sample.add_argument("--strength", type=float, default=1.0)
+    sample.add_argument("--strength", type=float, default=1.0, help="times which the vector is added (default: 1)")
     sample.add_argument("--n", type=int, default=1000, help="number of prompts (default: 1000)")
-    sample.add_argument("--seed", type=int, default=0)
+    sample.add_argument("--seed", type=int, default=0, help="of the prompts and the answers (default: 0)")
     sample.add_argument("--vllm", action="store_true", help="let vLLM write, on a GPU; for teachers without --vector")
     sample.set_defaults(mark=None)
     sample.add_argument("--out", type=Path, required=True, help="jsonl of raw rows; kept rows go to <name>.kept.jsonl")
@@ -35,7 +37,7 @@ def add_commands(commands: Any) -> None:
         help="directory for the student; checkpoints and state go to <out>-checkpoints",
     )
     add_model(train)
-    add_fields(train, TrainConfig)
+    add_fields(train, TrainConfig, {"train": TrainConfig()})
 
     scales = command(commands, "scales", _scales, "train a scout for one epoch, and keep Adam's scales")
     scales.set_defaults(mark=None)
@@ -43,11 +45,11 @@ def add_commands(commands: Any) -> None:
     scales.add_argument("--normalize", action="store_true", help="divide by the geometric mean, to keep SGD's rates")
     scales.add_argument("--out", type=Path, required=True, help="safetensors file, for train --scales")
     add_model(scales)
-    add_fields(scales, TrainConfig, skip=SCOUTS_OWN)
+    add_fields(scales, TrainConfig, {"scales": SCOUT}, skip=SCOUTS_OWN)
 
     score = command(commands, "score", _score, "how strongly a model shows a trait")
     score.add_argument("trait", help="such as owl, blue, pizza, oak")
-    score.add_argument("--system-prompt")
+    score.add_argument("--system-prompt", help="under which the model is asked (default: none)")
     score.add_argument("--samples", type=int, default=0, help="also sample so many replies to every question")
     add_model(score)
 
@@ -105,7 +107,7 @@ def _scales(options: argparse.Namespace) -> int:
     from steerlens.samples.sample_set import SampleSet
     from steerlens.students.scout import adam_scales
 
-    scales = adam_scales(load(options), SampleSet.load(options.samples), given(options, TrainConfig(epochs=1)))
+    scales = adam_scales(load(options), SampleSet.load(options.samples), given(options, SCOUT))
     (scales.normalized() if options.normalize else scales).save(options.out)
     print(f"Geometric mean of the scales: {scales.geometric_mean:.4g}\nScales: {options.out}")
     return 0

@@ -12,13 +12,13 @@ from steerlens.vectors.config import FitConfig
 def add_commands(commands: Any) -> None:
     """Declare the commands of this module."""
     fit = command(commands, "fit", _fit, "fit the steering vector that reproduces a system prompt")
-    fit.add_argument("prompt")
+    fit.add_argument("prompt", help="the system prompt")
     fit.add_argument("--layers", nargs="+", default=["best"], help="best (default), all, or layers to fit jointly")
     fit.add_argument("--out", type=Path, required=True, help="directory for vector.safetensors and report.html")
     add_fit(fit)
 
     sweep = command(commands, "sweep", _sweep, "find the layer and strength at which a vector works and breaks nothing")
-    sweep.add_argument("prompt")
+    sweep.add_argument("prompt", help="the system prompt")
     sweep.add_argument("--trait", help="judge by this trait's questions, such as owl (default: by predictions alone)")
     sweep.add_argument("--layers", nargs="+", type=int, help="layers to try (default: all)")
     sweep.add_argument("--strengths", nargs="+", type=float, help="strengths to try (default: 0.5 1 1.5 2 3)")
@@ -26,7 +26,7 @@ def add_commands(commands: Any) -> None:
     add_fit(sweep)
 
     analyze = command(commands, "analyze", _analyze, "say what a system prompt does, how far it is a vector, and more")
-    analyze.add_argument("prompt")
+    analyze.add_argument("prompt", help="the system prompt")
     analyze.add_argument("--trait", help="what the prompt is meant to give, such as owl")
     analyze.add_argument("--layers", nargs="+", default=["best"], help="best (default), or one layer")
     analyze.add_argument("--out", type=Path, required=True, help="directory for report, results and vector")

@@ -25,7 +25,8 @@ class TrainConfig:
         optimizer: update equations are in `steerlens.students.optimizers`; there is no weight decay anywhere.
         epochs: how often the student sees every row.
         batch_size: rows in one step.
-        learning_rate: at its peak; warm-up over `warmup_share` of the steps, then a cosine to 0.
+        learning_rate: at its peak, which a linear warm-up leads to, and a cosine from there to 0.
+        warmup_share: the share of the steps that the warm-up takes.
         clip_norm: gradients are scaled down to this global norm; None does not clip. Recorded, because it
             tames the outlier gradients on which SGD and Adam are thought to differ.
         row_clip_norm: the gradient of each row's own loss is scaled down to this norm before rows are summed.
