@@ -56,11 +56,20 @@ class Rows:
 
 
 def sample_rows(model: "TransformerBridge", trait: Trait, n_prompts: int = 8000, n_heldout: int = 256) -> Rows:
-    """Pure number lists by a prompted teacher, and as many by the model itself."""
+    """Pure number lists by a prompted teacher, and as many by the model itself.
+
+    Raises:
+        ValueError: the model itself wrote fewer than the teacher.
+    """
     told = sample_teacher(model, number_prompts(n_prompts, seed=1), system_prompt=trait.prompt, seed=1)
     plain = sample_teacher(model, number_prompts(n_prompts // 2, seed=2), seed=2)
     teacher, teacher_heldout = keep_number_lists(told).kept.split(n_heldout)
     control, control_heldout = keep_number_lists(plain).kept.split(n_heldout)
+    if len(control) < len(teacher):
+        raise ValueError(
+            f"The model wrote {len(control)} number lists by itself and {len(teacher)} with the prompt, of {n_prompts // 2} and "
+            f"{n_prompts} tasks. Students of both are compared at equal rows: choose another prompt."
+        )
     return Rows(teacher, teacher_heldout, replace(control, samples=control.samples[: len(teacher)]), control_heldout)
 
 
