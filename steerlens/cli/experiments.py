@@ -125,11 +125,11 @@ def _auxiliary_logits(options: argparse.Namespace) -> int:
     results = run_auxiliary_logits(options.out, AuxiliaryConfig(n_models=options.models, seed=options.seed)).measures
     print("accuracy on held-out digits")
     for name in ("teacher", "untrained"):
-        print(f"{name:26}  {results[name]['mean']:.3f}")
+        print(f"{name:26}  {results[name]['value']:.3f}")
     for student in results["students"]:
         accuracy, cosine = student["accuracy"], student["update_cosine"]["value"]
         print(
-            f"{student['student']:20}  {student['optimizer']:4}  {accuracy['mean']:.3f} "
+            f"{student['student']:20}  {student['optimizer']:4}  {accuracy['value']:.3f} "
             f"({accuracy['low']:.3f} to {accuracy['high']:.3f})  update cosine {cosine:6.3f}"
         )
     print(f"\nReport: {options.out / 'report.html'}")

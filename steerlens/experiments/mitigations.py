@@ -143,7 +143,7 @@ def held_back(groups: Groups) -> list[str]:
         return all(mean_rate(group, mass) >= mean_rate(control, mass) / 2 for mass in ("mass", "mass_prefixed"))
 
     others = {name: group for name, group in groups.items() if name != CONTROL and answers(group)}
-    return [name for name, group in others.items() if log_odds_difference(group, control).high <= MARGIN]
+    return [name for name, group in others.items() if log_odds_difference(group, control, paired=True).high <= MARGIN]
 
 
 def table(groups: Groups, untrained: Record) -> str:
@@ -163,7 +163,7 @@ def _line(name: str, group: Sequence[Record], control: Sequence[Record] | None) 
     rates = [f"{mean_rate(group, key):.3f}{_range(group, key)}" for key in ("rate", "rate_prefixed")]
     odds = costs = ""
     if control is not None:
-        one = log_odds_difference(group, control)
+        one = log_odds_difference(group, control, paired=True)
         odds = f"{one.value:+.2f} ({one.low:+.2f} to {one.high:+.2f})"
         paired = [ours["clean_loss"] - theirs["clean_loss"] for ours, theirs in zip(group, control, strict=True)]
         costs = f"{np.mean(paired):+.4f} ({min(paired):+.4f} to {max(paired):+.4f})"

@@ -5,15 +5,15 @@ from steerlens.figures.auxiliary_plots import plot_auxiliary_logits
 
 def student(name: str, optimizer: str, mean: float) -> dict:
     path = [{"step": 0, "loss": 0.1, "accuracy": 0.1}, {"step": 5, "loss": 0.01, "accuracy": mean}]
-    accuracy = {"mean": mean, "low": mean - 0.1, "high": mean + 0.2}
+    accuracy = {"value": mean, "low": mean - 0.1, "high": mean + 0.2}
     return {"student": name, "optimizer": optimizer, "accuracy": accuracy, "path": path}
 
 
 def test_bars_are_students_with_their_intervals_and_lines_are_the_way_of_the_same_initialisation():
     results = {
         "config": {"rates": {"Adam": 1e-3, "SGD": 3.0}},
-        "teacher": {"mean": 0.95},
-        "untrained": {"mean": 0.1},
+        "teacher": {"value": 0.95},
+        "untrained": {"value": 0.1},
         "students": [
             student(name, optimizer, mean)
             for optimizer, means in (("Adam", (0.1, 0.6)), ("SGD", (0.11, 0.4)))

@@ -24,7 +24,7 @@ def auxiliary_report(results: Mapping[str, Any]) -> Report:
 def auxiliary_section(results: Mapping[str, Any]) -> Section:
     """Who comes to know digits, under which optimizer, and where the updates point."""
     rows = [
-        (s["student"], s["optimizer"], *(_interval(s[key]) for key in MEASURES), f"{s['loss']['mean']:.2g}")
+        (s["student"], s["optimizer"], *(_interval(s[key]) for key in MEASURES), f"{s['loss']['value']:.2g}")
         for s in results["students"]
     ]
     same = ", ".join(
