@@ -8,11 +8,11 @@ INSTALLED := $(VENV)/.installed
 reproduce: $(INSTALLED)
 	$(BIN)/steerlens reproduce --preset quick --out runs/quick
 
+# one thread each: models this small lose more to waiting threads than they gain
+test test-slow notebooks: export OMP_NUM_THREADS = 1
+
 test: $(INSTALLED)
 	$(BIN)/pytest --numprocesses auto --dist loadscope
-
-# one thread each: models this small lose more to waiting threads than they gain
-test-slow notebooks: export OMP_NUM_THREADS = 1
 
 test-slow: $(INSTALLED)
 	$(BIN)/pytest -m slow --numprocesses auto --dist loadscope
