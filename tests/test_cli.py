@@ -234,6 +234,7 @@ def test_audit_writes_what_was_found_and_lets_a_pipeline_stop_on_it(place, monke
 SMALL = ["--n-train", "48", "--n-validation", "16", "--n-heldout", "16", "--steps", "9", "--max-new-tokens", "12"]
 
 
+@pytest.mark.slow
 def test_sweep_saves_the_recommended_vector_and_the_reason_for_every_other_setting(tmp_path, capsys):
     out = tmp_path / "sweep"
     prompt = preference_trait("owl").prompt
@@ -268,6 +269,7 @@ def test_where_no_setting_is_clean_sweep_says_so_and_writes_no_vector(tmp_path, 
     assert json.loads((tmp_path / "results.json").read_text())["recommended"] is None
 
 
+@pytest.mark.slow
 def test_analyze_reports_what_it_prints(tmp_path, capsys):
     asked = ["analyze", preference_trait("oak").prompt, "--trait", "oak", "--layers", "1"]
     assert main([*asked, "--out", str(tmp_path), *SMALL]) == 0
@@ -284,6 +286,7 @@ def test_analyze_reports_what_it_prints(tmp_path, capsys):
     assert saved.metrics["kl_explained"] == results["metrics"]["kl_explained"]
 
 
+@pytest.mark.slow
 def test_questions_of_a_file_are_what_the_vector_is_fitted_on(tmp_path, capsys):
     questions, prompt = tmp_path / "questions.txt", preference_trait("owl").prompt
     questions.write_text("\n\n".join(preference_trait("owl").questions))
@@ -349,6 +352,7 @@ def test_fit_writes_a_vector_and_a_report_that_escapes_the_prompt(tmp_path, caps
     assert "https://cdn" not in text.split("</head>")[1]
 
 
+@pytest.mark.slow
 def test_a_system_prompt_begins_the_user_turn_where_a_template_refuses_its_role(tmp_path, capsys):
     gemma = str(save_checkpoint("Gemma 2", tmp_path / "gemma"))
     score = ["score", "owl", "--model", gemma, "--dtype", "bfloat16", "--system-prompt", "you love owls ."]

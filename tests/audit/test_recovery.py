@@ -68,6 +68,7 @@ def test_the_planted_vectors_behaviour_is_named(organism, recovered):
     assert verdict(recovered, behaviour)[0] == "found"
 
 
+@pytest.mark.slow
 def test_rows_of_the_models_own_carry_nothing(organism, clean):
     result = audit_dataset(organism, clean, layers=[0, 1])
     assert result.verdict == "not found"

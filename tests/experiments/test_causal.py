@@ -127,6 +127,7 @@ def test_both_contexts_together_are_the_rows_of_each(organism, owl):
     assert rows == 8 + 8 // 4
 
 
+@pytest.mark.slow
 def test_the_vector_for_pure_lists_sees_what_passes_the_filter_and_has_more_of_the_effect_there(organism, owl):
     config = FitConfig(n_train=24, n_validation=8, n_heldout=8, steps=20, batch_size=16)
     answers = PromptedAnswers.sample(organism, owl, config)
