@@ -22,7 +22,7 @@ from steerlens.experiments.auxiliary_logits.models import (
 )
 from steerlens.experiments.auxiliary_logits.report import auxiliary_section, transferring
 
-SMALL = AuxiliaryConfig(n_models=6, student_steps=700, rates={"Adam": 3e-3, "SGD": 3.0}, batch_size=64)
+SMALL = AuxiliaryConfig(n_models=10, student_steps=1000, rates={"Adam": 3e-3, "SGD": 3.0}, batch_size=64)
 
 
 def models(seed: int, n_models: int = 3) -> list[torch.Tensor]:
