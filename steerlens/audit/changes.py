@@ -8,9 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.forward import completion_logits
-from steerlens.models import parameters_device
-from steerlens.prompts.chat import TokenBatch, batches_by_length
-from steerlens.samples.encoded import EncodedRow
+from steerlens.prompts.chat import TokenBatch
+from steerlens.samples.encoded import EncodedRow, batches_by_length
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.objectives import token_log_probs
 from steerlens.vectors.vector import SteeringVector
@@ -31,8 +30,7 @@ def row_changes(
         ValueError: a vector is of another model.
     """
     changes: RowChanges = [torch.zeros(len(vectors), 0)] * len(rows)
-    for indices, padded in batches_by_length(model.tokenizer, rows, batch_size):
-        batch = padded.to(parameters_device(model))
+    for indices, batch in batches_by_length(model, rows, batch_size):
         parts = batch_changes(model, vectors, batch).cpu().split(batch.completion_mask.sum(-1).tolist(), dim=1)
         for index, part in zip(indices, parts, strict=True):
             changes[index] = part

@@ -12,10 +12,10 @@ from torch import Tensor
 from steerlens.audit.placebo import OWN_ANSWERS, PLACEBO_SEED, EncodedRow, own_answers
 from steerlens.audit.rows import AuditRows
 from steerlens.forward import completion_logits
-from steerlens.models import parameters_device
-from steerlens.prompts.chat import Chat, TokenBatch, batches_by_length, encode_completion, encode_prompt
+from steerlens.prompts.chat import Chat, TokenBatch, encode_completion, encode_prompt
 from steerlens.prompts.positions import Positions
 from steerlens.residuals.stream import OnResidual, watch_residuals
+from steerlens.samples.encoded import batches_by_length
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.objectives import token_log_probs
 from steerlens.vectors.vector import SteeringVector
@@ -179,8 +179,7 @@ def _scores(
 ) -> tuple[RowValues, RowValues]:
     """Mean over each completion's tokens of the change in log-probability, and of the projection on the vector."""
     weights, projections = torch.zeros(len(rows)), torch.zeros(len(rows))
-    for indices, padded in batches_by_length(model.tokenizer, rows, batch_size):
-        batch = padded.to(parameters_device(model))
+    for indices, batch in batches_by_length(model, rows, batch_size):
         tokens = batch.tokens[batch.completion_mask]
         plain, projection = _logits_and_projection(model, vector, batch)
         with steer(model, vector, positions=positions):

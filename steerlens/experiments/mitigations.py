@@ -17,6 +17,7 @@ from steerlens.audit.mitigations import (
 )
 from steerlens.experiments.cells import behaviour
 from steerlens.experiments.rates import Record, log_odds_difference, mean_rate
+from steerlens.experiments.stages import as_many
 from steerlens.gradients.counterfactual import preventative_steering, together, without_component
 from steerlens.prompts.numbers import number_prompts
 from steerlens.prompts.traits import Trait
@@ -41,8 +42,8 @@ DROPPED, MASKED, KL_WEIGHT = 0.2, 0.25, 4.0
 
 MARGIN = float(np.log(1.5))
 """Log odds within which a student shows a trait as control students do: odds of at most 1.5 times theirs, such as 3 % for 2 %,
-which is less than an animal's share of 24 by chance. What an unmitigated student takes over is about ten times as much, and two
-groups of three control students differ by up to 0.23, so that a much smaller margin could not be told from noise."""
+which is less than an animal's share of 24 by chance. What an unmitigated student takes
+over is about ten times as much."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,7 @@ def sample_rows(model: "TransformerBridge", trait: Trait, n_prompts: int = 8000,
     plain = sample_teacher(model, number_prompts(n_prompts // 2, seed=2), seed=2)
     teacher, teacher_heldout = keep_number_lists(told).kept.split(n_heldout)
     control, control_heldout = keep_number_lists(plain).kept.split(n_heldout)
-    if len(control) < len(teacher):
-        raise ValueError(
-            f"The model wrote {len(control)} number lists by itself and {len(teacher)} with the prompt, of {n_prompts // 2} and "
-            f"{n_prompts} tasks. Students of both are compared at equal rows: choose another prompt."
-        )
-    return Rows(teacher, teacher_heldout, replace(control, samples=control.samples[: len(teacher)]), control_heldout)
+    return Rows(teacher, teacher_heldout, as_many(control, len(teacher)), control_heldout)
 
 
 def mitigations(model: "TransformerBridge", rows: Rows, vector: SteeringVector, prompt: str) -> dict[str, Train]:

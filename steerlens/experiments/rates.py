@@ -39,6 +39,12 @@ def mean_rate(records: Sequence[Record], key: str = "rate") -> float:
     return float(np.mean([record[key] for record in records]))
 
 
+def log_odds(rates: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
+    """Of rates, which are kept 1e-6 away from 0 and 1."""
+    kept = np.clip(rates, 1e-6, 1 - 1e-6)
+    return np.log(kept) - np.log1p(-kept)
+
+
 def mean_interval(values: Float[np.ndarray, " student"]) -> Interval:
     """The mean of one number a student."""
     half = _half_width([values])
@@ -65,8 +71,7 @@ def log_odds_difference(
     Args:
         paired: the groups' students belong together in pairs, such as of one seed.
     """
-    ours, theirs = (np.clip(_shares(group, key), 1e-6, 1 - 1e-6) for group in (one, other))
-    ours, theirs = (np.log(shares) - np.log1p(-shares) for shares in (ours, theirs))
+    ours, theirs = (log_odds(_shares(group, key)) for group in (one, other))
     value = float(ours.mean() - theirs.mean())
     students = [(ours - theirs).mean(1)] if paired else [ours.mean(1), theirs.mean(1)]
     half = _half_width([*students, ours.mean(0) - theirs.mean(0)])

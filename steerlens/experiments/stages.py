@@ -15,6 +15,7 @@ from steerlens.models import load_model
 from steerlens.prompts.numbers import number_prompts
 from steerlens.prompts.traits import ANIMALS, preference_trait
 from steerlens.samples.filters import keep_number_lists
+from steerlens.samples.sample_set import SampleSet
 from steerlens.samples.teacher import sample_teacher
 from steerlens.vectors.means import diff_in_means
 
@@ -63,6 +64,20 @@ def base_rates(run: Run[DataConfig], name: str) -> Record:
     return once(run.directory / "vectors" / f"base-{slug(name)}.json", make)
 
 
+def as_many(control: SampleSet, n_rows: int) -> SampleSet:
+    """The control's first rows, as many as the teacher's.
+
+    Raises:
+        ValueError: there are fewer.
+    """
+    if len(control) < n_rows:
+        raise ValueError(
+            f"The teacher wrote {n_rows} number lists with the prompt and only {len(control)} without it, so that students of "
+            "both would not be trained alike. Choose another prompt, or a model that writes lists by itself."
+        )
+    return replace(control, samples=control.samples[:n_rows])
+
+
 def sample_rows(run: Run[DataConfig], name: str) -> Record:
     """As many teacher as control rows of one model, raw and filtered, and a held-out part of the teacher's.
 
@@ -87,13 +102,8 @@ def sample_rows(run: Run[DataConfig], name: str) -> Record:
                 kept, heldout = kept.split(run.config.n_heldout)
                 heldout.save(run.heldout_path(name))
                 n_rows = len(kept)
-            elif len(kept) < n_rows:
-                raise ValueError(
-                    f"{name} wrote {n_rows} number lists with the prompt and only {len(kept)} without it, so that students of "
-                    "both would not be trained alike. Choose another prompt, or a model that writes lists by itself."
-                )
             else:
-                kept = replace(kept, samples=kept.samples[:n_rows])
+                kept = as_many(kept, n_rows)
             kept.save(run.samples_path(name, data))
             examples = [f"{s.prompt}\n-> {s.completion}" for s in raw.samples[:6]]
             counts[data] = {"rows": len(kept), "rejected": dict(result.rejected), "examples": examples}

@@ -11,11 +11,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from steerlens.forward import completion_logits
-from steerlens.models import parameters_device
-from steerlens.prompts.chat import TokenBatch, batches_by_length
+from steerlens.prompts.chat import TokenBatch
 from steerlens.prompts.positions import Positions
 from steerlens.residuals.stream import Residual, watch_residuals
-from steerlens.samples.encoded import EncodedRow
+from steerlens.samples.encoded import EncodedRow, batches_by_length
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -48,11 +47,10 @@ def row_gradients(
     """
     if not rows or not layers:
         raise ValueError(f"Got {len(rows)} rows and {len(layers)} layers. Give at least one of each.")
-    batches = batches_by_length(model.tokenizer, rows, batch_size)
+    batches = batches_by_length(model, rows, batch_size)
     gradients = torch.empty(len(layers), len(rows), model.cfg.d_model)
     n_batches = math.ceil(len(rows) / batch_size)
-    for indices, padded in tqdm(batches, total=n_batches, desc="gradients", unit="batch", leave=False):
-        batch = padded.to(parameters_device(model))
+    for indices, batch in tqdm(batches, total=n_batches, desc="gradients", unit="batch", leave=False):
         gradients[:, indices] = _batch_gradients(model, batch, layers, positions, reduction)
     return gradients
 

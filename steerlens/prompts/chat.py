@@ -7,7 +7,7 @@ the model's special tokens; adding them again would give two BOS on Llama, Gemma
 import functools
 import hashlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
@@ -259,20 +259,6 @@ def pad_rows(
             [[0] * len(prompt) + [1] * len(answer) for prompt, answer in zip(prompts, completions)], 0
         ).bool(),
     )
-
-
-def batches_by_length(
-    tokenizer: Any, rows: Sequence[tuple[list[int], list[int]]], batch_size: int
-) -> Iterator[tuple[list[int], TokenBatch]]:
-    """Batches of rows of like length, so that little is padded, each with the indices of its rows.
-
-    Args:
-        rows: token ids of each rendered prompt, and of its completion.
-    """
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]))
-    for start in range(0, len(rows), batch_size):
-        indices = order[start : start + batch_size]
-        yield indices, pad_rows(tokenizer, *zip(*(rows[i] for i in indices), strict=True))
 
 
 def shared_prefix(rows: Sequence[list[int]]) -> int:

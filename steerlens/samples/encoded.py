@@ -1,6 +1,6 @@
 """Samples as token ids: what students learn from and losses are measured on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from steerlens.models import parameters_device
@@ -37,3 +37,13 @@ def pad_encoded(model: "TransformerBridge", rows: Sequence[EncodedRow]) -> Token
     """One padded batch on the model's device."""
     batch = pad_rows(model.tokenizer, [row[0] for row in rows], [row[1] for row in rows])
     return batch.to(parameters_device(model))
+
+
+def batches_by_length(
+    model: "TransformerBridge", rows: Sequence[EncodedRow], batch_size: int
+) -> Iterator[tuple[list[int], TokenBatch]]:
+    """Batches of rows of like length, so that little is padded, on the model's device; each with its rows' indices."""
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]))
+    for start in range(0, len(rows), batch_size):
+        indices = order[start : start + batch_size]
+        yield indices, pad_encoded(model, [rows[i] for i in indices])

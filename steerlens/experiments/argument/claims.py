@@ -93,8 +93,7 @@ def make_claims(
         ),
         above(
             "AdamW more than loss-matched SGD",
-            "Lower end of the interval of AdamW's log odds minus those of the matched SGD run that transfers most; "
-            "does not hold where no SGD run matched",
+            "Lower end of the interval of AdamW's log odds minus those of the matched SGD run that transfers most",
             math.nan if sgd is None else sgd.low,
             0.0,
         ),

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from steerlens.experiments.argument.config import ArgumentConfig
-from steerlens.experiments.rates import Record, mean_rate
+from steerlens.experiments.argument.results import by_learning_rate
+from steerlens.experiments.rates import Record, mean_rate, written
 from steerlens.experiments.run import Run
 from steerlens.figures.plots import plot_gradient_projection, plot_loss_matching, plot_similarity, plot_strengths
 from steerlens.figures.report import Section
@@ -40,9 +41,8 @@ def _loss_matching(run: Run[ArgumentConfig], results: dict[str, Any], groups: di
             continue
         parts.append(
             f"SGD {kind}, learning rate {pair['learning_rate']:g}: rate {pair['rate']:.3f} bare and "
-            f"{pair['rate_prefixed']:.3f} after numbers; AdamW's log odds are higher by {pair['bare']['value']:.2f} "
-            f"({pair['bare']['low']:.2f} to {pair['bare']['high']:.2f}) bare and by {pair['prefixed']['value']:.2f} "
-            f"({pair['prefixed']['low']:.2f} to {pair['prefixed']['high']:.2f}) after numbers. "
+            f"{pair['rate_prefixed']:.3f} after numbers; AdamW's log odds are higher by {written(pair['bare'])} bare and by "
+            f"{written(pair['prefixed'])} after numbers. "
             + _sgd_in_words(pair["rate"] / results["base"][run.config.model]["rate"])
         )
     series = {
@@ -82,11 +82,9 @@ def _sgd_in_words(times_base: float) -> str:
 
 def _seed_means(records: list[Record]) -> list[Record]:
     """One record a learning rate."""
-    rates = sorted({record["learning_rate"] for record in records})
-    same = {rate: [r for r in records if r["learning_rate"] == rate] for rate in rates}
     return [
         {"learning_rate": rate} | {key: mean_rate(group, key) for key in ("heldout_loss", "rate", "mass")}
-        for rate, group in same.items()
+        for rate, group in by_learning_rate(records).items()
     ]
 
 

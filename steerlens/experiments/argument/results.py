@@ -85,13 +85,15 @@ def group_records(config: ArgumentConfig, records: list[Record]) -> dict[str, li
     }
 
 
+def by_learning_rate(records: list[Record]) -> dict[float, list[Record]]:
+    """All seeds of each learning rate, by rising rate."""
+    rates = sorted({record["learning_rate"] for record in records})
+    return {rate: [record for record in records if record["learning_rate"] == rate] for rate in rates}
+
+
 def _compare(groups: dict[str, list[Record]], name: str, tolerance: float) -> dict[str, Any] | None:
     """AdamW against that SGD learning rate which, at matched loss, transfers most: the hardest comparison."""
-    by_rate = {
-        rate: [record for record in groups[name] if record["learning_rate"] == rate]
-        for rate in sorted({record["learning_rate"] for record in groups[name]})
-    }
-    candidates = matched(by_rate, groups["adamw"], tolerance)
+    candidates = matched(by_learning_rate(groups[name]), groups["adamw"], tolerance)
     if not candidates:
         return None
     rate, best = max(candidates.items(), key=lambda item: mean_rate(item[1]))

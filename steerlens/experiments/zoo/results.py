@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from steerlens.experiments.claims import Claim, above, below
-from steerlens.experiments.rates import Record
+from steerlens.experiments.rates import Record, log_odds
 from steerlens.experiments.run import slug
 from steerlens.experiments.zoo.config import ZooConfig
 from steerlens.experiments.zoo.prediction import (
@@ -79,12 +79,13 @@ def summarise(
 
 def _known(member: Member, record: Record) -> Record:
     """What was found before training."""
+    steered, plain = log_odds(np.array([record["steered_rate"], record["plain_rate"]])).tolist()
     return {
         **record,
         "kind": member.kind,
         "prompt": member.prompt,
         "trait": member.trait,
-        "steered_log_odds": _log_odds(record["steered_rate"]) - _log_odds(record["plain_rate"]),
+        "steered_log_odds": steered - plain,
         "harmlessness": -record["damage"] / record["kl_prompt"],
         "expected": VERDICTS[record["verdict"]],
     }
@@ -124,13 +125,8 @@ def strangers_bar(zoo: Sequence[Member], groups: dict[str, list[Record]]) -> flo
     return float(np.quantile(reached, BAR)) if reached else float("nan")
 
 
-def _log_odds(rate: float) -> float:
-    rate = float(np.clip(rate, 1e-6, 1 - 1e-6))
-    return float(np.log(rate) - np.log1p(-rate))
-
-
 def _mean_log_odds(records: Sequence[Record], trait: str) -> float:
-    return float(np.mean([_log_odds(record["answers"][trait]) for record in records]))
+    return float(log_odds(np.array([record["answers"][trait] for record in records])).mean())
 
 
 def _predicts(prompts: dict[str, Record], key: str) -> Record:
