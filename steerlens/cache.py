@@ -4,6 +4,13 @@ from typing import Any
 
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.utils.versions import require_version
+
+require_version(
+    "transformers<5.24",
+    "From 5.24 on a cache is passed as `cache`, which TransformerLens 4.3's attention and steerlens' interventions do not read: "
+    "generation with a cache would be steered at the wrong tokens. Run: pip install 'transformers>=5.23,<5.24'",
+)
 
 ROOM = 32
 """Slots that a layer grows by: the cache is copied once in as many steps, and no more than this is kept free."""

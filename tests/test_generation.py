@@ -1,12 +1,14 @@
 """However rows share a batch, a cache or the memory, each is written as if it were alone."""
 
+import importlib
+
 import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import DynamicCache
 
-from steerlens import forward
+from steerlens import cache, forward
 from steerlens.cache import ROOM, continue_rows, make_room
 from steerlens.contract.architectures import save_checkpoint
 from steerlens.contract.check import Subject
@@ -167,8 +169,8 @@ def test_one_row_without_memory_is_an_error(organism, asked):
 def test_a_cache_with_room_holds_what_a_growing_one_does():
     torch.manual_seed(0)
     one, other = DynamicCache(), DynamicCache()
-    for cache in (one, other):
-        cache.update(torch.ones(4, 2, 3, 8), torch.zeros(4, 2, 3, 8), 0)
+    for filled in (one, other):
+        filled.update(torch.ones(4, 2, 3, 8), torch.zeros(4, 2, 3, 8), 0)
     make_room(one)
     rows = torch.tensor([3, 1, 1])
     for step in range(2 * ROOM + 5):
@@ -179,3 +181,10 @@ def test_a_cache_with_room_holds_what_a_growing_one_does():
         for ours, theirs in zip(one.update(*new, 0), other.update(*new, 0), strict=True):
             assert torch.equal(ours, theirs)
         assert one.get_seq_length() == other.get_seq_length()
+
+
+def test_a_transformers_that_renames_the_cache_is_refused(monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", lambda _package: "5.24.0")
+    with pytest.raises(ImportError, match=r"transformers<5\.24 is required .* found transformers==5\.24\.0") as refusal:
+        importlib.reload(cache)
+    assert "pip install 'transformers>=5.23,<5.24'" in str(refusal.value)
