@@ -95,7 +95,7 @@ def plan_cells(run: Run[CapacityConfig], teachers: dict[str, Teacher]) -> list[C
 
 
 def _arms(config: CapacityConfig) -> Iterator[tuple[str, str, TrainConfig]]:
-    """Name, teacher and training of every arm; a control of each rank has the highest learning rate."""
+    """Name, teacher and training of every arm; a control of each rank has the main student's learning rate."""
     repeated = config.n_rows // config.fewer_rows
     for rank, rate in itertools.product(config.ranks, config.learning_rates):
         train = of_rank(config.train, rank, rate)
@@ -106,7 +106,7 @@ def _arms(config: CapacityConfig) -> Iterator[tuple[str, str, TrainConfig]]:
     for name in (*(f"temperature {t:g}" for t in config.temperatures), *config.filters):
         yield name, name, config.train
     for rank in config.ranks:
-        yield f"{CONTROL}, rank {rank}", CONTROL, of_rank(config.train, rank, max(config.learning_rates))
+        yield f"{CONTROL}, rank {rank}", CONTROL, of_rank(config.train, rank, config.train.learning_rate)
 
 
 def of_rank(train: TrainConfig, rank: int, learning_rate: float) -> TrainConfig:

@@ -12,7 +12,6 @@ from steerlens.experiments.claims import Claim, above, below
 from steerlens.experiments.rates import Record, log_odds_difference, mean_rate
 
 PROMPTED, CONTROL = "prompted", "control"
-"""A student whose answers have less mass than this no longer answers, and is never the best of its rank."""
 
 
 def summarise(
@@ -125,7 +124,7 @@ def make_claims(measures: dict[str, Any]) -> list[Claim]:
         ),
         below(
             "control does not transfer",
-            "Students of unprompted lists at the highest learning rate, rate over base, the largest of all ranks",
+            "Students of unprompted lists at the main student's learning rate, rate over base, the largest of all ranks",
             max(arm["rate"] for arm in measures["controls"].values()) / base["rate"],
             2.0,
         ),
