@@ -2,6 +2,7 @@
 
 import html
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from steerlens.experiments.capacity.experiment import (
     plan_teachers,
     run_capacity,
 )
-from steerlens.experiments.capacity.results import PROMPTED, best, best_of, make_claims
+from steerlens.experiments.capacity.results import PROMPTED, best, best_of, make_claims, unique_rows
 from steerlens.experiments.run import Run
 
 QUICK = CAPACITY_PRESETS["quick"]
@@ -65,7 +66,7 @@ def test_a_student_that_no_longer_answers_is_never_the_best():
 
 
 def measured(
-    tuned: float = 4.0, few: float = 2.0, full: float = 1.0, control: float = 0.02, elsewhere: float = 0.05
+    tuned: float = 4.0, few: float = 0.5, full: float = 1.0, control: float = 0.02, elsewhere: float = 0.05
 ) -> dict:
     """Rank 1 needs the high rate and rank 16 the low one, where both are equally good."""
     grid = {
@@ -73,9 +74,10 @@ def measured(
         "16": {"0.01": arm(tuned), "0.03": arm(0.5), "0.06": arm(0.0)},
     }
     return {
-        "grid": {"960": grid, "240": {rank: {"0.03": arm(few)} for rank in grid}},
+        "grid": {"960": grid, "240": {}},
         "shared_rate": "0.03",
         "full": {"0.001": arm(full)},
+        "unique_rows": {"low": few},
         "controls": {"control, rank 1": arm(0.0, rate=control)},
         "base": {"rate": 0.02},
         "contexts": {
@@ -85,6 +87,28 @@ def measured(
     }
 
 
+def test_unique_rows_are_compared_at_each_ranks_best_rates_and_an_interval_tells_whether_they_count():
+    many = {"1": {"0.01": arm(2.0), "0.03": arm(1.0)}, "16": {"0.01": arm(1.0), "0.03": arm(3.0)}}
+    few = {rank: {"0.01": arm(0.0), "0.03": arm(0.5)} for rank in many}
+    groups = {
+        "rank 1, 0.01": [student(1.0), student(1.2)],
+        "rank 1, 0.03, fewer rows": [student(0.6), student(0.8)],
+        "rank 16, 0.03": [student(3.0), student(3.2)],
+        "rank 16, 0.03, fewer rows": [student(2.6), student(2.8)],
+    }
+    apart = unique_rows(groups, many, few)
+    assert (apart.value, apart.low, apart.high) == pytest.approx((0.4, 0.4, 0.4))
+
+    groups["rank 16, 0.03, fewer rows"] = [student(5.0), student(0.4)]
+    unclear = unique_rows(groups, many, few)
+    assert unclear.value == pytest.approx((0.4 + 0.4 - 2.0 + 2.8) / 4)
+    assert unclear.low < 0 < unclear.high
+
+
+def student(log_odds: float) -> dict:
+    return {"shares": [1 / (1 + math.exp(-log_odds))] * 3}
+
+
 def failing(**changes: float) -> list[str]:
     return [claim.name for claim in make_claims(measured(**changes)) if not claim.holds]
 
@@ -92,7 +116,7 @@ def failing(**changes: float) -> list[str]:
 def test_each_verdict_follows_its_own_numbers():
     assert failing() == []
     assert failing(tuned=2.0) == ["rank matters through its learning rate"]
-    assert failing(few=4.5) == ["unique rows count"]
+    assert failing(few=-0.1) == ["unique rows count"]
     assert failing(full=5.0) == ["full fine-tuning transfers less"]
     assert failing(control=0.1) == ["control does not transfer"]
     assert failing(elsewhere=0.5) == ["another context hides the trait"]

@@ -1,5 +1,6 @@
 """The report of the experiment on capacity: rank, learning rate, rows, data, and the context of the question."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,6 +43,9 @@ def _grid(run: Run[CapacityConfig], measures: dict[str, Any]) -> Section:
         for n, ranks in measures["grid"].items()
         for rank, row in ranks.items()
     ]
+    unique = measures["unique_rows"]
+    if not math.isnan(unique["value"]):
+        sentences.append(f"All rows minus fewer, at each rank's best rates: {written(unique)} log odds.")
     return Section(
         title="Rank, learning rate, unique rows",
         question="Each rank at each learning rate, with all rows and with fewer of them repeated for as many steps.",
