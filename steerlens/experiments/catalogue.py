@@ -41,37 +41,37 @@ EXPERIMENTS = {
         "ask whether the vector is the cause, in the teacher and in the student",
         "steerlens.experiments.causal.experiment:run_causal",
         CAUSAL_PRESETS,
-        {"quick": 8, "full": 22},
+        {"quick": 8, "full": 30},
     ),
     "distillation": Experiment(
         "ask whether students distil any vector that steers their teacher",
         "steerlens.experiments.distillation.experiment:run_distillation",
         DISTILLATION_PRESETS,
-        {"quick": 10, "full": 33},
+        {"quick": 10, "full": 38},
     ),
     "cross-model": Experiment(
         "ask whether a trait passes to another initialisation, and to the same one trained further",
         "steerlens.experiments.cross_model.experiment:run_cross_model",
         CROSS_MODEL_PRESETS,
-        {"quick": 5, "full": 11},
+        {"quick": 5, "full": 15},
     ),
     "zoo": Experiment(
         "ask which prompts pass on, and what could have told so beforehand",
         "steerlens.experiments.zoo.experiment:run_zoo",
         ZOO_PRESETS,
-        {"quick": 10, "full": 38},
+        {"quick": 10, "full": 40},
     ),
     "capacity": Experiment(
         "ask how rank, learning rate, rows and context decide what a student takes over",
         "steerlens.experiments.capacity.experiment:run_capacity",
         CAPACITY_PRESETS,
-        {"quick": 6, "full": 22},
+        {"quick": 6, "full": 25},
     ),
     "carriers": Experiment(
         "ask whether anything but number lists carries a trait",
         "steerlens.experiments.carriers.experiment:run_carriers",
         CARRIERS_PRESETS,
-        {"quick": 3, "full": 5},
+        {"quick": 3, "full": 7},
     ),
 }
 """Run by `steerlens experiment`."""
@@ -81,7 +81,7 @@ REPRODUCTION = {
         "follow the argument from prompt to vector, data, student and gradients",
         "steerlens.experiments.argument.experiment:run_argument",
         ARGUMENT_PRESETS,
-        {"quick": 17, "full": 27},
+        {"quick": 17, "full": 31},
     ),
     **EXPERIMENTS,
     "optimizers": Experiment(
