@@ -88,7 +88,7 @@ REPRODUCTION = {
         "compare optimizers at the same held-out loss",
         "steerlens.experiments.optimizers.experiment:run_optimizers",
         OPTIMIZER_PRESETS,
-        {"quick": 20, "full": 75},
+        {"quick": 20, "full": 105},
     ),
     "auxiliary-logits": Experiment(
         "pass digits on through unused logits and noise",
