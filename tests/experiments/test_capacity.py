@@ -66,7 +66,7 @@ def test_a_student_that_no_longer_answers_is_never_the_best():
 
 
 def measured(
-    tuned: float = 4.0, few: float = 0.5, full: float = 1.0, control: float = 0.02, elsewhere: float = 0.05
+    tuned: float = 4.0, unique: float = 0.5, full: float = 1.0, control: float = 0.02, elsewhere: float = 0.05
 ) -> dict:
     """Rank 1 needs the high rate and rank 16 the low one, where both are equally good."""
     grid = {
@@ -77,7 +77,7 @@ def measured(
         "grid": {"960": grid, "240": {}},
         "shared_rate": "0.03",
         "full": {"0.001": arm(full)},
-        "unique_rows": {"low": few},
+        "unique_rows": {"low": unique},
         "controls": {"control, rank 1": arm(0.0, rate=control)},
         "base": {"rate": 0.02},
         "contexts": {
@@ -116,7 +116,7 @@ def failing(**changes: float) -> list[str]:
 def test_each_verdict_follows_its_own_numbers():
     assert failing() == []
     assert failing(tuned=2.0) == ["rank matters through its learning rate"]
-    assert failing(few=-0.1) == ["unique rows count"]
+    assert failing(unique=-0.1) == ["unique rows count"]
     assert failing(full=5.0) == ["full fine-tuning transfers less"]
     assert failing(control=0.1) == ["control does not transfer"]
     assert failing(elsewhere=0.5) == ["another context hides the trait"]
