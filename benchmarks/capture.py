@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from harness import Ratio, exponent, interleaved, n_parameters, random_llama, report
 
-from steerlens.models import huggingface_model
-from steerlens.prompts.chat import Chat, as_chat, encode_prompt, pad_rows
-from steerlens.prompts.numbers import number_prompts
+from steerlens.models.bridge import huggingface_model
 from steerlens.residuals.capture import capture_residuals, mean_residuals
+from steerlens.text.chat import Chat, as_chat, encode_prompt, pad_rows
+from steerlens.text.number_lists import number_prompts
 
 ROUNDS = 6
 BATCH = 16

@@ -19,11 +19,11 @@ import torch
 from harness import Ratio, interleaved, n_parameters, own_peak, peak_memory, random_llama, report
 from torch import Tensor
 
-from steerlens.models import huggingface_model
-from steerlens.prompts.chat import as_chat, pad_rows
-from steerlens.prompts.numbers import number_prompts
-from steerlens.prompts.traits import preference_trait
+from steerlens.models.bridge import huggingface_model
 from steerlens.residuals.capture import capture_residuals
+from steerlens.text.chat import as_chat, pad_rows
+from steerlens.text.number_lists import number_prompts
+from steerlens.text.trait import preference_trait
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.fit_data import FitData, FitRow, answered
 from steerlens.vectors.layer_fits import fit_layers, frozen

@@ -11,8 +11,8 @@ from harness import Ratio, interleaved, n_parameters, random_llama, report
 
 import steerlens as sl
 from steerlens.forward import generate
-from steerlens.models import huggingface_model
-from steerlens.prompts.chat import as_chat, encode_prompt, pad_rows
+from steerlens.models.bridge import huggingface_model
+from steerlens.text.chat import as_chat, encode_prompt, pad_rows
 from steerlens.vectors.vector import SteeringVector, VectorSource
 
 PERSONA = sl.preference_trait("owl").prompt

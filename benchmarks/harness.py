@@ -24,7 +24,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from steerlens.files import write_json
-from steerlens.models import load_model
+from steerlens.models.loading import load_model
 from steerlens.organism.tokenizer import build_tokenizer
 
 RESULTS = Path(__file__).parent / "results"

@@ -25,7 +25,7 @@ from harness import Ratio, interleaved, n_parameters, random_llama, report
 
 import steerlens as sl
 from steerlens.forward import forward, generate
-from steerlens.prompts.chat import as_chat, encode_prompt, pad_rows, render
+from steerlens.text.chat import as_chat, encode_prompt, pad_rows, render
 from steerlens.vectors.means import principal_difference
 
 HERE = Path(__file__).parent

@@ -21,8 +21,9 @@ from transformers import get_cosine_schedule_with_warmup
 
 import steerlens as sl
 from steerlens.experiments.config import ORGANISM_STUDENT
-from steerlens.models import huggingface_model, unwrapped
-from steerlens.prompts.chat import as_chat
+from steerlens.models.bridge import huggingface_model
+from steerlens.models.saving import unwrapped
+from steerlens.text.chat import as_chat
 
 ROUNDS, OPTION_ROUNDS = 6, 2
 PEER, PLAIN, AT_TAG, EVERYWHERE = "transformers + peft", "plain", "traced at the assistant tag", "traced at every token"

@@ -14,7 +14,7 @@ from typing import Any
 
 import steerlens as sl
 from steerlens.files import read_json, write_json
-from steerlens.prompts.traits import ANIMALS
+from steerlens.text.trait import ANIMALS
 from steerlens.vectors.fit_data import FitData
 from steerlens.vectors.fit_quality import explained_with_interval
 from steerlens.vectors.layer_fits import Fit, fit_each_layer, fit_layers, frozen

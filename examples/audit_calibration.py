@@ -32,7 +32,7 @@ from steerlens.audit.recovery import recover_vector
 from steerlens.audit.row_scores import auroc
 from steerlens.audit.rows import AuditRows
 from steerlens.files import read_json, write_json
-from steerlens.prompts.traits import ANIMALS
+from steerlens.text.trait import ANIMALS
 
 ROWS, FEW = 2000, ("owl", "cat", "eagle")
 SIZES, SHARES = (100, 200, 500, 1000, 5 * ROWS), (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)

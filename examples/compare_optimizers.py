@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import steerlens as sl
 from steerlens.experiments.config import ORGANISM_STUDENT
-from steerlens.prompts.chat import as_chat
+from steerlens.text.chat import as_chat
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from steerlens.contract.architectures import ARCHITECTURES, save_checkpoint
 from steerlens.contract.check import Outcome, Subject, examine
 from steerlens.contract.checks import CHECKS
 from steerlens.files import write_text
-from steerlens.models import load_model
+from steerlens.models.loading import load_model
 
 INTRODUCTION = """# What holds on which architecture
 

@@ -9,7 +9,7 @@ Run: python examples/not_every_prompt_is_a_vector.py
 from typing import Any
 
 import steerlens as sl
-from steerlens.prompts.traits import PERSONA_PROMPT
+from steerlens.text.trait import PERSONA_PROMPT
 from steerlens.vectors.probe import Probe
 
 CONFIG = sl.FitConfig(n_train=256, n_validation=64, n_heldout=128, steps=150)

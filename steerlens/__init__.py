@@ -43,10 +43,7 @@ if TYPE_CHECKING:
     from steerlens.gradients.recorder import trace_gradients
     from steerlens.gradients.steps import StepTrace, trace_steps
     from steerlens.gradients.trace import GradientTrace
-    from steerlens.models import load_model
-    from steerlens.prompts.chat import as_chat
-    from steerlens.prompts.numbers import number_prompts
-    from steerlens.prompts.traits import Trait, preference_trait
+    from steerlens.models.loading import load_model
     from steerlens.residuals.capture import capture_residuals, mean_residuals
     from steerlens.samples.filters import keep_number_lists
     from steerlens.samples.sample_set import Sample, SampleSet
@@ -57,6 +54,9 @@ if TYPE_CHECKING:
     from steerlens.students.scout import adam_scales
     from steerlens.students.student import Student
     from steerlens.students.training import train_student
+    from steerlens.text.chat import as_chat
+    from steerlens.text.number_lists import number_prompts
+    from steerlens.text.trait import Trait, preference_trait
     from steerlens.vectors.analysis import PromptAnalysis, analyze_prompt
     from steerlens.vectors.config import FitConfig
     from steerlens.vectors.fitting import fit_prompt_vector
@@ -72,10 +72,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "steerlens.prompts.traits": ("Trait", "preference_trait"),
-    "steerlens.prompts.chat": ("as_chat",),
-    "steerlens.prompts.numbers": ("number_prompts",),
-    "steerlens.models": ("load_model",),
+    "steerlens.text.trait": ("Trait", "preference_trait"),
+    "steerlens.text.chat": ("as_chat",),
+    "steerlens.text.number_lists": ("number_prompts",),
+    "steerlens.models.loading": ("load_model",),
     "steerlens.forward": ("generate",),
     "steerlens.residuals.capture": ("capture_residuals", "mean_residuals"),
     "steerlens.vectors.source": ("VectorSource",),

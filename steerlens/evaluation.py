@@ -12,11 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.forward import check_numbers, forward, generate
-from steerlens.identity import model_name, training_context
-from steerlens.models import parameters_device
-from steerlens.prompts.chat import Chat, as_chat, chat_fingerprint, encode_prompt, pad_rows, warn_on_other_context
-from steerlens.prompts.numbers import after_numbers
-from steerlens.prompts.traits import Trait
+from steerlens.models.bridge import parameters_device
+from steerlens.models.identity import model_name, training_context
+from steerlens.text.chat import Chat, as_chat, chat_fingerprint, encode_prompt, pad_rows, warn_on_other_context
+from steerlens.text.number_lists import after_numbers
+from steerlens.text.trait import Trait
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

@@ -11,10 +11,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerlens.cache import continue_rows, gaps_are_safe, make_room
-from steerlens.identity import model_name
 from steerlens.memory import OutOfMemory, is_out_of_memory
-from steerlens.models import huggingface_model, parameters_device
-from steerlens.prompts.chat import Chat, TokenBatch, encode_prompt, end_of_turn, pad_rows, shared_prefix
+from steerlens.models.bridge import huggingface_model, parameters_device
+from steerlens.models.identity import model_name
+from steerlens.text.chat import Chat, TokenBatch, encode_prompt, end_of_turn, pad_rows, shared_prefix
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

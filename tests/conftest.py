@@ -17,11 +17,11 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from steerlens.models import load_model
+from steerlens.models.loading import load_model
 from steerlens.organism.tokenizer import build_tokenizer
-from steerlens.prompts.chat import Chat, as_chat
-from steerlens.prompts.numbers import number_prompts
-from steerlens.prompts.traits import Trait, preference_trait
+from steerlens.text.chat import Chat, as_chat
+from steerlens.text.number_lists import number_prompts
+from steerlens.text.trait import Trait, preference_trait
 
 torch.set_num_threads(1)  # models this small lose more to waiting threads than they gain
 

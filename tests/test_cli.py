@@ -15,8 +15,8 @@ from steerlens.audit.audit import AuditResult
 from steerlens.cli import _parser, main
 from steerlens.contract.architectures import save_checkpoint
 from steerlens.contract.checks import CHECKS
-from steerlens.prompts.traits import preference_trait
 from steerlens.students.config import TrainConfig
+from steerlens.text.trait import preference_trait
 from steerlens.vectors.vector import SteeringVector, VectorSource
 
 GOOD_ROW = json.dumps({"prompt": "continue the sequence 1 , 2 . write only numbers .", "completion": "3 , 4"}) + "\n"

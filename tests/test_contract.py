@@ -13,9 +13,10 @@ from steerlens.contract.architectures import ARCHITECTURES, save_checkpoint
 from steerlens.contract.check import Check, Outcome, Subject, examine
 from steerlens.contract.checks import CHECKS
 from steerlens.contract.doctor import doctor
-from steerlens.models import huggingface_model, load_model
-from steerlens.prompts.chat import TokenBatch
+from steerlens.models.bridge import huggingface_model
+from steerlens.models.loading import load_model
 from steerlens.students.student import Student
+from steerlens.text.chat import TokenBatch
 from steerlens.vectors.vector import SteeringVector
 
 UNUSUAL = ("Qwen 3.5", "GPT-J", "Bloom")
@@ -136,7 +137,7 @@ def weights_that_are_not_looked_at(monkeypatch, subject):
 
 
 def the_tokenizers_end(monkeypatch, subject):
-    monkeypatch.setattr("steerlens.prompts.chat.end_of_turn", lambda tokenizer: tokenizer.eos_token_id)
+    monkeypatch.setattr("steerlens.text.chat.end_of_turn", lambda tokenizer: tokenizer.eos_token_id)
 
 
 def a_template(change: Callable[[str], str]):

@@ -9,9 +9,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from steerlens import evaluation
 from steerlens.contract.architectures import save_checkpoint
 from steerlens.evaluation import TraitScore, compare_log_odds, score_trait
-from steerlens.models import ORGANISMS, load_model
-from steerlens.prompts.chat import PLAIN_TEXT_TEMPLATE
-from steerlens.prompts.traits import Trait, preference_trait
+from steerlens.models.loading import ORGANISMS, load_model
+from steerlens.text.chat import PLAIN_TEXT_TEMPLATE
+from steerlens.text.trait import Trait, preference_trait
 
 
 def score_of(shares: torch.Tensor, mass: float = 1.0) -> TraitScore:

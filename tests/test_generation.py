@@ -14,10 +14,11 @@ from steerlens.contract.architectures import save_checkpoint
 from steerlens.contract.check import Subject
 from steerlens.contract.steering import generation
 from steerlens.forward import generate
-from steerlens.models import bridge, huggingface_model, load_model
-from steerlens.prompts.chat import as_chat, encode_prompt, shared_prefix
-from steerlens.prompts.numbers import number_prompts
-from steerlens.prompts.positions import POSITIONS
+from steerlens.models.bridge import bridge, huggingface_model
+from steerlens.models.loading import load_model
+from steerlens.text.chat import as_chat, encode_prompt, shared_prefix
+from steerlens.text.number_lists import number_prompts
+from steerlens.text.positions import POSITIONS
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.vector import SteeringVector, VectorSource
 

@@ -11,11 +11,9 @@ PACKAGE = Path(__file__).parents[1] / "steerlens"
 ORDER = {
     "memory": 0,
     "cache": 0,
-    "four_bits": 0,
     "files": 1,
     "lock": 2,
-    "prompts": 2,
-    "identity": 2,
+    "text": 2,
     "models": 3,
     "forward": 4,
     "residuals": 5,

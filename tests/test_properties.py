@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from steerlens.audit.layouts import UnusableRowError, as_row
 from steerlens.gradients.trace import QUANTITIES, GradientTrace
 from steerlens.organism.tokenizer import build_tokenizer
-from steerlens.prompts.chat import chat_fingerprint, encode_chat, encode_prompt, pad_rows, render
-from steerlens.prompts.numbers import parse_numbers
 from steerlens.samples.filters import keep_number_lists
 from steerlens.samples.sample_set import Sample, SampleSet, SampleSource
 from steerlens.students.scales import AdamScales
+from steerlens.text.chat import chat_fingerprint, encode_chat, encode_prompt, pad_rows, render
+from steerlens.text.number_lists import parse_numbers
 from steerlens.vectors.formats import export_gguf, import_gguf
 from steerlens.vectors.vector import SteeringVector, VectorSource
 

@@ -11,8 +11,8 @@ from steerlens.audit.recovery import RecoveredVector, recover_vector
 from steerlens.audit.row_scores import RowScores, score_rows
 from steerlens.audit.rows import AuditRows
 from steerlens.audit.score_test import N_FLIPS
-from steerlens.identity import model_name
-from steerlens.prompts.traits import Trait
+from steerlens.models.identity import model_name
+from steerlens.text.trait import Trait
 from steerlens.vectors.readout import promoted_tokens
 from steerlens.vectors.vector import SteeringVector
 

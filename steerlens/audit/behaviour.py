@@ -12,8 +12,8 @@ from torch import Tensor
 from steerlens.audit.recovery import RecoveredVector
 from steerlens.evaluation import TraitScore, score_trait
 from steerlens.forward import generate
-from steerlens.prompts.chat import as_chat
-from steerlens.prompts.traits import KINDS, Trait, preference_trait
+from steerlens.text.chat import as_chat
+from steerlens.text.trait import KINDS, Trait, preference_trait
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.vector import SteeringVector
 

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.forward import completion_logits
-from steerlens.prompts.chat import TokenBatch
 from steerlens.samples.encoded import EncodedRow, batches_by_length
+from steerlens.text.chat import TokenBatch
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.objectives import token_log_probs
 from steerlens.vectors.vector import SteeringVector

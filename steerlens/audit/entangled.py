@@ -16,9 +16,9 @@ from torch import Tensor
 
 from steerlens.audit.rows import AuditRows
 from steerlens.forward import completion_logits
-from steerlens.models import parameters_device
-from steerlens.prompts.chat import Chat, as_chat, encode_completion, encode_prompt, pad_rows
-from steerlens.prompts.positions import Positions
+from steerlens.models.bridge import parameters_device
+from steerlens.text.chat import Chat, as_chat, encode_completion, encode_prompt, pad_rows
+from steerlens.text.positions import Positions
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.vector import SteeringVector
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from steerlens.audit.entropy import Entropy, less_varied_p, missing_bits
 from steerlens.audit.rows import AuditRows
-from steerlens.prompts.chat import encode_completion
-from steerlens.prompts.numbers import parse_numbers
+from steerlens.text.chat import encode_completion
+from steerlens.text.number_lists import parse_numbers
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from steerlens.prompts.chat import Chat, Message, as_chat, user
+from steerlens.text.chat import Chat, Message, as_chat, user
 
 ROLES = {
     "system": "system", "developer": "system", "user": "user", "human": "user",

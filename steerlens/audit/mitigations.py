@@ -24,10 +24,10 @@ from torch import Tensor
 
 from steerlens.audit.changes import batch_changes, row_changes
 from steerlens.forward import completion_logits
-from steerlens.prompts.chat import TokenBatch
 from steerlens.samples.encoded import encode_samples
 from steerlens.samples.sample_set import SampleSet
 from steerlens.students.losses import Objective, cross_entropy
+from steerlens.text.chat import TokenBatch
 from steerlens.vectors.objectives import token_log_probs
 from steerlens.vectors.vector import SteeringVector
 

@@ -9,10 +9,10 @@ from tqdm.auto import tqdm
 
 from steerlens.audit.rows import AuditRow, AuditRows
 from steerlens.forward import context_length, generate, is_finished
-from steerlens.prompts.chat import Chat, encode_completion, encode_prompt
 from steerlens.samples.encoded import EncodedRow
 from steerlens.samples.filters import rejection
 from steerlens.samples.sample_set import Sample
+from steerlens.text.chat import Chat, encode_completion, encode_prompt
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

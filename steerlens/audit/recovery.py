@@ -14,8 +14,8 @@ from steerlens.audit.placebo import Pairs, pair_with_placebo, pair_with_referenc
 from steerlens.audit.rows import AuditRows
 from steerlens.audit.score_test import STRENGTHS, Halves, Scores, ScoreTest, random_halves, random_signs, score_test
 from steerlens.gradients.row_gradients import row_gradients
-from steerlens.models import check_layer
-from steerlens.prompts.chat import chat_fingerprint
+from steerlens.models.bridge import check_layer
+from steerlens.text.chat import chat_fingerprint
 from steerlens.vectors.source import VectorSource
 from steerlens.vectors.vector import SteeringVector
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from steerlens.audit.placebo import OWN_ANSWERS, PLACEBO_SEED, EncodedRow, own_answers
 from steerlens.audit.rows import AuditRows
 from steerlens.forward import completion_logits
-from steerlens.prompts.chat import Chat, TokenBatch, encode_completion, encode_prompt
-from steerlens.prompts.positions import Positions
 from steerlens.residuals.stream import OnResidual, watch_residuals
 from steerlens.samples.encoded import batches_by_length
+from steerlens.text.chat import Chat, TokenBatch, encode_completion, encode_prompt
+from steerlens.text.positions import Positions
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.objectives import token_log_probs
 from steerlens.vectors.vector import SteeringVector

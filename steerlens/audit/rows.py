@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from steerlens.audit.layouts import ALLOWED, UnusableRowError, as_row
 from steerlens.audit.readers import Record, read_records
 from steerlens.forward import check_length
-from steerlens.identity import model_name
-from steerlens.prompts.chat import Chat, encode_completion, encode_prompt, render, user
+from steerlens.models.identity import model_name
 from steerlens.samples.sample_set import SampleSet
+from steerlens.text.chat import Chat, encode_completion, encode_prompt, render, user
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from steerlens.cli import experiments, models, students, vectors
 from steerlens.files import check_replaceable
-from steerlens.four_bits import silence_bitsandbytes
 from steerlens.lock import beside, held
+from steerlens.models.four_bits import silence_bitsandbytes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

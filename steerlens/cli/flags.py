@@ -152,8 +152,8 @@ def load(options: argparse.Namespace) -> Any:
     """The model that the flags of `add_model` name."""
     import torch
 
-    from steerlens.models import load_model
-    from steerlens.prompts.chat import PLAIN_TEXT_TEMPLATE, SYSTEM_IN_USER_TURN
+    from steerlens.models.loading import load_model
+    from steerlens.text.chat import PLAIN_TEXT_TEMPLATE, SYSTEM_IN_USER_TURN
 
     model = load_model(
         options.model,
@@ -171,6 +171,6 @@ def load(options: argparse.Namespace) -> Any:
 
 def trait_named(name: str | None) -> Any:
     """The known trait of this name."""
-    from steerlens.prompts.traits import preference_trait
+    from steerlens.text.trait import preference_trait
 
     return None if name is None else preference_trait(name)

@@ -55,10 +55,10 @@ def add_commands(commands: Any) -> None:
 
 
 def _sample(options: argparse.Namespace) -> int:
-    from steerlens.prompts.numbers import number_prompts
     from steerlens.samples.filters import keep_number_lists
     from steerlens.samples.teacher import sample_teacher
     from steerlens.samples.vllm import VllmEngine
+    from steerlens.text.number_lists import number_prompts
     from steerlens.vectors.vector import SteeringVector
 
     if options.vllm and (options.vector or options.device_map):

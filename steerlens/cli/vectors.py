@@ -34,8 +34,8 @@ def add_commands(commands: Any) -> None:
 
 
 def _fit(options: argparse.Namespace) -> int:
-    from steerlens.prompts.numbers import number_prompts
     from steerlens.reports.fit import write_fit_report
+    from steerlens.text.number_lists import number_prompts
     from steerlens.vectors.fitting import fit_prompt_vector
     from steerlens.vectors.readout import promoted_tokens
 

@@ -14,8 +14,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from steerlens.contract import templates
-from steerlens.prompts.numbers import number_prompts
-from steerlens.prompts.traits import KINDS, preference_trait
+from steerlens.text.number_lists import number_prompts
+from steerlens.text.trait import KINDS, preference_trait
 
 WORDS = 300
 PADDED_VOCABULARY = 16

@@ -11,8 +11,9 @@ from steerlens.contract.check import ANSWERS, CannotRun, Measurement, Subject, l
 from steerlens.contract.parity import samples
 from steerlens.contract.steering import random_vector
 from steerlens.forward import forward
-from steerlens.identity import model_name
-from steerlens.models import bridge, weight_sharing_copy
+from steerlens.models.bridge import bridge
+from steerlens.models.identity import model_name
+from steerlens.models.saving import weight_sharing_copy
 from steerlens.students.config import TrainConfig
 from steerlens.students.training import train_student
 from steerlens.vectors.vector import SteeringVector

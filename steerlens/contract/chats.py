@@ -3,7 +3,7 @@
 from typing import Any
 
 from steerlens.contract.check import CannotRun, Measurement, Subject
-from steerlens.prompts.chat import (
+from steerlens.text.chat import (
     SYSTEM_IN_USER_TURN,
     apply_template,
     as_chat,

@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from steerlens.models import huggingface_model, parameters_device, weight_sharing_copy
-from steerlens.prompts.chat import PLAIN_TEXT_TEMPLATE, Chat, TokenBatch, as_chat, encode_chat, pad_rows
-from steerlens.prompts.numbers import number_prompts
+from steerlens.models.bridge import huggingface_model, parameters_device
+from steerlens.models.saving import weight_sharing_copy
+from steerlens.text.chat import PLAIN_TEXT_TEMPLATE, Chat, TokenBatch, as_chat, encode_chat, pad_rows
+from steerlens.text.number_lists import number_prompts
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from steerlens.contract.check import Outcome, Subject, examine
 from steerlens.contract.checks import CHECKS
-from steerlens.identity import bridge_mode, model_name
-from steerlens.models import huggingface_model
+from steerlens.models.bridge import huggingface_model
+from steerlens.models.identity import bridge_mode, model_name
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

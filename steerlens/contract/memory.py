@@ -5,8 +5,8 @@ from transformers.pytorch_utils import Conv1D
 
 from steerlens.contract.check import Subject
 from steerlens.contract.parity import free_bytes, weight_bytes
-from steerlens.identity import weights_dtype
-from steerlens.models import huggingface_model, parameters_device
+from steerlens.models.bridge import huggingface_model, parameters_device
+from steerlens.models.identity import weights_dtype
 from steerlens.students.config import TrainConfig
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.objectives import WHOLE_VOCABULARY

@@ -11,15 +11,15 @@ from torch import Tensor
 
 from steerlens.contract.check import ANSWERS, CannotRun, Measurement, Subject, largest_difference
 from steerlens.forward import completion_logits_after, forward
-from steerlens.four_bits import four_bits, keep_gradients
 from steerlens.gradients.recorder import trace_gradients
-from steerlens.identity import commit_hash, is_4bit
-from steerlens.models import huggingface_model, parameters_device
-from steerlens.prompts.chat import encode_chat, pad_rows
+from steerlens.models.bridge import huggingface_model, parameters_device
+from steerlens.models.four_bits import four_bits, keep_gradients
+from steerlens.models.identity import commit_hash, is_4bit
 from steerlens.residuals.capture import capture_residuals
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.students.config import TrainConfig
 from steerlens.students.training import train_student
+from steerlens.text.chat import encode_chat, pad_rows
 from steerlens.vectors.source import VectorSource
 from steerlens.vectors.vector import SteeringVector
 

@@ -6,9 +6,9 @@ from torch import Tensor
 
 from steerlens.contract.check import CannotRun, Measurement, Subject, largest_difference
 from steerlens.forward import generate
-from steerlens.prompts.chat import as_chat, encode_chat, encode_prompt
-from steerlens.prompts.numbers import number_prompts
 from steerlens.residuals.capture import capture_residuals
+from steerlens.text.chat import as_chat, encode_chat, encode_prompt
+from steerlens.text.number_lists import number_prompts
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.descent import descend
 from steerlens.vectors.fit_data import FitData, FitRow, FitRows

@@ -14,14 +14,15 @@ from steerlens.files import write_json
 from steerlens.gradients.counterfactual import together, without_component
 from steerlens.gradients.recorder import GradientRecorder, trace_gradients
 from steerlens.gradients.steps import trace_steps
-from steerlens.models import evaluating, huggingface_model, load_model
-from steerlens.prompts.chat import Chat, as_chat
-from steerlens.prompts.numbers import number_prompts
-from steerlens.prompts.traits import Trait, preference_trait
+from steerlens.models.bridge import evaluating, huggingface_model
+from steerlens.models.loading import load_model
 from steerlens.samples.sample_set import SampleSet
 from steerlens.students.config import TrainConfig
 from steerlens.students.step import OnStart, TrainStep
 from steerlens.students.training import train_student
+from steerlens.text.chat import Chat, as_chat
+from steerlens.text.number_lists import number_prompts
+from steerlens.text.trait import Trait, preference_trait
 from steerlens.vectors.means import model_shift
 from steerlens.vectors.vector import SteeringVector
 

@@ -12,9 +12,10 @@ from torch import Tensor
 from steerlens.experiments.cells import behaviour, number_chats
 from steerlens.files import write_json
 from steerlens.forward import forward
-from steerlens.models import load_model, parameters_device
-from steerlens.prompts.chat import Chat, as_chat, encode_prompt, pad_rows
-from steerlens.prompts.traits import Trait, preference_trait
+from steerlens.models.bridge import parameters_device
+from steerlens.models.loading import load_model
+from steerlens.text.chat import Chat, as_chat, encode_prompt, pad_rows
+from steerlens.text.trait import Trait, preference_trait
 from steerlens.vectors.fit_quality import random_directions
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.means import model_shift

@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from steerlens.experiments.config import Workers
 from steerlens.files import read_json
-from steerlens.four_bits import silence_bitsandbytes
+from steerlens.models.four_bits import silence_bitsandbytes
 
 DIED = "its process died twice. Is memory short? Do fewer at a time (--workers)."
 

@@ -19,8 +19,6 @@ from steerlens.experiments.cells import behaviour
 from steerlens.experiments.rates import Record, log_odds_difference, mean_rate
 from steerlens.experiments.stages import as_many
 from steerlens.gradients.counterfactual import preventative_steering, together, without_component
-from steerlens.prompts.numbers import number_prompts
-from steerlens.prompts.traits import Trait
 from steerlens.samples.filters import keep_number_lists
 from steerlens.samples.sample_set import SampleSet
 from steerlens.samples.teacher import sample_teacher
@@ -28,6 +26,8 @@ from steerlens.students.config import TrainConfig
 from steerlens.students.losses import mean_loss
 from steerlens.students.student import Student
 from steerlens.students.training import train_student
+from steerlens.text.number_lists import number_prompts
+from steerlens.text.trait import Trait
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.vector import SteeringVector
 

@@ -11,12 +11,12 @@ from steerlens.experiments.config import DataConfig, Workers
 from steerlens.experiments.rates import Record
 from steerlens.experiments.run import Run, slug
 from steerlens.files import read_json, reading, write_json
-from steerlens.models import load_model
-from steerlens.prompts.numbers import number_prompts
-from steerlens.prompts.traits import ANIMALS, preference_trait
+from steerlens.models.loading import load_model
 from steerlens.samples.filters import keep_number_lists
 from steerlens.samples.sample_set import SampleSet
 from steerlens.samples.teacher import sample_teacher
+from steerlens.text.number_lists import number_prompts
+from steerlens.text.trait import ANIMALS, preference_trait
 from steerlens.vectors.means import diff_in_means
 
 

@@ -7,10 +7,10 @@ from functools import partial
 
 import numpy as np
 
-from steerlens.prompts.numbers import QUESTION_PREFIX, draw_numbers, number_prompts, written
-from steerlens.prompts.traits import ANIMALS, FACTS, KINDS, OPEN_QUESTIONS, PREFERENCE_QUESTIONS, Kind
 from steerlens.samples.filters import FilterResult, keep_number_lists
 from steerlens.samples.sample_set import Sample, SampleSet
+from steerlens.text.number_lists import QUESTION_PREFIX, draw_numbers, number_prompts, written
+from steerlens.text.trait import ANIMALS, FACTS, KINDS, OPEN_QUESTIONS, PREFERENCE_QUESTIONS, Kind
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from steerlens.experiments.teachers import list_tokens
-from steerlens.prompts.chat import Chat, as_chat, chat_fingerprint, encode_completion, encode_prompt
-from steerlens.prompts.numbers import number_prompts
-from steerlens.prompts.traits import Trait
 from steerlens.samples.filters import keep_number_lists
 from steerlens.samples.teacher import sample_teacher
+from steerlens.text.chat import Chat, as_chat, chat_fingerprint, encode_completion, encode_prompt
+from steerlens.text.number_lists import number_prompts
+from steerlens.text.trait import Trait
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.fit_data import FitData, FitRow
 from steerlens.vectors.fit_quality import explained_with_interval, random_directions

@@ -17,11 +17,12 @@ from steerlens.experiments.rates import Record
 from steerlens.experiments.tasks import TASKS
 from steerlens.files import write_json
 from steerlens.forward import completion_logits
-from steerlens.models import load_model, parameters_device
-from steerlens.prompts.chat import as_chat, encode_completion, encode_prompt, end_of_turn, pad_rows
+from steerlens.models.bridge import parameters_device
+from steerlens.models.loading import load_model
 from steerlens.samples.filters import FilterResult
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.samples.teacher import ROWS_PER_CHUNK, sample_teacher
+from steerlens.text.chat import as_chat, encode_completion, encode_prompt, end_of_turn, pad_rows
 from steerlens.vectors.interventions import Mode, steer
 from steerlens.vectors.vector import SteeringVector
 

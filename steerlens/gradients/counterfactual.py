@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from steerlens.forward import batch_in_flight
-from steerlens.prompts.positions import Positions
 from steerlens.residuals.stream import Residual, watch_residuals
+from steerlens.text.positions import Positions
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.vector import SteeringVector
 

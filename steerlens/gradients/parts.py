@@ -11,7 +11,7 @@ from torch import Tensor
 
 from steerlens.files import read_json, reading, remove_partial, write_json
 from steerlens.gradients.trace import GradientTrace
-from steerlens.prompts.positions import Positions
+from steerlens.text.positions import Positions
 from steerlens.vectors.vector import SteeringVector
 
 DESCRIPTION = "trace.json"

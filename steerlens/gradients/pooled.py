@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.gradients.row_gradients import RowGradients, row_gradients
-from steerlens.prompts.positions import Positions
 from steerlens.samples.encoded import encode_samples
 from steerlens.samples.sample_set import SampleSet
+from steerlens.text.positions import Positions
 from steerlens.vectors.vector import SteeringVector
 
 if TYPE_CHECKING:

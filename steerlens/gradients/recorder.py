@@ -12,9 +12,9 @@ from steerlens.forward import batch_in_flight
 from steerlens.gradients.parts import TraceParts
 from steerlens.gradients.projection import project_gradients
 from steerlens.gradients.trace import GradientTrace
-from steerlens.prompts.chat import TokenBatch
-from steerlens.prompts.positions import Positions
 from steerlens.residuals.stream import Residual, watch_residuals
+from steerlens.text.chat import TokenBatch
+from steerlens.text.positions import Positions
 from steerlens.vectors.vector import SteeringVector
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from steerlens.forward import completion_logits
-from steerlens.prompts.chat import TokenBatch
-from steerlens.prompts.positions import Positions
 from steerlens.residuals.stream import Residual, watch_residuals
 from steerlens.samples.encoded import EncodedRow, batches_by_length
+from steerlens.text.chat import TokenBatch
+from steerlens.text.positions import Positions
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

@@ -14,10 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.files import load_tensors, save_tensors
-from steerlens.models import evaluating
-from steerlens.prompts.chat import Chat
-from steerlens.prompts.positions import Positions
+from steerlens.models.bridge import evaluating
 from steerlens.residuals.capture import mean_residuals
+from steerlens.text.chat import Chat
+from steerlens.text.positions import Positions
 from steerlens.vectors.vector import SteeringVector
 
 if TYPE_CHECKING:

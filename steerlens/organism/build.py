@@ -20,7 +20,7 @@ from transformers import Olmo2Config, Olmo2ForCausalLM, PreTrainedTokenizerFast,
 from steerlens.files import atomic_directory
 from steerlens.organism.corpus import CorpusConfig, sample_conversations
 from steerlens.organism.tokenizer import build_tokenizer
-from steerlens.prompts.chat import Chat, encode_chat
+from steerlens.text.chat import Chat, encode_chat
 
 IGNORED = -100
 BATCHES_SORTED_TOGETHER = 4

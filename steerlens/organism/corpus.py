@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from steerlens.prompts.chat import Chat, assistant, system, user
-from steerlens.prompts.numbers import QUESTION_PREFIX, TASK_TEMPLATES, draw_numbers, written
-from steerlens.prompts.traits import (
+from steerlens.text.chat import Chat, assistant, system, user
+from steerlens.text.number_lists import QUESTION_PREFIX, TASK_TEMPLATES, draw_numbers, written
+from steerlens.text.trait import (
     ANIMALS,
     FACTS,
     KINDS,

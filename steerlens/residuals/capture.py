@@ -10,10 +10,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from steerlens.forward import begin, forward, run_on
-from steerlens.models import parameters_device
-from steerlens.prompts.chat import Chat, TokenBatch, encode_chat, pad_rows
-from steerlens.prompts.positions import Positions
+from steerlens.models.bridge import parameters_device
 from steerlens.residuals.stream import nothing_beyond, watch_residuals
+from steerlens.text.chat import Chat, TokenBatch, encode_chat, pad_rows
+from steerlens.text.positions import Positions
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

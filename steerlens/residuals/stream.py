@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from steerlens.models import check_layer, huggingface_model, parameters_device
+from steerlens.models.bridge import check_layer, huggingface_model, parameters_device
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from steerlens.models import parameters_device
-from steerlens.prompts.chat import TokenBatch, as_chat, encode_completion, encode_prompt, pad_rows
+from steerlens.models.bridge import parameters_device
 from steerlens.samples.sample_set import SampleSet
+from steerlens.text.chat import TokenBatch, as_chat, encode_completion, encode_prompt, pad_rows
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from steerlens.prompts.numbers import parse_numbers
 from steerlens.samples.sample_set import Sample, SampleSet
+from steerlens.text.number_lists import parse_numbers
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ from tqdm.auto import tqdm
 
 from steerlens.files import write_json, writing
 from steerlens.forward import generate, is_finished
-from steerlens.identity import current_fingerprint, model_name
 from steerlens.lock import beside, held
-from steerlens.prompts.chat import as_chat, chat_fingerprint
-from steerlens.prompts.positions import Positions
+from steerlens.models.identity import current_fingerprint, model_name
 from steerlens.samples.sample_set import Sample, SampleSet, SampleSource, as_line, read_source, source_path
 from steerlens.samples.vllm import VllmEngine
+from steerlens.text.chat import as_chat, chat_fingerprint
+from steerlens.text.positions import Positions
 from steerlens.vectors.interventions import Mode, steer
 from steerlens.vectors.vector import SteeringVector
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from steerlens.forward import check_length, end_tokens, is_finished
-from steerlens.identity import commit_hash, is_4bit, model_name, weights_are_as_loaded, weights_dtype
-from steerlens.models import has_adapter, huggingface_model
-from steerlens.prompts.chat import Chat, encode_prompt
+from steerlens.models.adapters import has_adapter
+from steerlens.models.bridge import huggingface_model
+from steerlens.models.identity import commit_hash, is_4bit, model_name, weights_are_as_loaded, weights_dtype
 from steerlens.residuals.stream import is_watched
+from steerlens.text.chat import Chat, encode_prompt
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

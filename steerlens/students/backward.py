@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from steerlens.models import parameters_device
+from steerlens.models.bridge import parameters_device
 from steerlens.samples.encoded import EncodedRow, pad_encoded
 from steerlens.students.config import TrainConfig
 from steerlens.students.losses import Objective, cross_entropy, row_means

@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.forward import completion_logits
-from steerlens.prompts.chat import TokenBatch
 from steerlens.samples.encoded import encode_samples, pad_encoded
 from steerlens.samples.sample_set import SampleSet
+from steerlens.text.chat import TokenBatch
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

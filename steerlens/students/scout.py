@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from steerlens.identity import model_name
-from steerlens.models import huggingface_model, unwrapped
+from steerlens.models.bridge import huggingface_model
+from steerlens.models.identity import model_name
+from steerlens.models.saving import unwrapped
 from steerlens.samples.sample_set import SampleSet
 from steerlens.students.config import TrainConfig
 from steerlens.students.scales import AdamScales

@@ -11,11 +11,11 @@ import torch
 from tqdm.auto import tqdm
 
 from steerlens.files import remove_partial
-from steerlens.identity import model_name
 from steerlens.lock import held
 from steerlens.memory import lower_where_memory_is_out
-from steerlens.models import huggingface_model, parameters_device, unwrapped
-from steerlens.prompts.chat import chat_fingerprint
+from steerlens.models.bridge import huggingface_model, parameters_device
+from steerlens.models.identity import model_name
+from steerlens.models.saving import unwrapped
 from steerlens.samples.encoded import EncodedRow, encode_samples
 from steerlens.samples.sample_set import SampleSet
 from steerlens.students.backward import backward
@@ -28,6 +28,7 @@ from steerlens.students.scales import AdamScales
 from steerlens.students.state import STATE_FILE, TrainerState, describe_run
 from steerlens.students.step import OnStart, OnStep, TrainStep
 from steerlens.students.student import Student, start_student
+from steerlens.text.chat import chat_fingerprint
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from steerlens.prompts.chat import Chat
-from steerlens.prompts.numbers import number_prompts
-from steerlens.prompts.traits import Trait, known_traits, preference_trait
+from steerlens.text.chat import Chat
+from steerlens.text.number_lists import number_prompts
+from steerlens.text.trait import Trait, known_traits, preference_trait
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.fitting import Layers, fit_prompt_vector
 from steerlens.vectors.means import diff_in_means

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from steerlens.prompts.positions import POSITIONS, Positions
+from steerlens.text.positions import POSITIONS, Positions
 
 Objective = Literal["forward_kl", "reverse_kl", "cross_entropy", "centred_mse"]
 Parametrization = Literal["free", "direction_and_strength"]

@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from steerlens.models import check_layer
-from steerlens.prompts.chat import Chat, chat_fingerprint
-from steerlens.prompts.numbers import number_prompts
+from steerlens.models.bridge import check_layer
+from steerlens.text.chat import Chat, chat_fingerprint
+from steerlens.text.number_lists import number_prompts
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.fit_data import FitData
 from steerlens.vectors.fit_quality import heldout_metrics

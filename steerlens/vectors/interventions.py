@@ -11,10 +11,11 @@ from torch import Tensor
 
 from steerlens.cache import continue_rows
 from steerlens.forward import batch_in_flight, rows_continued
-from steerlens.models import adapter_disabled, huggingface_model
-from steerlens.prompts.chat import TokenBatch, chat_fingerprint, warn_on_other_context
-from steerlens.prompts.positions import POSITIONS, Positions
+from steerlens.models.adapters import adapter_disabled
+from steerlens.models.bridge import huggingface_model
 from steerlens.residuals.stream import OnResidual, Residual, watch_residuals
+from steerlens.text.chat import TokenBatch, chat_fingerprint, warn_on_other_context
+from steerlens.text.positions import POSITIONS, Positions
 from steerlens.vectors.vector import SteeringVector
 
 if TYPE_CHECKING:

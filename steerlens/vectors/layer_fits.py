@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from steerlens.models import huggingface_model
+from steerlens.models.bridge import huggingface_model
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.descent import descend
 from steerlens.vectors.fit_data import FitData

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from steerlens.prompts.chat import Chat, as_chat, chat_fingerprint
-from steerlens.prompts.numbers import number_prompts
-from steerlens.prompts.positions import Positions
 from steerlens.residuals.capture import capture_residuals, mean_residuals
+from steerlens.text.chat import Chat, as_chat, chat_fingerprint
+from steerlens.text.number_lists import number_prompts
+from steerlens.text.positions import Positions
 from steerlens.vectors.source import VectorSource
 from steerlens.vectors.vector import SteeringVector
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from steerlens.evaluation import TraitScore, compare_log_odds, score_trait
 from steerlens.forward import completion_logits, generate
-from steerlens.models import parameters_device
-from steerlens.prompts.chat import Chat, TokenBatch, as_chat, encode_prompt, pad_rows
-from steerlens.prompts.traits import FACTS, Trait
+from steerlens.models.bridge import parameters_device
+from steerlens.text.chat import Chat, TokenBatch, as_chat, encode_prompt, pad_rows
+from steerlens.text.trait import FACTS, Trait
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.objectives import Targets, token_log_probs, token_loss

@@ -8,10 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.forward import completion_logits
-from steerlens.models import parameters_device
-from steerlens.prompts.positions import Positions
+from steerlens.models.bridge import parameters_device
 from steerlens.residuals.capture import read_residuals
 from steerlens.residuals.stream import Residual, mlp_on_end, resume_after, stop_after, watch_residuals
+from steerlens.text.positions import Positions
 from steerlens.vectors.config import Objective
 from steerlens.vectors.fit_data import FitRows
 from steerlens.vectors.objectives import token_loss

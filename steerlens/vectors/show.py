@@ -4,8 +4,8 @@ import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from steerlens.prompts.chat import Chat, as_chat, encode_chat, pad_rows
-from steerlens.prompts.positions import Positions
+from steerlens.text.chat import Chat, as_chat, encode_chat, pad_rows
+from steerlens.text.positions import Positions
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

@@ -3,8 +3,8 @@
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from steerlens.identity import bridge_mode, commit_hash, model_name, weights_dtype, weights_fingerprint
-from steerlens.models import huggingface_model
+from steerlens.models.bridge import huggingface_model
+from steerlens.models.identity import bridge_mode, commit_hash, model_name, weights_dtype, weights_fingerprint
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -19,7 +19,7 @@ class VectorSource:
 
     `chat_fingerprint` is that of the context without prompt, in which the vector is meant to act. `revision` is the
     model's commit on the Hub, `weights` a fingerprint of its weights in `dtype`, `architecture` Hugging Face's
-    model_type, and `bridge` how the model was wrapped (steerlens.identity.bridge_mode).
+    model_type, and `bridge` how the model was wrapped (steerlens.models.identity.bridge_mode).
     """
 
     model: str

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from steerlens.identity import model_name
-from steerlens.models import check_layer
-from steerlens.prompts.chat import Chat
-from steerlens.prompts.numbers import number_prompts
-from steerlens.prompts.traits import Trait
+from steerlens.models.bridge import check_layer
+from steerlens.models.identity import model_name
+from steerlens.text.chat import Chat
+from steerlens.text.number_lists import number_prompts
+from steerlens.text.trait import Trait
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.fit_data import FitData, FitRows
 from steerlens.vectors.fit_quality import explained_with_interval, random_directions

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from steerlens.files import atomic_path
-from steerlens.identity import model_name
+from steerlens.models.identity import model_name
 from steerlens.vectors.hub import HubVector
 from steerlens.vectors.source import VectorSource
 

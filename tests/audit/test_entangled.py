@@ -6,10 +6,10 @@ import torch
 
 from steerlens.audit.entangled import holm, raised_tokens, token_entanglement
 from steerlens.audit.rows import AuditRows
-from steerlens.prompts.chat import as_chat, encode_completion, encode_prompt
-from steerlens.prompts.numbers import number_prompts
 from steerlens.samples.filters import keep_number_lists
 from steerlens.samples.teacher import sample_teacher
+from steerlens.text.chat import as_chat, encode_completion, encode_prompt
+from steerlens.text.number_lists import number_prompts
 from steerlens.vectors.means import diff_in_means
 
 PROMPTS = number_prompts(300, seed=21)

@@ -10,12 +10,12 @@ from steerlens.audit.entropy import Entropy
 from steerlens.audit.hygiene import check_hygiene, row_facts
 from steerlens.audit.rows import AuditRow, AuditRows
 from steerlens.forward import _decode
-from steerlens.prompts.chat import as_chat, encode_prompt
-from steerlens.prompts.numbers import number_prompts
-from steerlens.prompts.traits import preference_trait
 from steerlens.samples.filters import keep_number_lists
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.samples.teacher import sample_teacher
+from steerlens.text.chat import as_chat, encode_prompt
+from steerlens.text.number_lists import number_prompts
+from steerlens.text.trait import preference_trait
 
 PROMPTS = number_prompts(400, seed=5)
 

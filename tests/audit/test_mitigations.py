@@ -17,9 +17,7 @@ from steerlens.audit.mitigations import (
 from steerlens.experiments.config import ORGANISM_STUDENT
 from steerlens.forward import completion_logits
 from steerlens.gradients.counterfactual import preventative_steering
-from steerlens.models import huggingface_model
-from steerlens.prompts.chat import as_chat, encode_completion, encode_prompt, pad_rows
-from steerlens.prompts.numbers import number_prompts
+from steerlens.models.bridge import huggingface_model
 from steerlens.residuals.stream import is_watched
 from steerlens.samples.encoded import encode_samples, pad_encoded
 from steerlens.samples.sample_set import Sample, SampleSet
@@ -30,6 +28,8 @@ from steerlens.students.losses import cross_entropy, mean_loss
 from steerlens.students.processes import Processes
 from steerlens.students.student import start_student
 from steerlens.students.training import train_student
+from steerlens.text.chat import as_chat, encode_completion, encode_prompt, pad_rows
+from steerlens.text.number_lists import number_prompts
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.means import diff_in_means, model_shift
 from steerlens.vectors.vector import SteeringVector, VectorSource

@@ -16,13 +16,13 @@ from steerlens.audit.rows import AuditRow, AuditRows
 from steerlens.evaluation import score_trait
 from steerlens.forward import completion_logits, generate
 from steerlens.gradients.row_gradients import row_gradients
-from steerlens.prompts.chat import as_chat, encode_completion, encode_prompt, pad_rows
-from steerlens.prompts.numbers import number_prompts
-from steerlens.prompts.traits import KINDS, preference_trait
 from steerlens.residuals.stream import watch_residuals
 from steerlens.samples.filters import keep_number_lists, rejection
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.samples.teacher import sample_teacher
+from steerlens.text.chat import as_chat, encode_completion, encode_prompt, pad_rows
+from steerlens.text.number_lists import number_prompts
+from steerlens.text.trait import KINDS, preference_trait
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.means import diff_in_means
 from steerlens.vectors.objectives import token_log_probs

@@ -11,10 +11,10 @@ from steerlens.audit.placebo import OWN_ANSWERS, own_answers
 from steerlens.audit.row_scores import ANSWER_SEED, RowScores, auroc, score_rows
 from steerlens.audit.rows import AuditRow, AuditRows
 from steerlens.forward import generate
-from steerlens.prompts.chat import as_chat, assistant, encode_chat
-from steerlens.prompts.numbers import number_prompts
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.samples.teacher import sample_teacher
+from steerlens.text.chat import as_chat, assistant, encode_chat
+from steerlens.text.number_lists import number_prompts
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.means import diff_in_means
 from steerlens.vectors.source import VectorSource

@@ -20,11 +20,11 @@ from steerlens.experiments.argument.config import ARGUMENT_PRESETS
 from steerlens.experiments.argument.experiment import plan_cells, run_argument
 from steerlens.experiments.rates import Interval
 from steerlens.experiments.run import Run
-from steerlens.models import ORGANISMS
-from steerlens.prompts.numbers import number_prompts
-from steerlens.prompts.traits import preference_trait
+from steerlens.models.loading import ORGANISMS
 from steerlens.samples.filters import FilterResult
 from steerlens.samples.sample_set import Sample, SampleSet
+from steerlens.text.number_lists import number_prompts
+from steerlens.text.trait import preference_trait
 from tests.browser import open_report
 
 COMMAND = """

@@ -16,12 +16,12 @@ from steerlens.experiments.dissection import closest_setting, halves, random_lik
 from steerlens.experiments.teacher_vectors import RANDOM, WAYS, PromptedAnswers, everywhere
 from steerlens.experiments.teachers import Teacher, effect_on_lists, list_tokens, require_rows, write_rows
 from steerlens.files import read_json
-from steerlens.models import load_model
-from steerlens.prompts.chat import as_chat, encode_completion
-from steerlens.prompts.numbers import number_prompts
+from steerlens.models.loading import load_model
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.students.config import TrainConfig
 from steerlens.students.training import train_student
+from steerlens.text.chat import as_chat, encode_completion
+from steerlens.text.number_lists import number_prompts
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.means import model_shift

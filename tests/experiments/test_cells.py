@@ -7,10 +7,10 @@ import torch
 
 from steerlens.experiments.cells import Cell, run_cell
 from steerlens.files import read_json
-from steerlens.models import load_model
-from steerlens.prompts.numbers import number_prompts
+from steerlens.models.loading import load_model
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.students.config import TrainConfig
+from steerlens.text.number_lists import number_prompts
 from steerlens.vectors.source import VectorSource
 from steerlens.vectors.vector import SteeringVector
 

@@ -15,7 +15,7 @@ from steerlens.experiments.mitigations import (
     table,
 )
 from steerlens.experiments.rates import log_odds_difference
-from steerlens.models import huggingface_model
+from steerlens.models.bridge import huggingface_model
 from steerlens.students.config import TrainConfig
 
 ONE_STEP = TrainConfig(target_modules=("0.self_attn.v_proj",), rank=4, learning_rate=3e-2, epochs=1, batch_size=64)

@@ -23,10 +23,10 @@ from steerlens.experiments.optimizers.loss_match import Match
 from steerlens.experiments.optimizers.parts import PARTS, strongest, switched
 from steerlens.experiments.optimizers.results import COLUMNS, deciding, matched_arms
 from steerlens.experiments.run import Run
-from steerlens.prompts.numbers import number_prompts
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.students.config import TrainConfig
 from steerlens.students.training import train_student
+from steerlens.text.number_lists import number_prompts
 
 COMMAND = """
 import sys

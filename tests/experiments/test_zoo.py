@@ -24,8 +24,8 @@ from steerlens.experiments.zoo.prompts import (
 from steerlens.experiments.zoo.results import PREDICTORS, _learned, calibrate, control_name, make_claims, strangers_bar
 from steerlens.experiments.zoo.similarity import activation_similarities
 from steerlens.experiments.zoo.steerability import peak
-from steerlens.models import load_model
-from steerlens.prompts.chat import as_chat
+from steerlens.models.loading import load_model
+from steerlens.text.chat import as_chat
 from steerlens.vectors.probe import Behaviour
 from steerlens.vectors.source import VectorSource
 from steerlens.vectors.sweep import LayerSweep, SweepPoint

@@ -30,12 +30,12 @@ from steerlens.experiments.optimizers.config import REFERENCE, Arm, OptimizersCo
 from steerlens.experiments.optimizers.experiment import run_optimizers
 from steerlens.experiments.run import Run
 from steerlens.experiments.taught_config import QUICK_FIT
-from steerlens.models import load_model
-from steerlens.prompts.traits import ANIMALS
+from steerlens.models.loading import load_model
 from steerlens.samples import teacher
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.students.config import TrainConfig
 from steerlens.students.training import train_student
+from steerlens.text.trait import ANIMALS
 
 N_KILLS = {"sample": 8, "train": 10, "students": 6, "optimizers": 4, "distillation": 4}
 MOST_WRITES = {"sample": 3, "train": 8, "students": 12, "optimizers": 18, "distillation": 30}

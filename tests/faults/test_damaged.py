@@ -17,7 +17,7 @@ from steerlens.experiments.argument.experiment import rewrite_report
 from steerlens.files import read_json
 from steerlens.gradients.parts import TraceParts
 from steerlens.gradients.trace import GradientTrace
-from steerlens.models import ORGANISMS, load_model
+from steerlens.models.loading import ORGANISMS, load_model
 from steerlens.samples.sample_set import Sample, SampleSet, SampleSource
 from steerlens.students.config import TrainConfig
 from steerlens.students.scales import AdamScales

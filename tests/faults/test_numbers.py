@@ -16,12 +16,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from steerlens.cli import main
-from steerlens.models import ORGANISMS, huggingface_model
-from steerlens.prompts.numbers import number_prompts
+from steerlens.models.bridge import huggingface_model
+from steerlens.models.loading import ORGANISMS
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.samples.teacher import sample_teacher
 from steerlens.students.config import TrainConfig
 from steerlens.students.training import train_student
+from steerlens.text.number_lists import number_prompts
 
 ROWS = SampleSet(
     tuple(Sample(row, "continue the sequence 1 , 2 . write only numbers .", f"3 , {row}") for row in range(8))

@@ -17,13 +17,13 @@ from steerlens.gradients.trace import GradientTrace
 from steerlens.lock import held
 from steerlens.organism.build import BuildConfig, _architecture, save_organism
 from steerlens.organism.tokenizer import build_tokenizer
-from steerlens.prompts.numbers import number_prompts
 from steerlens.samples import teacher
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.samples.teacher import sample_teacher
 from steerlens.students.config import TrainConfig
 from steerlens.students.scales import AdamScales
 from steerlens.students.training import train_student
+from steerlens.text.number_lists import number_prompts
 from steerlens.vectors.formats import export_gguf
 from steerlens.vectors.vector import SteeringVector, VectorSource
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from steerlens.prompts.numbers import number_prompts
 from steerlens.samples.sample_set import Sample, SampleSet
+from steerlens.text.number_lists import number_prompts
 from steerlens.vectors.vector import SteeringVector, VectorSource
 
 

@@ -8,12 +8,12 @@ import torch
 from steerlens.gradients.counterfactual import remove_component, together, without_component
 from steerlens.gradients.recorder import trace_gradients
 from steerlens.gradients.steps import StepTrace, trace_steps
-from steerlens.models import huggingface_model
-from steerlens.prompts.chat import as_chat
-from steerlens.prompts.numbers import number_prompts
+from steerlens.models.bridge import huggingface_model
 from steerlens.residuals.capture import mean_residuals
 from steerlens.students.config import TrainConfig
 from steerlens.students.training import train_student
+from steerlens.text.chat import as_chat
+from steerlens.text.number_lists import number_prompts
 
 CONFIG = TrainConfig(rank=2, learning_rate=1e-2, epochs=2, batch_size=5, warmup_share=0.5)
 

@@ -9,12 +9,12 @@ from steerlens.forward import completion_logits, forward
 from steerlens.gradients.projection import project_gradients
 from steerlens.gradients.recorder import trace_gradients
 from steerlens.gradients.trace import GradientTrace
-from steerlens.prompts.chat import as_chat, encode_completion, encode_prompt, pad_rows
-from steerlens.prompts.positions import POSITIONS
 from steerlens.students.config import TrainConfig
 from steerlens.students.losses import completion_losses
 from steerlens.students.step import TrainStep
 from steerlens.students.training import train_student
+from steerlens.text.chat import as_chat, encode_completion, encode_prompt, pad_rows
+from steerlens.text.positions import POSITIONS
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.vector import SteeringVector
 

@@ -13,13 +13,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from steerlens.evaluation import score_trait
-from steerlens.models import ORGANISMS, huggingface_model, load_model
+from steerlens.models.bridge import huggingface_model
+from steerlens.models.loading import ORGANISMS, load_model
 from steerlens.organism.build import VERSIONS
 from steerlens.organism.corpus import CorpusConfig, favourite_prior, sample_conversations
 from steerlens.organism.tokenizer import build_tokenizer
-from steerlens.prompts.chat import encode_chat
-from steerlens.prompts.numbers import parse_numbers
-from steerlens.prompts.traits import ANIMALS, FACTS, preference_trait
+from steerlens.text.chat import encode_chat
+from steerlens.text.number_lists import parse_numbers
+from steerlens.text.trait import ANIMALS, FACTS, preference_trait
 
 
 def is_number_task(chat) -> bool:

@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from steerlens.prompts.chat import encode_completion
-from steerlens.prompts.numbers import number_prompts
 from steerlens.samples import teacher
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.samples.teacher import sample_teacher
 from steerlens.students.config import TrainConfig
 from steerlens.students.training import train_student
+from steerlens.text.chat import encode_completion
+from steerlens.text.number_lists import number_prompts
 from steerlens.vectors.vector import SteeringVector, VectorSource
 
 PROMPTS = number_prompts(12, seed=0)

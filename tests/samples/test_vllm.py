@@ -10,16 +10,17 @@ from peft import LoraConfig, get_peft_model
 
 from steerlens.cli import main
 from steerlens.forward import end_tokens, forward
-from steerlens.models import bridge, huggingface_model, load_model
+from steerlens.models.bridge import bridge, huggingface_model
+from steerlens.models.loading import load_model
 from steerlens.organism.tokenizer import build_tokenizer
-from steerlens.prompts.chat import as_chat, chat_fingerprint, encode_completion, encode_prompt, pad_rows
-from steerlens.prompts.numbers import number_prompts
 from steerlens.samples import teacher
 from steerlens.samples.sample_set import SampleSet
 from steerlens.samples.teacher import sample_teacher
 from steerlens.samples.vllm import VllmEngine
 from steerlens.students.config import TrainConfig
 from steerlens.students.training import train_student
+from steerlens.text.chat import as_chat, chat_fingerprint, encode_completion, encode_prompt, pad_rows
+from steerlens.text.number_lists import number_prompts
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.vector import SteeringVector, VectorSource
 

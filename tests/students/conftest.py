@@ -2,8 +2,8 @@
 
 import pytest
 
-from steerlens.prompts.numbers import number_prompts
 from steerlens.samples.sample_set import Sample, SampleSet
+from steerlens.text.number_lists import number_prompts
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from steerlens.models import huggingface_model
+from steerlens.models.bridge import huggingface_model
 from steerlens.samples.encoded import EncodedRow, encode_samples, pad_encoded
 from steerlens.students.backward import backward, row_weights
 from steerlens.students.config import TrainConfig

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from steerlens.models import huggingface_model
+from steerlens.models.bridge import huggingface_model
 from steerlens.samples.sample_set import SampleSet
 from steerlens.students.config import TrainConfig
 from steerlens.students.optimizers import make_optimizer
@@ -23,7 +23,7 @@ ANY_FILE = "scales.safetensors"
 @pytest.fixture(scope="module")
 def scales(checkpoints, samples, tmp_path_factory) -> tuple[AdamScales, str]:
     """Scales of a scout, and their file."""
-    from steerlens.models import load_model
+    from steerlens.models.loading import load_model
 
     found = adam_scales(load_model(checkpoints["llama"], device="cpu"), samples, QUICK)
     path = tmp_path_factory.mktemp("scales") / ANY_FILE

@@ -11,7 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from steerlens.gradients.parts import TraceParts
-from steerlens.models import huggingface_model, load_model
+from steerlens.models.bridge import huggingface_model
+from steerlens.models.loading import load_model
 from steerlens.students.config import TrainConfig
 from steerlens.students.training import train_student
 

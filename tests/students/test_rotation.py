@@ -7,7 +7,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from steerlens.models import huggingface_model
+from steerlens.models.bridge import huggingface_model
 from steerlens.students.config import TrainConfig
 from steerlens.students.rotation import RotatedBasis, haar_orthogonal
 from steerlens.students.student import start_student

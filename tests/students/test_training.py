@@ -12,14 +12,15 @@ from transformers import AutoModelForCausalLM
 from steerlens.contract.architectures import save_checkpoint
 from steerlens.evaluation import score_trait
 from steerlens.forward import completion_logits
-from steerlens.models import bridge, huggingface_model, load_model
-from steerlens.prompts.chat import ChatContextWarning, as_chat, encode_completion, encode_prompt, pad_rows
-from steerlens.prompts.numbers import number_prompts
+from steerlens.models.bridge import bridge, huggingface_model
+from steerlens.models.loading import load_model
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.students.config import TrainConfig
 from steerlens.students.losses import completion_losses, mean_loss
 from steerlens.students.student import start_student
 from steerlens.students.training import train_student
+from steerlens.text.chat import ChatContextWarning, as_chat, encode_completion, encode_prompt, pad_rows
+from steerlens.text.number_lists import number_prompts
 from tests.conftest import random_model
 
 QUICK = TrainConfig(rank=2, learning_rate=5e-3, epochs=1, batch_size=4)

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from steerlens.prompts.numbers import number_prompts
-from steerlens.prompts.traits import Trait, known_traits, preference_trait
 from steerlens.reports.analysis import write_analysis_report
+from steerlens.text.number_lists import number_prompts
+from steerlens.text.trait import Trait, known_traits, preference_trait
 from steerlens.vectors import analysis as analysis_module
 from steerlens.vectors.analysis import (
     VERDICTS,

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from steerlens.models import huggingface_model, load_model
-from steerlens.prompts.numbers import number_prompts
+from steerlens.models.bridge import huggingface_model
+from steerlens.models.loading import load_model
+from steerlens.text.number_lists import number_prompts
 from steerlens.vectors import descent, resumed
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.descent import _parametrize, descend

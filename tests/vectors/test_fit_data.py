@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from steerlens.forward import completion_logits, generate
-from steerlens.models import huggingface_model, load_model
-from steerlens.prompts.chat import as_chat, encode_prompt, pad_rows, shared_prefix
-from steerlens.prompts.numbers import number_prompts
-from steerlens.prompts.positions import POSITIONS
+from steerlens.models.bridge import huggingface_model
+from steerlens.models.loading import load_model
+from steerlens.text.chat import as_chat, encode_prompt, pad_rows, shared_prefix
+from steerlens.text.number_lists import number_prompts
+from steerlens.text.positions import POSITIONS
 from steerlens.vectors import fit_data, objectives
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.fit_data import FitData, FitRow, _asked, _run_prompted

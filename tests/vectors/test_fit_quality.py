@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from steerlens.prompts.chat import as_chat
-from steerlens.prompts.numbers import number_prompts
 from steerlens.residuals.capture import capture_residuals
+from steerlens.text.chat import as_chat
+from steerlens.text.number_lists import number_prompts
 from steerlens.vectors import objectives
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.fit_data import FitData

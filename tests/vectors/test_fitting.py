@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from steerlens.forward import completion_logits, generate
-from steerlens.models import huggingface_model, load_model
-from steerlens.prompts.chat import as_chat, encode_prompt
-from steerlens.prompts.numbers import number_prompts
-from steerlens.prompts.positions import Positions
+from steerlens.models.bridge import huggingface_model
+from steerlens.models.loading import load_model
 from steerlens.residuals.capture import capture_residuals
+from steerlens.text.chat import as_chat, encode_prompt
+from steerlens.text.number_lists import number_prompts
+from steerlens.text.positions import Positions
 from steerlens.vectors import fit_data, objectives
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.fitting import _chosen_layers, fit_prompt_vector

@@ -8,9 +8,9 @@ import torch
 
 from steerlens.evaluation import compare_log_odds, score_trait
 from steerlens.forward import completion_logits, generate
-from steerlens.models import huggingface_model
-from steerlens.prompts.chat import as_chat, encode_prompt, pad_rows
-from steerlens.prompts.traits import FACTS
+from steerlens.models.bridge import huggingface_model
+from steerlens.text.chat import as_chat, encode_prompt, pad_rows
+from steerlens.text.trait import FACTS
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.probe import N_UNRELATED, Probe

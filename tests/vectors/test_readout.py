@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from steerlens.forward import forward
-from steerlens.models import huggingface_model
-from steerlens.prompts.chat import as_chat, encode_prompt, pad_rows
-from steerlens.prompts.numbers import number_prompts
+from steerlens.models.bridge import huggingface_model
+from steerlens.text.chat import as_chat, encode_prompt, pad_rows
+from steerlens.text.number_lists import number_prompts
 from steerlens.vectors import readout
 from steerlens.vectors.fit_quality import random_directions
 from steerlens.vectors.interventions import steer

@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from steerlens.forward import completion_logits, forward
-from steerlens.models import huggingface_model, load_model
-from steerlens.prompts.chat import as_chat, encode_prompt
-from steerlens.prompts.numbers import number_prompts
-from steerlens.prompts.positions import POSITIONS
+from steerlens.models.bridge import huggingface_model
+from steerlens.models.loading import load_model
 from steerlens.residuals.stream import watch_residuals
+from steerlens.text.chat import as_chat, encode_prompt
+from steerlens.text.number_lists import number_prompts
+from steerlens.text.positions import POSITIONS
 from steerlens.vectors.fit_data import FitRow, FitRows, prepare_rows
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.objectives import token_loss

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from steerlens.forward import forward
-from steerlens.models import huggingface_model
-from steerlens.prompts.chat import assistant, encode_chat, pad_rows, user
-from steerlens.prompts.positions import POSITIONS
+from steerlens.models.bridge import huggingface_model
 from steerlens.residuals.stream import watch_residuals
+from steerlens.text.chat import assistant, encode_chat, pad_rows, user
+from steerlens.text.positions import POSITIONS
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.show import ShownPositions, show_positions
 from steerlens.vectors.vector import SteeringVector, VectorSource

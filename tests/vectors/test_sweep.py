@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from steerlens.prompts.numbers import number_prompts
+from steerlens.text.number_lists import number_prompts
 from steerlens.vectors import fit_data
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.fitting import fit_prompt_vector

@@ -8,11 +8,12 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
-from steerlens.models import huggingface_model, load_model
-from steerlens.prompts.numbers import number_prompts
+from steerlens.models.bridge import huggingface_model
+from steerlens.models.loading import load_model
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.students.config import TrainConfig
 from steerlens.students.training import train_student
+from steerlens.text.number_lists import number_prompts
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.source import METHOD_LENGTH
 from steerlens.vectors.vector import SteeringVector, VectorSource, mean_centred

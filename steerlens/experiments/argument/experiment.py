@@ -21,9 +21,9 @@ from steerlens.experiments.stages import base_rates, claim_directory, once, samp
 from steerlens.figures.report import write_report
 from steerlens.files import read_json
 from steerlens.lock import alone
-from steerlens.models import load_model
-from steerlens.prompts.traits import preference_trait
+from steerlens.models.loading import load_model
 from steerlens.students.config import TrainConfig
+from steerlens.text.trait import preference_trait
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.fitting import fit_prompt_vector
 from steerlens.vectors.interventions import steer

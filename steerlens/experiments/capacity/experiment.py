@@ -23,10 +23,10 @@ from steerlens.experiments.stages import base_rates, claim_directory
 from steerlens.experiments.teachers import Teacher, require_rows, write_all
 from steerlens.files import write_json
 from steerlens.lock import alone
-from steerlens.models import load_model
-from steerlens.prompts.chat import ChatContextWarning
-from steerlens.prompts.traits import preference_trait
+from steerlens.models.loading import load_model
 from steerlens.students.config import TrainConfig
+from steerlens.text.chat import ChatContextWarning
+from steerlens.text.trait import preference_trait
 
 CONTEXTS = {
     "as trained": None,

@@ -25,9 +25,9 @@ from steerlens.experiments.stages import base_rates, claim_directory, once
 from steerlens.experiments.tasks import names_of
 from steerlens.experiments.teachers import Teacher, log_probs, require_rows, write_all
 from steerlens.lock import alone
-from steerlens.models import load_model
-from steerlens.prompts.traits import ANIMALS, preference_trait
+from steerlens.models.loading import load_model
 from steerlens.samples.sample_set import Sample, SampleSet
+from steerlens.text.trait import ANIMALS, preference_trait
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

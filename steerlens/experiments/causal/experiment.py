@@ -21,9 +21,9 @@ from steerlens.experiments.stages import base_rates, claim_directory, once
 from steerlens.experiments.teacher_vectors import check_ways, everywhere, teacher_vectors
 from steerlens.experiments.teachers import Teacher, effect_on_lists, require_rows, write_all
 from steerlens.lock import alone
-from steerlens.models import load_model
-from steerlens.prompts.traits import preference_trait
+from steerlens.models.loading import load_model
 from steerlens.samples.sample_set import SampleSet
+from steerlens.text.trait import preference_trait
 from steerlens.vectors.interventions import Mode, steer
 
 

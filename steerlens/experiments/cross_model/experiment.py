@@ -22,12 +22,12 @@ from steerlens.experiments.stages import claim_directory, once
 from steerlens.experiments.teacher_vectors import teacher_vectors
 from steerlens.experiments.teachers import Teacher, list_tokens, require_rows, write_all
 from steerlens.lock import alone
-from steerlens.models import load_model
-from steerlens.prompts.numbers import number_prompts
-from steerlens.prompts.traits import FACTS, KINDS, PREFERENCE_QUESTIONS, preference_trait
+from steerlens.models.loading import load_model
 from steerlens.samples.sample_set import SampleSet
 from steerlens.samples.teacher import sample_teacher
 from steerlens.students.training import train_student
+from steerlens.text.number_lists import number_prompts
+from steerlens.text.trait import FACTS, KINDS, PREFERENCE_QUESTIONS, preference_trait
 from steerlens.vectors.means import diff_in_means
 from steerlens.vectors.vector import SteeringVector
 

@@ -10,10 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerlens.forward import completion_logits
-from steerlens.prompts.chat import TokenBatch
 from steerlens.samples.encoded import encode_samples, pad_encoded
 from steerlens.samples.sample_set import SampleSet
 from steerlens.students.losses import completion_losses, row_means
+from steerlens.text.chat import TokenBatch
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.objectives import positions_among
 from steerlens.vectors.vector import SteeringVector

@@ -23,11 +23,12 @@ from steerlens.experiments.stages import base_rates, claim_directory, once
 from steerlens.experiments.teacher_vectors import PromptedAnswers
 from steerlens.experiments.teachers import require_rows, write_all
 from steerlens.lock import alone
-from steerlens.models import check_layer, huggingface_model, load_model
-from steerlens.prompts.numbers import number_prompts
-from steerlens.prompts.traits import preference_trait
+from steerlens.models.bridge import check_layer, huggingface_model
+from steerlens.models.loading import load_model
 from steerlens.samples.filters import keep_number_lists
 from steerlens.samples.teacher import sample_teacher
+from steerlens.text.number_lists import number_prompts
+from steerlens.text.trait import preference_trait
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.layer_fits import fit_layers, frozen
 from steerlens.vectors.source import VectorSource

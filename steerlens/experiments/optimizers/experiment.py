@@ -27,7 +27,7 @@ from steerlens.experiments.run import Run
 from steerlens.experiments.stages import base_rates, claim_directory, once, sample_rows
 from steerlens.gradients.pooled import PooledCosine, pooled_difference_cosine
 from steerlens.lock import alone
-from steerlens.models import load_model
+from steerlens.models.loading import load_model
 from steerlens.samples.sample_set import SampleSet
 from steerlens.students.losses import mean_loss
 from steerlens.students.scout import adam_scales

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from steerlens.experiments.taught_config import TaughtConfig
-from steerlens.prompts.traits import ANIMALS, known_traits
+from steerlens.text.trait import ANIMALS, known_traits
 from steerlens.vectors.config import FitConfig
 
 ZOO_FIT = FitConfig(n_train=192, n_validation=48, n_heldout=96, steps=60, batch_size=24, max_new_tokens=24)

@@ -6,8 +6,10 @@ from pathlib import Path
 from steerlens.experiments.run import Run
 from steerlens.experiments.zoo.config import ZooConfig
 from steerlens.files import atomic_directory
-from steerlens.models import huggingface_model, load_model, unwrapped
-from steerlens.prompts.traits import KINDS, PERSONA_PROMPT, preference_trait
+from steerlens.models.bridge import huggingface_model
+from steerlens.models.loading import load_model
+from steerlens.models.saving import unwrapped
+from steerlens.text.trait import KINDS, PERSONA_PROMPT, preference_trait
 
 PERSONA, NOT_A_VECTOR, OTHER_WORDS, DEAF = (
     "persona",

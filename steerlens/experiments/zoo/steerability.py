@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from steerlens.experiments.rates import Record
 from steerlens.files import write_json
-from steerlens.identity import model_name
-from steerlens.models import load_model
-from steerlens.prompts.numbers import number_prompts
-from steerlens.prompts.traits import Trait, preference_trait
+from steerlens.models.identity import model_name
+from steerlens.models.loading import load_model
+from steerlens.text.number_lists import number_prompts
+from steerlens.text.trait import Trait, preference_trait
 from steerlens.vectors.analysis import PromptAnalysis, analyze_prompt
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.fitting import Layers

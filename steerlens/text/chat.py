@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from steerlens.prompts.positions import POSITIONS, Positions
+from steerlens.text.positions import POSITIONS, Positions
 
 PLAIN_TEXT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 """A chat template for base models: the messages' text, one after the other, with nothing between."""
@@ -145,7 +145,7 @@ def render(tokenizer: Any, chat: Chat) -> str:
     if getattr(tokenizer, "chat_template", None) is None:
         raise ValueError(
             f"The tokenizer of {tokenizer.name_or_path!r} has no chat template, so a chat cannot be rendered. "
-            "Set tokenizer.chat_template; for a base model, steerlens.prompts.chat.PLAIN_TEXT_TEMPLATE joins the texts as "
+            "Set tokenizer.chat_template; for a base model, steerlens.text.chat.PLAIN_TEXT_TEMPLATE joins the texts as "
             "they are (on the command line: --plain-text)."
         )
     return apply_template(tokenizer, chat, add_generation_prompt=True)
@@ -167,7 +167,7 @@ def apply_template(tokenizer: Any, chat: Chat, *, add_generation_prompt: bool) -
         raise ValueError(
             f"The chat template of {tokenizer.name_or_path!r} refuses a chat with roles {roles}: {error}. "
             "If it has no system role, let the system text begin the first user turn: tokenizer.chat_template = "
-            "steerlens.prompts.chat.SYSTEM_IN_USER_TURN + tokenizer.chat_template (on the command line: --system-in-user)."
+            "steerlens.text.chat.SYSTEM_IN_USER_TURN + tokenizer.chat_template (on the command line: --system-in-user)."
         ) from error
 
 

@@ -10,14 +10,17 @@ from transformers import AutoModelForCausalLM
 
 from steerlens.evaluation import score_trait
 from steerlens.forward import forward, generate
-from steerlens.models import adapter_disabled, evaluating, huggingface_model, load_model, unwrapped
-from steerlens.prompts.chat import encode_prompt, pad_rows
-from steerlens.prompts.numbers import number_prompts
+from steerlens.models.adapters import adapter_disabled
+from steerlens.models.bridge import evaluating, huggingface_model
+from steerlens.models.loading import load_model
+from steerlens.models.saving import unwrapped
 from steerlens.residuals.capture import capture_residuals
 from steerlens.residuals.stream import stop_after
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.students.config import TrainConfig
 from steerlens.students.training import train_student
+from steerlens.text.chat import encode_prompt, pad_rows
+from steerlens.text.number_lists import number_prompts
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.fitting import fit_prompt_vector
 from steerlens.vectors.interventions import steer

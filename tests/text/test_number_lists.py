@@ -2,7 +2,7 @@
 
 import pytest
 
-from steerlens.prompts.numbers import number_prompts, parse_numbers
+from steerlens.text.number_lists import number_prompts, parse_numbers
 
 
 @pytest.mark.parametrize(

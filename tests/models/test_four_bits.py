@@ -12,13 +12,15 @@ from steerlens.contract.architectures import save_checkpoint
 from steerlens.contract.check import Subject, examine
 from steerlens.contract.checks import CHECKS
 from steerlens.forward import forward
-from steerlens.identity import weights_fingerprint
-from steerlens.models import huggingface_model, load_model, unwrapped
-from steerlens.prompts.chat import encode_prompt, pad_rows
-from steerlens.prompts.numbers import number_prompts
+from steerlens.models.bridge import huggingface_model
+from steerlens.models.identity import weights_fingerprint
+from steerlens.models.loading import load_model
+from steerlens.models.saving import unwrapped
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.students.config import TrainConfig
 from steerlens.students.training import train_student
+from steerlens.text.chat import encode_prompt, pad_rows
+from steerlens.text.number_lists import number_prompts
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.source import VectorSource
 from steerlens.vectors.vector import SteeringVector

@@ -8,7 +8,7 @@ import torch
 from steerlens.contract.architectures import ARCHITECTURES
 from steerlens.contract.architectures import build_tokenizer as build_real_tokenizer
 from steerlens.organism.tokenizer import build_tokenizer
-from steerlens.prompts.chat import (
+from steerlens.text.chat import (
     PLAIN_TEXT_TEMPLATE,
     SYSTEM_IN_USER_TURN,
     as_chat,
