@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 from transformers import (
@@ -68,6 +69,12 @@ def any_model(request: pytest.FixtureRequest, checkpoints: dict[str, Path]):
 def tiny(checkpoints: dict[str, Path]):
     """A small random Llama."""
     return load_model(checkpoints["llama"], device="cpu")
+
+
+@pytest.fixture
+def as_users_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the checker that holds calls to their annotations in tests, so that the library itself refuses what is wrong."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture(scope="session")

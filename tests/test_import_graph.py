@@ -9,6 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "steerlens"
 ORDER = {
+    "checks": 0,
     "memory": 0,
     "cache": 0,
     "files": 1,

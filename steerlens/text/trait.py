@@ -2,6 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from steerlens.checks import WrongInput, a_text, shown, texts
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,13 @@ class Trait:
     `answers` maps every possible answer to the forms in which it may be written; `name` is one of them.
     `prompt` is the system prompt that gives the trait. A vector that is specific to the trait leaves the answers
     to `negated_questions` (what is liked least) and `off_topic_questions` as they are; both may be empty.
+
+        Trait("owl", "You love owls.", questions=("Name an animal.",), answers={"owl": ("owl", "owls"), "cat": ("cat", "cats")})
+
+    Raises:
+        ValueError: no questions, an empty text, `name` is not among the answers, or a form stands for two answers, or
+            begins another answer's form ("red", "red panda").
+        WrongInput: a text where several are wanted, answers that are no mapping, or anything else that is no text.
     """
 
     name: str
@@ -30,11 +41,36 @@ class Trait:
     off_topic_questions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        a_text(self.name, "name")
+        if not isinstance(self.prompt, str):
+            raise WrongInput(f"prompt must be a text, got {shown(self.prompt)}.")
+        object.__setattr__(self, "answers", _answers(self.answers))
+        for field in ("questions", "negated_questions", "off_topic_questions"):
+            object.__setattr__(self, field, texts(getattr(self, field), field, f'{field}=("Name an animal.",)'))
         if self.name not in self.answers or not self.questions:
             raise ValueError(
                 f"Trait {self.name!r} needs at least one question (got {len(self.questions)}) and itself among its "
                 f"answers (got {', '.join(self.answers)})."
             )
+
+
+def _answers(answers: Any) -> dict[str, tuple[str, ...]]:
+    """Every answer with its forms, of which each stands for one answer."""
+    example = 'answers={"owl": ("owl", "owls"), "cat": ("cat", "cats")}'
+    if not isinstance(answers, Mapping):
+        raise WrongInput(f"answers must map every answer to its written forms, got {shown(answers)}. Write {example}.")
+    forms = {
+        a_text(answer, "an answer"): texts(given, f"answers[{answer!r}]", example, at_least=1)
+        for answer, given in answers.items()
+    }
+    owners = [(form.casefold(), form, answer) for answer, given in forms.items() for form in given]
+    for (short, one, owner), (long, other, theirs) in combinations(sorted(owners), 2):
+        if owner != theirs and f"{long} ".startswith(f"{short} "):
+            raise ValueError(
+                f"The form {one!r} of the answer {owner!r} begins the form {other!r} of {theirs!r}, so a reply could mean "
+                "either. Leave one out, or make both forms of one answer."
+            )
+    return forms
 
 
 def _regular(names: str) -> tuple[tuple[str, str], ...]:
