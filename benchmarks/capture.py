@@ -14,7 +14,8 @@ from harness import Ratio, exponent, interleaved, n_parameters, random_llama, re
 
 from steerlens.models.bridge import huggingface_model
 from steerlens.residuals.capture import capture_residuals, mean_residuals
-from steerlens.text.chat import Chat, as_chat, encode_prompt, pad_rows
+from steerlens.text.batches import pad_rows
+from steerlens.text.chat import Chat, as_chat, encode_prompt
 from steerlens.text.number_lists import number_prompts
 
 ROUNDS = 6

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from steerlens.models.bridge import huggingface_model
 from steerlens.residuals.capture import capture_residuals
-from steerlens.text.chat import as_chat, pad_rows
+from steerlens.text.batches import pad_rows
+from steerlens.text.chat import as_chat
 from steerlens.text.number_lists import number_prompts
 from steerlens.text.trait import preference_trait
 from steerlens.vectors.config import FitConfig

@@ -12,7 +12,8 @@ from harness import Ratio, interleaved, n_parameters, random_llama, report
 import steerlens as sl
 from steerlens.forward import generate
 from steerlens.models.bridge import huggingface_model
-from steerlens.text.chat import as_chat, encode_prompt, pad_rows
+from steerlens.text.batches import pad_rows
+from steerlens.text.chat import as_chat, encode_prompt
 from steerlens.vectors.vector import SteeringVector, VectorSource
 
 PERSONA = sl.preference_trait("owl").prompt

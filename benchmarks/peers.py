@@ -25,7 +25,9 @@ from harness import Ratio, interleaved, n_parameters, random_llama, report
 
 import steerlens as sl
 from steerlens.forward import forward, generate
-from steerlens.text.chat import as_chat, encode_prompt, pad_rows, render
+from steerlens.text.batches import pad_rows
+from steerlens.text.chat import as_chat, encode_prompt
+from steerlens.text.templates import render
 from steerlens.vectors.means import principal_difference
 
 HERE = Path(__file__).parent

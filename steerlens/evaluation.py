@@ -14,7 +14,9 @@ from torch import Tensor
 from steerlens.forward import check_numbers, forward, generate
 from steerlens.models.bridge import parameters_device
 from steerlens.models.identity import model_name, training_context
-from steerlens.text.chat import Chat, as_chat, chat_fingerprint, encode_prompt, pad_rows, warn_on_other_context
+from steerlens.text.batches import pad_rows
+from steerlens.text.chat import Chat, as_chat, chat_fingerprint, encode_prompt
+from steerlens.text.context import warn_on_other_context
 from steerlens.text.number_lists import after_numbers
 from steerlens.text.trait import Trait
 

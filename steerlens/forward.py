@@ -14,7 +14,8 @@ from steerlens.cache import continue_rows, gaps_are_safe, make_room
 from steerlens.memory import OutOfMemory, is_out_of_memory
 from steerlens.models.bridge import huggingface_model, parameters_device
 from steerlens.models.identity import model_name
-from steerlens.text.chat import Chat, TokenBatch, encode_prompt, end_of_turn, pad_rows, shared_prefix
+from steerlens.text.batches import TokenBatch, pad_rows, shared_prefix
+from steerlens.text.chat import Chat, encode_prompt, end_of_turn
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

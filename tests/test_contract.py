@@ -16,7 +16,7 @@ from steerlens.contract.doctor import doctor
 from steerlens.models.bridge import huggingface_model
 from steerlens.models.loading import load_model
 from steerlens.students.student import Student
-from steerlens.text.chat import TokenBatch
+from steerlens.text.batches import TokenBatch
 from steerlens.vectors.vector import SteeringVector
 
 UNUSUAL = ("Qwen 3.5", "GPT-J", "Bloom")

@@ -10,7 +10,7 @@ from steerlens import evaluation
 from steerlens.contract.architectures import save_checkpoint
 from steerlens.evaluation import TraitScore, compare_log_odds, score_trait
 from steerlens.models.loading import ORGANISMS, load_model
-from steerlens.text.chat import PLAIN_TEXT_TEMPLATE
+from steerlens.text.templates import PLAIN_TEXT_TEMPLATE
 from steerlens.text.trait import Trait, preference_trait
 
 

@@ -13,8 +13,10 @@ from steerlens.organism.tokenizer import build_tokenizer
 from steerlens.samples.filters import keep_number_lists
 from steerlens.samples.sample_set import Sample, SampleSet, SampleSource
 from steerlens.students.scales import AdamScales
-from steerlens.text.chat import chat_fingerprint, encode_chat, encode_prompt, pad_rows, render
+from steerlens.text.batches import pad_rows
+from steerlens.text.chat import chat_fingerprint, encode_chat, encode_prompt
 from steerlens.text.number_lists import parse_numbers
+from steerlens.text.templates import render
 from steerlens.vectors.formats import export_gguf, import_gguf
 from steerlens.vectors.vector import SteeringVector, VectorSource
 

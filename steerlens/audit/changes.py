@@ -9,7 +9,7 @@ from torch import Tensor
 
 from steerlens.forward import completion_logits
 from steerlens.samples.encoded import EncodedRow, batches_by_length
-from steerlens.text.chat import TokenBatch
+from steerlens.text.batches import TokenBatch
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.objectives import token_log_probs
 from steerlens.vectors.vector import SteeringVector

@@ -17,7 +17,8 @@ from torch import Tensor
 from steerlens.audit.rows import AuditRows
 from steerlens.forward import completion_logits
 from steerlens.models.bridge import parameters_device
-from steerlens.text.chat import Chat, as_chat, encode_completion, encode_prompt, pad_rows
+from steerlens.text.batches import pad_rows
+from steerlens.text.chat import Chat, as_chat, encode_completion, encode_prompt
 from steerlens.text.positions import Positions
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.vector import SteeringVector

@@ -27,7 +27,7 @@ from steerlens.forward import completion_logits
 from steerlens.samples.encoded import encode_samples
 from steerlens.samples.sample_set import SampleSet
 from steerlens.students.losses import Objective, cross_entropy
-from steerlens.text.chat import TokenBatch
+from steerlens.text.batches import TokenBatch
 from steerlens.vectors.objectives import token_log_probs
 from steerlens.vectors.vector import SteeringVector
 

@@ -14,7 +14,8 @@ from steerlens.audit.rows import AuditRows
 from steerlens.forward import completion_logits
 from steerlens.residuals.stream import OnResidual, watch_residuals
 from steerlens.samples.encoded import batches_by_length
-from steerlens.text.chat import Chat, TokenBatch, encode_completion, encode_prompt
+from steerlens.text.batches import TokenBatch
+from steerlens.text.chat import Chat, encode_completion, encode_prompt
 from steerlens.text.positions import Positions
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.objectives import token_log_probs

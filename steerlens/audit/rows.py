@@ -14,7 +14,8 @@ from steerlens.audit.readers import Record, read_records
 from steerlens.forward import check_length
 from steerlens.models.identity import model_name
 from steerlens.samples.sample_set import SampleSet
-from steerlens.text.chat import Chat, encode_completion, encode_prompt, render, user
+from steerlens.text.chat import Chat, encode_completion, encode_prompt, user
+from steerlens.text.templates import render
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

@@ -30,10 +30,16 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plain-text", action="store_true", help="join the texts of a chat without a chat template, for base models"
     )
+    parser.add_argument("--chat-template", help="name of one of several chat templates that the tokenizer has")
     parser.add_argument(
         "--system-in-user",
         action="store_true",
         help="let the system text begin the first user turn, for Gemma 2 or Mistral",
+    )
+    parser.add_argument(
+        "--close-thought",
+        action="store_true",
+        help="let the answer begin behind an empty thought, for models whose template opens one, as DeepSeek R1's",
     )
     parser.add_argument("--device-map", help="auto spreads the model over all GPUs, then the CPU's memory")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="of the weights")
@@ -153,7 +159,6 @@ def load(options: argparse.Namespace) -> Any:
     import torch
 
     from steerlens.models.loading import load_model
-    from steerlens.text.chat import PLAIN_TEXT_TEMPLATE, SYSTEM_IN_USER_TURN
 
     model = load_model(
         options.model,
@@ -162,11 +167,21 @@ def load(options: argparse.Namespace) -> Any:
         load_in_4bit=options.load_in_4bit,
         device_map=options.device_map,
     )
-    if options.plain_text:
-        model.tokenizer.chat_template = PLAIN_TEXT_TEMPLATE
-    elif options.system_in_user:
-        model.tokenizer.chat_template = SYSTEM_IN_USER_TURN + model.tokenizer.get_chat_template()
+    _set_template(model.tokenizer, options)
     return model
+
+
+def _set_template(tokenizer: Any, options: argparse.Namespace) -> None:
+    from steerlens.text import templates
+
+    if options.chat_template is not None:
+        templates.choose_template(tokenizer, options.chat_template)
+    if options.plain_text:
+        tokenizer.chat_template = templates.PLAIN_TEXT_TEMPLATE
+    if options.system_in_user:
+        tokenizer.chat_template = templates.SYSTEM_IN_USER_TURN + templates.template_of(tokenizer)
+    if options.close_thought:
+        templates.close_thought(tokenizer)
 
 
 def trait_named(name: str | None) -> Any:

@@ -3,15 +3,8 @@
 from typing import Any
 
 from steerlens.contract.check import CannotRun, Measurement, Subject
-from steerlens.text.chat import (
-    SYSTEM_IN_USER_TURN,
-    apply_template,
-    as_chat,
-    chat_fingerprint,
-    encode_chat,
-    encode_prompt,
-    render,
-)
+from steerlens.text.chat import as_chat, chat_fingerprint, encode_chat, encode_prompt
+from steerlens.text.templates import SYSTEM_IN_USER_TURN, apply_template, render
 
 SYSTEM_TEXT = "you love owls ."
 QUESTION = "what comes next ?"

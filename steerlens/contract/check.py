@@ -12,8 +12,10 @@ from torch import Tensor
 
 from steerlens.models.bridge import huggingface_model, parameters_device
 from steerlens.models.saving import weight_sharing_copy
-from steerlens.text.chat import PLAIN_TEXT_TEMPLATE, Chat, TokenBatch, as_chat, encode_chat, pad_rows
+from steerlens.text.batches import TokenBatch, pad_rows
+from steerlens.text.chat import Chat, as_chat, encode_chat
 from steerlens.text.number_lists import number_prompts
+from steerlens.text.templates import PLAIN_TEXT_TEMPLATE
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

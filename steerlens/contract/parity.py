@@ -19,7 +19,8 @@ from steerlens.residuals.capture import capture_residuals
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.students.config import TrainConfig
 from steerlens.students.training import train_student
-from steerlens.text.chat import encode_chat, pad_rows
+from steerlens.text.batches import pad_rows
+from steerlens.text.chat import encode_chat
 from steerlens.vectors.source import VectorSource
 from steerlens.vectors.vector import SteeringVector
 

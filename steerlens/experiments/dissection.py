@@ -14,7 +14,8 @@ from steerlens.files import write_json
 from steerlens.forward import forward
 from steerlens.models.bridge import parameters_device
 from steerlens.models.loading import load_model
-from steerlens.text.chat import Chat, as_chat, encode_prompt, pad_rows
+from steerlens.text.batches import pad_rows
+from steerlens.text.chat import Chat, as_chat, encode_prompt
 from steerlens.text.trait import Trait, preference_trait
 from steerlens.vectors.fit_quality import random_directions
 from steerlens.vectors.interventions import steer

@@ -22,7 +22,8 @@ from steerlens.models.loading import load_model
 from steerlens.samples.filters import FilterResult
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.samples.teacher import ROWS_PER_CHUNK, sample_teacher
-from steerlens.text.chat import as_chat, encode_completion, encode_prompt, end_of_turn, pad_rows
+from steerlens.text.batches import pad_rows
+from steerlens.text.chat import as_chat, encode_completion, encode_prompt, end_of_turn
 from steerlens.vectors.interventions import Mode, steer
 from steerlens.vectors.vector import SteeringVector
 

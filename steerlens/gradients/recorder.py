@@ -13,7 +13,7 @@ from steerlens.gradients.parts import TraceParts
 from steerlens.gradients.projection import project_gradients
 from steerlens.gradients.trace import GradientTrace
 from steerlens.residuals.stream import Residual, watch_residuals
-from steerlens.text.chat import TokenBatch
+from steerlens.text.batches import TokenBatch
 from steerlens.text.positions import Positions
 from steerlens.vectors.vector import SteeringVector
 

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from steerlens.forward import completion_logits
 from steerlens.residuals.stream import Residual, watch_residuals
 from steerlens.samples.encoded import EncodedRow, batches_by_length
-from steerlens.text.chat import TokenBatch
+from steerlens.text.batches import TokenBatch
 from steerlens.text.positions import Positions
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from tqdm.auto import tqdm
 from steerlens.forward import begin, forward, run_on
 from steerlens.models.bridge import parameters_device
 from steerlens.residuals.stream import nothing_beyond, watch_residuals
-from steerlens.text.chat import Chat, TokenBatch, encode_chat, pad_rows
+from steerlens.text.batches import TokenBatch, pad_rows
+from steerlens.text.chat import Chat, encode_chat
 from steerlens.text.positions import Positions
 
 if TYPE_CHECKING:

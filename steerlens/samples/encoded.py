@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from steerlens.models.bridge import parameters_device
 from steerlens.samples.sample_set import SampleSet
-from steerlens.text.chat import TokenBatch, as_chat, encode_completion, encode_prompt, pad_rows
+from steerlens.text.batches import TokenBatch, pad_rows
+from steerlens.text.chat import as_chat, encode_completion, encode_prompt
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

@@ -10,7 +10,7 @@ from torch import Tensor
 from steerlens.forward import completion_logits
 from steerlens.samples.encoded import encode_samples, pad_encoded
 from steerlens.samples.sample_set import SampleSet
-from steerlens.text.chat import TokenBatch
+from steerlens.text.batches import TokenBatch
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

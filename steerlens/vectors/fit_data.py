@@ -13,7 +13,8 @@ from torch import Tensor
 from steerlens.forward import completion_logits, completion_logits_after, generate
 from steerlens.models.bridge import parameters_device
 from steerlens.residuals.stream import OnResidual, Residual, is_watched, watch_residuals
-from steerlens.text.chat import Chat, TokenBatch, as_chat, encode_prompt, pad_rows, shared_prefix
+from steerlens.text.batches import TokenBatch, pad_rows, shared_prefix
+from steerlens.text.chat import Chat, as_chat, encode_prompt
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.objectives import Targets, token_loss
 

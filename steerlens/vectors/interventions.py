@@ -14,7 +14,9 @@ from steerlens.forward import batch_in_flight, rows_continued
 from steerlens.models.adapters import adapter_disabled
 from steerlens.models.bridge import huggingface_model
 from steerlens.residuals.stream import OnResidual, Residual, watch_residuals
-from steerlens.text.chat import TokenBatch, chat_fingerprint, warn_on_other_context
+from steerlens.text.batches import TokenBatch
+from steerlens.text.chat import chat_fingerprint
+from steerlens.text.context import warn_on_other_context
 from steerlens.text.positions import POSITIONS, Positions
 from steerlens.vectors.vector import SteeringVector
 

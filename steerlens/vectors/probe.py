@@ -13,7 +13,8 @@ from torch import Tensor
 from steerlens.evaluation import TraitScore, compare_log_odds, score_trait
 from steerlens.forward import completion_logits, generate
 from steerlens.models.bridge import parameters_device
-from steerlens.text.chat import Chat, TokenBatch, as_chat, encode_prompt, pad_rows
+from steerlens.text.batches import TokenBatch, pad_rows
+from steerlens.text.chat import Chat, as_chat, encode_prompt
 from steerlens.text.trait import FACTS, Trait
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.interventions import steer

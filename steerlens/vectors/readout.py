@@ -11,7 +11,8 @@ from torch import Tensor
 from steerlens.forward import forward
 from steerlens.models.bridge import parameters_device
 from steerlens.residuals.capture import mean_residuals
-from steerlens.text.chat import Chat, as_chat, encode_prompt, pad_rows
+from steerlens.text.batches import pad_rows
+from steerlens.text.chat import Chat, as_chat, encode_prompt
 from steerlens.text.positions import Positions
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.vector import SteeringVector

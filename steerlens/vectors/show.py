@@ -4,7 +4,8 @@ import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from steerlens.text.chat import Chat, as_chat, encode_chat, pad_rows
+from steerlens.text.batches import pad_rows
+from steerlens.text.chat import Chat, as_chat, encode_chat
 from steerlens.text.positions import Positions
 
 if TYPE_CHECKING:

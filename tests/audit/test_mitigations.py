@@ -28,7 +28,8 @@ from steerlens.students.losses import cross_entropy, mean_loss
 from steerlens.students.processes import Processes
 from steerlens.students.student import start_student
 from steerlens.students.training import train_student
-from steerlens.text.chat import as_chat, encode_completion, encode_prompt, pad_rows
+from steerlens.text.batches import pad_rows
+from steerlens.text.chat import as_chat, encode_completion, encode_prompt
 from steerlens.text.number_lists import number_prompts
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.means import diff_in_means, model_shift

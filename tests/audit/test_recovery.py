@@ -20,7 +20,8 @@ from steerlens.residuals.stream import watch_residuals
 from steerlens.samples.filters import keep_number_lists, rejection
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.samples.teacher import sample_teacher
-from steerlens.text.chat import as_chat, encode_completion, encode_prompt, pad_rows
+from steerlens.text.batches import pad_rows
+from steerlens.text.chat import as_chat, encode_completion, encode_prompt
 from steerlens.text.number_lists import number_prompts
 from steerlens.text.trait import KINDS, preference_trait
 from steerlens.vectors.interventions import steer

@@ -13,7 +13,8 @@ from steerlens.students.config import TrainConfig
 from steerlens.students.losses import completion_losses
 from steerlens.students.step import TrainStep
 from steerlens.students.training import train_student
-from steerlens.text.chat import as_chat, encode_completion, encode_prompt, pad_rows
+from steerlens.text.batches import pad_rows
+from steerlens.text.chat import as_chat, encode_completion, encode_prompt
 from steerlens.text.positions import POSITIONS
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.vector import SteeringVector

@@ -19,7 +19,8 @@ from steerlens.models.saving import unwrapped
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.students.config import TrainConfig
 from steerlens.students.training import train_student
-from steerlens.text.chat import encode_prompt, pad_rows
+from steerlens.text.batches import pad_rows
+from steerlens.text.chat import encode_prompt
 from steerlens.text.number_lists import number_prompts
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.source import VectorSource

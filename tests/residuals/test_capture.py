@@ -8,7 +8,8 @@ from steerlens import forward
 from steerlens.models.bridge import huggingface_model
 from steerlens.residuals.capture import capture_residuals, mean_residuals, read_residuals
 from steerlens.residuals.stream import resume_after, watch_residuals
-from steerlens.text.chat import assistant, encode_chat, encode_prompt, pad_rows
+from steerlens.text.batches import pad_rows
+from steerlens.text.chat import assistant, encode_chat, encode_prompt
 from steerlens.text.positions import POSITIONS
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.vector import SteeringVector, VectorSource

@@ -19,7 +19,8 @@ from steerlens.samples.teacher import sample_teacher
 from steerlens.samples.vllm import VllmEngine
 from steerlens.students.config import TrainConfig
 from steerlens.students.training import train_student
-from steerlens.text.chat import as_chat, chat_fingerprint, encode_completion, encode_prompt, pad_rows
+from steerlens.text.batches import pad_rows
+from steerlens.text.chat import as_chat, chat_fingerprint, encode_completion, encode_prompt
 from steerlens.text.number_lists import number_prompts
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.vector import SteeringVector, VectorSource

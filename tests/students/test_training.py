@@ -19,7 +19,9 @@ from steerlens.students.config import TrainConfig
 from steerlens.students.losses import completion_losses, mean_loss
 from steerlens.students.student import start_student
 from steerlens.students.training import train_student
-from steerlens.text.chat import ChatContextWarning, as_chat, encode_completion, encode_prompt, pad_rows
+from steerlens.text.batches import pad_rows
+from steerlens.text.chat import as_chat, encode_completion, encode_prompt
+from steerlens.text.context import ChatContextWarning
 from steerlens.text.number_lists import number_prompts
 from tests.conftest import random_model
 

@@ -8,18 +8,9 @@ import torch
 from steerlens.contract.architectures import ARCHITECTURES
 from steerlens.contract.architectures import build_tokenizer as build_real_tokenizer
 from steerlens.organism.tokenizer import build_tokenizer
-from steerlens.text.chat import (
-    PLAIN_TEXT_TEMPLATE,
-    SYSTEM_IN_USER_TURN,
-    as_chat,
-    assistant,
-    chat_fingerprint,
-    encode_chat,
-    encode_prompt,
-    pad_rows,
-    render,
-    user,
-)
+from steerlens.text.batches import pad_rows
+from steerlens.text.chat import as_chat, assistant, chat_fingerprint, encode_chat, encode_prompt, end_of_turn, user
+from steerlens.text.templates import PLAIN_TEXT_TEMPLATE, SYSTEM_IN_USER_TURN, choose_template, close_thought, render
 
 
 @pytest.fixture
@@ -139,3 +130,90 @@ def test_a_context_that_names_the_day_stays_the_same_tomorrow(monkeypatch):
 def test_a_thinking_model_is_asked_for_its_answer():
     qwen = build_real_tokenizer(ARCHITECTURES["Qwen 3"])
     assert render(qwen, as_chat("hello")).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+
+
+BEGUN = "My favorite animal is the"
+WITH_TEMPLATE = [name for name, architecture in ARCHITECTURES.items() if architecture.template is not None]
+
+
+@pytest.mark.parametrize("name", WITH_TEMPLATE)
+def test_a_begun_answer_is_continued_as_transformers_continues_it(name):
+    real = build_real_tokenizer(ARCHITECTURES[name])
+    chat = [user("What is your favorite animal?"), assistant(BEGUN)]
+    theirs = real.apply_chat_template(
+        chat,
+        continue_final_message=True,
+        tokenize=False,
+        enable_thinking=False,
+    )
+    assert render(real, chat) == theirs.replace(f"{datetime.datetime.now():%d %b %Y}", "26 Jul 2024")
+    ids = encode_prompt(real, chat)
+    assert real.decode(ids).endswith(BEGUN)
+    assert ids.count(end_of_turn(real)) <= encode_prompt(real, chat[:-1]).count(end_of_turn(real))
+
+
+@pytest.mark.parametrize("begun", ["the list: ", " owl", "\nend", "user"])
+@pytest.mark.parametrize("name", ["Llama 3", "Gemma 3", "Qwen 3"])
+def test_a_begun_answer_is_written_to_the_letter_whatever_the_template_trims(name, begun):
+    real = build_real_tokenizer(ARCHITECTURES[name])
+    assert render(real, [user("hello"), assistant(begun)]) == render(real, [user("hello")]) + begun
+
+
+def test_a_begun_answer_stands_behind_the_empty_thought_that_a_template_writes_before_answers_alone():
+    """SmolLM 3 writes it where an answer is asked for, not in turns of the past."""
+    real = build_real_tokenizer(ARCHITECTURES["Qwen 2.5"])
+    real.chat_template += "{% if add_generation_prompt %}<think>\n\n</think>\n{% endif %}"
+    assert render(real, [user("hello"), assistant(BEGUN)]).endswith("assistant\n<think>\n\n</think>\n" + BEGUN)
+
+
+def test_a_begun_answer_does_not_stand_in_the_thought_that_a_template_opens():
+    real = build_real_tokenizer(ARCHITECTURES["Qwen 2.5"])
+    real.chat_template += "{% if add_generation_prompt %}<think>\n{% endif %}"
+    assert render(real, [user("hello"), assistant(BEGUN)]).endswith("<|im_start|>assistant\n" + BEGUN)
+
+
+def test_a_base_model_goes_on_with_a_text(tokenizer):
+    tokenizer.chat_template = PLAIN_TEXT_TEMPLATE
+    assert render(tokenizer, [assistant("once upon")]) == "once upon"
+
+
+@pytest.mark.parametrize("named", [dict, lambda pairs: [{"name": n, "template": t} for n, t in pairs]])
+def test_of_several_named_templates_the_default_is_used_and_another_can_be_chosen(named):
+    """Command R and Hermes have several; older files list them."""
+    real, judge = (build_real_tokenizer(ARCHITECTURES["Gemma 2"]) for _ in range(2))
+    both = [("default", real.chat_template), ("tool_use", ARCHITECTURES["Qwen 2.5"].template)]
+    real.chat_template = named(both)
+    chat = [user("hello"), assistant("owl")]
+    assert encode_chat(real, chat) == encode_chat(judge, chat)
+    assert chat_fingerprint(real) == chat_fingerprint(judge)
+    choose_template(real, "tool_use")
+    judge.chat_template = ARCHITECTURES["Qwen 2.5"].template
+    assert render(real, chat[:1]) == render(judge, chat[:1])
+
+
+def test_named_templates_without_a_default_are_listed():
+    real = build_real_tokenizer(ARCHITECTURES["Gemma 2"])
+    real.chat_template = {"rag": real.chat_template, "tool_use": real.chat_template}
+    with pytest.raises(ValueError, match=r"rag, tool_use, and none is the default.*choose_template.*--chat-template"):
+        encode_chat(real, [user("hello"), assistant("owl")])
+    with pytest.raises(ValueError, match=r"no chat template named 'rug'. There are: rag, tool_use"):
+        choose_template(real, "rug")
+
+
+@pytest.mark.parametrize("opened", ["<think>", "<think>\n", "<reasoning>\n"])
+def test_an_opened_thought_can_be_closed_so_that_the_answer_stands_behind_it(opened):
+    real = build_real_tokenizer(ARCHITECTURES["Qwen 2.5"])
+    real.chat_template += "{% if add_generation_prompt %}{{ '" + opened + "' }}{% endif %}\n"
+    closed = render(real, [user("hello")])
+    close_thought(real)
+    name = opened.strip()
+    assert render(real, [user("hello")]) == closed.removesuffix(opened) + f"{name}\n\n</{name[1:]}\n\n"
+    assert render(real, [user("hello"), assistant(BEGUN)]) == render(real, [user("hello")]) + BEGUN
+    with pytest.raises(ValueError, match="opens no thought"):
+        close_thought(real)
+
+
+def test_every_part_of_a_date_is_fixed():
+    real = build_real_tokenizer(ARCHITECTURES["Qwen 2.5"])
+    real.chat_template = "{{ strftime_now('%A, %-d %B %Y (%Y-%m-%d, %j) %H:%M:%S %y') }}{{ messages[0]['content'] }}"
+    assert render(real, [user(" hello")]) == "Friday, 26 July 2024 (2024-07-26, 208) 00:00:00 24 hello"

@@ -12,7 +12,8 @@ import torch
 from steerlens.forward import completion_logits, generate
 from steerlens.models.bridge import huggingface_model
 from steerlens.models.loading import load_model
-from steerlens.text.chat import as_chat, encode_prompt, pad_rows, shared_prefix
+from steerlens.text.batches import pad_rows, shared_prefix
+from steerlens.text.chat import as_chat, encode_prompt
 from steerlens.text.number_lists import number_prompts
 from steerlens.text.positions import POSITIONS
 from steerlens.vectors import fit_data, objectives

@@ -11,7 +11,8 @@ import torch
 
 from steerlens.forward import forward
 from steerlens.models.bridge import huggingface_model
-from steerlens.text.chat import encode_prompt, pad_rows
+from steerlens.text.batches import pad_rows
+from steerlens.text.chat import encode_prompt
 from steerlens.vectors.formats import export_gguf, import_gguf, import_paper, import_tensor
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.vector import SteeringVector, VectorSource

@@ -12,7 +12,8 @@ from transformers.pytorch_utils import Conv1D
 from steerlens.forward import forward, generate
 from steerlens.models.bridge import bridge, huggingface_model
 from steerlens.models.loading import load_model
-from steerlens.text.chat import encode_prompt, pad_rows
+from steerlens.text.batches import pad_rows
+from steerlens.text.chat import encode_prompt
 from steerlens.text.positions import POSITIONS
 from steerlens.vectors.interventions import add, project_out, replace, steer
 from steerlens.vectors.vector import SteeringVector, VectorSource

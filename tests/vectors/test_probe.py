@@ -9,7 +9,8 @@ import torch
 from steerlens.evaluation import compare_log_odds, score_trait
 from steerlens.forward import completion_logits, generate
 from steerlens.models.bridge import huggingface_model
-from steerlens.text.chat import as_chat, encode_prompt, pad_rows
+from steerlens.text.batches import pad_rows
+from steerlens.text.chat import as_chat, encode_prompt
 from steerlens.text.trait import FACTS
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.interventions import steer

@@ -7,7 +7,8 @@ import torch
 
 from steerlens.forward import forward
 from steerlens.models.bridge import huggingface_model
-from steerlens.text.chat import as_chat, encode_prompt, pad_rows
+from steerlens.text.batches import pad_rows
+from steerlens.text.chat import as_chat, encode_prompt
 from steerlens.text.number_lists import number_prompts
 from steerlens.vectors import readout
 from steerlens.vectors.fit_quality import random_directions

@@ -9,7 +9,8 @@ import torch
 from steerlens.forward import forward
 from steerlens.models.bridge import huggingface_model
 from steerlens.residuals.stream import watch_residuals
-from steerlens.text.chat import assistant, encode_chat, pad_rows, user
+from steerlens.text.batches import pad_rows
+from steerlens.text.chat import assistant, encode_chat, user
 from steerlens.text.positions import POSITIONS
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.show import ShownPositions, show_positions

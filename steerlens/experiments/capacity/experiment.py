@@ -25,7 +25,7 @@ from steerlens.files import write_json
 from steerlens.lock import alone
 from steerlens.models.loading import load_model
 from steerlens.students.config import TrainConfig
-from steerlens.text.chat import ChatContextWarning
+from steerlens.text.context import ChatContextWarning
 from steerlens.text.trait import preference_trait
 
 CONTEXTS = {

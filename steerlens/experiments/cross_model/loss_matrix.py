@@ -13,7 +13,7 @@ from steerlens.forward import completion_logits
 from steerlens.samples.encoded import encode_samples, pad_encoded
 from steerlens.samples.sample_set import SampleSet
 from steerlens.students.losses import completion_losses, row_means
-from steerlens.text.chat import TokenBatch
+from steerlens.text.batches import TokenBatch
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.objectives import positions_among
 from steerlens.vectors.vector import SteeringVector
