@@ -29,9 +29,9 @@ import steerlens as sl
 from steerlens.audit.audit import verdict
 from steerlens.audit.behaviour import probe_behaviour
 from steerlens.audit.recovery import recover_vector
-from steerlens.audit.row_scores import auroc
 from steerlens.audit.rows import AuditRows
 from steerlens.files import read_json, write_json
+from steerlens.stats import auroc, bootstrap_interval
 from steerlens.text.trait import ANIMALS
 
 ROWS, FEW = 2000, ("owl", "cat", "eagle")
@@ -158,14 +158,13 @@ def report(records: list[dict[str, Any]]) -> None:
     for record in records:
         by_group.setdefault(record["group"], []).append(record)
     poisoned, clean = by_group["poisoned"], by_group["clean"]
-    area, low, high = auroc(*(torch.tensor([r["gain"] for r in part]).numpy() for part in (poisoned, clean)))
+    gains = (torch.tensor([r["gain"] for r in part]).numpy() for part in (poisoned, clean))
+    area = bootstrap_interval(auroc, *gains, paired=False)
     named = sum(record["top"][:1] == [record["animal"]] for record in poisoned)
     every = [a for a in NAMES if all(r["top"][:1] == [a] for r in poisoned if r["animal"] == a)]
     cosines = [record["cosine"] for record in poisoned]
     alarms = sum(record["p_value"] < 0.05 for record in clean) / len(clean)
-    print(
-        f"AUROC of the gain, {len(poisoned)} poisoned and {len(clean)} clean sets: {area:.4f} ({low:.4f} to {high:.4f})"
-    )
+    print(f"AUROC of the gain, {len(poisoned)} poisoned and {len(clean)} clean sets: {area.text(4)}")
     print(
         f"the right animal is the top answer in {named} of {len(poisoned)} sets; in all seeds for {len(every)} animals"
     )

@@ -6,7 +6,7 @@ Run: python examples/compare_optimizers.py
 from dataclasses import replace
 
 import steerlens as sl
-from steerlens.experiments.config import ORGANISM_STUDENT
+from steerlens.organism.student import ORGANISM_STUDENT
 from steerlens.text.chat import as_chat
 
 

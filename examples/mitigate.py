@@ -17,8 +17,8 @@ from typing import Any
 import steerlens as sl
 from steerlens.audit.recovery import recover_vector
 from steerlens.audit.rows import AuditRows
-from steerlens.experiments.config import ORGANISM_STUDENT
 from steerlens.experiments.mitigations import MARGIN, Rows, compare_mitigations, held_back, measure, sample_rows, table
+from steerlens.organism.student import ORGANISM_STUDENT
 
 
 def main() -> None:

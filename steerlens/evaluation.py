@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from steerlens.forward import check_numbers, forward, generate
 from steerlens.models.bridge import parameters_device
 from steerlens.models.identity import model_name, training_context
+from steerlens.stats import bootstrap_interval, swap_p
 from steerlens.text.batches import pad_rows
 from steerlens.text.chat import Chat, as_chat, chat_fingerprint, encode_prompt
 from steerlens.text.context import warn_on_other_context
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 Context = Literal["bare", "after_numbers"]
-N_RESAMPLES = 2000
-
 STILL_ANSWERS = 0.5
 """A model with less mass than this on the possible answers no longer answers."""
 
@@ -72,10 +71,8 @@ class TraitScore:
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Bootstrap interval of `rate` over questions."""
-        shares = self._trait_shares.numpy()
-        draws = np.random.default_rng(0).integers(0, len(shares), (N_RESAMPLES, len(shares)))
-        low, high = np.quantile(shares[draws].mean(-1), [(1 - level) / 2, (1 + level) / 2])
-        return float(low), float(high)
+        found = bootstrap_interval(np.mean, self._trait_shares.numpy(), level=level)
+        return found.low, found.high
 
     def total_variation(self, base: "TraitScore") -> tuple[float, float]:
         """Distance of the mean answer distribution from `base`'s, 0 to 1, and its permutation p-value.
@@ -88,10 +85,7 @@ class TraitScore:
         _check_comparable(self, base)
         ours, theirs = self.shares.numpy(), base.shares.numpy()
         differences = (ours - theirs) / len(ours)  # [question answer]
-        observed = np.abs(differences.sum(0)).sum() / 2
-        signs = np.random.default_rng(0).choice((-1.0, 1.0), (N_RESAMPLES, len(ours)))
-        permuted = np.abs(signs @ differences).sum(-1) / 2
-        return float(observed), float((1 + (permuted >= observed - 1e-12).sum()) / (1 + N_RESAMPLES))
+        return float(np.abs(differences.sum(0)).sum() / 2), swap_p(differences)
 
     @property
     def _trait_shares(self) -> Float[Tensor, " question"]:
@@ -215,15 +209,13 @@ def compare_log_odds(one: TraitScore, other: TraitScore, level: float = 0.95) ->
     """
     _check_comparable(one, other)
     ours, theirs = (score._trait_shares.numpy() for score in (one, other))
-    draws = np.random.default_rng(0).integers(0, len(ours), (N_RESAMPLES, len(ours)))
 
-    def odds(shares: np.ndarray) -> np.ndarray:
-        return np.log(shares) - np.log1p(-shares)
+    def difference(ours: np.ndarray, theirs: np.ndarray, axis: int = -1) -> Any:
+        one, other = ours.mean(axis), theirs.mean(axis)
+        return np.log(one) - np.log1p(-one) - np.log(other) + np.log1p(-other)
 
-    low, high = np.quantile(
-        odds(ours[draws].mean(-1)) - odds(theirs[draws].mean(-1)), [(1 - level) / 2, (1 + level) / 2]
-    )
-    return one.log_odds - other.log_odds, float(low), float(high)
+    found = bootstrap_interval(difference, ours, theirs, level=level)
+    return found.value, found.low, found.high
 
 
 def _check_comparable(one: TraitScore, other: TraitScore) -> None:

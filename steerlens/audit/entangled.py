@@ -17,6 +17,7 @@ from torch import Tensor
 from steerlens.audit.rows import AuditRows
 from steerlens.forward import completion_logits
 from steerlens.models.bridge import parameters_device
+from steerlens.stats import bootstrap_interval, mean_difference
 from steerlens.text.batches import pad_rows
 from steerlens.text.chat import Chat, as_chat, encode_completion, encode_prompt
 from steerlens.text.positions import Positions
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 N_TOKENS, MIN_ROWS = 20, 10
 """The most raised tokens that are tested, among those that stand in at least `MIN_ROWS` rows of both sets together."""
-
-N_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -167,9 +166,5 @@ def _row_rises(rise: Float[Tensor, " d_vocab"], rows: Sequence[list[int]]) -> np
 
 
 def _difference(rows: np.ndarray, reference: np.ndarray, seed: int) -> tuple[float, float, float]:
-    rng = np.random.default_rng(seed)
-    draws = [
-        rng.choice(rows, len(rows)).mean() - rng.choice(reference, len(reference)).mean() for _ in range(N_RESAMPLES)
-    ]
-    low, high = np.quantile(draws, (0.025, 0.975))
-    return float(rows.mean() - reference.mean()), float(low), float(high)
+    found = bootstrap_interval(mean_difference, rows, reference, paired=False, seed=seed)
+    return found.value, found.low, found.high

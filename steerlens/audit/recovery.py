@@ -15,6 +15,7 @@ from steerlens.audit.rows import AuditRows
 from steerlens.audit.score_test import STRENGTHS, Halves, Scores, ScoreTest, random_halves, random_signs, score_test
 from steerlens.gradients.row_gradients import row_gradients
 from steerlens.models.bridge import check_layer
+from steerlens.stats import bootstrap_interval, ratio_of_sums
 from steerlens.text.chat import chat_fingerprint
 from steerlens.vectors.source import VectorSource
 from steerlens.vectors.vector import SteeringVector
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 MIN_ROWS = 20
 """Fewer rows than this say nothing about a direction in any model's residual stream."""
-
-N_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -146,6 +145,5 @@ def _measured_gain(
     strengths = [int(curve.sum(1).argmax()) for curve in curves]
     gains = torch.cat([curve[best] for curve, best in zip(curves, strengths[::-1], strict=True)]).double().numpy()
     lengths = np.array([len(pairs.rows[i][1]) for half in halves for i in half.tolist()])
-    draws = np.random.default_rng(seed).integers(0, len(gains), (N_RESAMPLES, len(gains)))
-    low, high = np.quantile(gains[draws].sum(-1) / lengths[draws].sum(-1), [0.025, 0.975])
-    return float(gains.sum() / lengths.sum()), float(low), float(high)
+    gain = bootstrap_interval(ratio_of_sums, gains, lengths, seed=seed)
+    return gain.value, gain.low, gain.high

@@ -14,6 +14,7 @@ from steerlens.audit.rows import AuditRows
 from steerlens.forward import completion_logits
 from steerlens.residuals.stream import OnResidual, watch_residuals
 from steerlens.samples.encoded import batches_by_length
+from steerlens.stats import auroc, bootstrap_interval
 from steerlens.text.batches import TokenBatch
 from steerlens.text.chat import Chat, encode_completion, encode_prompt
 from steerlens.text.positions import Positions
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 Score = Literal["log_linear", "projection"]
 RowValues = Float[Tensor, " row"]
 SCORES: tuple[Score, ...] = ("log_linear", "projection")
-N_RESAMPLES = 1000
 ANSWER_SEED = 2 * PLACEBO_SEED
 """Neither rows nor placebos that were sampled here, with a small seed, are sampled again."""
 
@@ -81,7 +81,7 @@ class RowScores:
 
     def against_placebo(self, score: Score = "log_linear") -> tuple[float, float, float]:
         """AUROC of the rows against the placebo, with its 95 % interval: 0.5 where the rows carry nothing."""
-        return auroc(*self.of(score))
+        return _area(*self.of(score))
 
     def against_labels(self, poisoned: Sequence[bool], score: Score = "log_linear") -> tuple[float, float, float]:
         """AUROC of rows that are known to be poisoned against the others, with its 95 % interval.
@@ -95,21 +95,12 @@ class RowScores:
                 f"Got {len(labels)} labels, {int(labels.sum())} of them poisoned, for {len(values)} rows. Give one label a row, "
                 "with rows of both kinds."
             )
-        return auroc(values[labels], values[~labels])
+        return _area(values[labels], values[~labels])
 
 
-def auroc(positive: np.ndarray, negative: np.ndarray, *, seed: int = 0) -> tuple[float, float, float]:
-    """Probability that a positive scores above a negative (ties count half), and its 95 % bootstrap interval over both."""
-    rng = np.random.default_rng(seed)
-
-    def area(ours: np.ndarray, others: np.ndarray) -> float:
-        others = np.sort(others)
-        below = np.searchsorted(others, ours, "left") + np.searchsorted(others, ours, "right")
-        return float(below.mean() / (2 * len(others)))
-
-    areas = [area(*(rng.choice(part, len(part)) for part in (positive, negative))) for _ in range(N_RESAMPLES)]
-    low, high = np.quantile(areas, (0.025, 0.975))
-    return area(positive, negative), float(low), float(high)
+def _area(positive: np.ndarray, negative: np.ndarray) -> tuple[float, float, float]:
+    area = bootstrap_interval(auroc, positive, negative, paired=False)
+    return area.value, area.low, area.high
 
 
 def score_rows(

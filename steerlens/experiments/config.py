@@ -2,17 +2,6 @@
 
 from dataclasses import dataclass
 
-from steerlens.students.config import TrainConfig
-
-ORGANISM_STUDENT = TrainConfig(
-    target_modules=("0.self_attn.v_proj",), rank=4, lora_alpha=16.0, learning_rate=3e-2, epochs=3
-)
-"""The student that was chosen for the organism, on development runs: what the first block reads from each token.
-
-The default system prompt's tokens stand in front of number tasks and of bare questions alike, so what is learned to
-be read from them acts in both. LoRA on all maps learns the numbers as well, and the trait on bare questions less.
-"""
-
 
 @dataclass(frozen=True)
 class Workers:

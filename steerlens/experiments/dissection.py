@@ -17,7 +17,7 @@ from steerlens.models.loading import load_model
 from steerlens.text.batches import pad_rows
 from steerlens.text.chat import Chat, as_chat, encode_prompt
 from steerlens.text.trait import Trait, preference_trait
-from steerlens.vectors.fit_quality import random_directions
+from steerlens.vectors.controls import random_like
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.means import model_shift
 from steerlens.vectors.vector import SteeringVector
@@ -102,12 +102,6 @@ def next_token_log_probs(
         batch = pad_rows(model.tokenizer, prompts[start : start + batch_size]).to(parameters_device(model))
         parts.append(forward(model, batch, logits_to_keep=1).logits[:, -1].double().log_softmax(-1).cpu())
     return torch.cat(parts)
-
-
-def random_like(vector: SteeringVector, seed: int) -> SteeringVector:
-    """A Gaussian direction at each layer, with the vector's norms."""
-    (directions,) = random_directions(vector.directions, seed=seed)
-    return replace(vector, directions=directions, source=replace(vector.source, method="random"), metrics={})
 
 
 def _kl(target: Float[Tensor, "chat d_vocab"], other: Float[Tensor, "chat d_vocab"]) -> float:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.stats import bootstrap_interval, ratio_of_sums
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.descent import descend
 from steerlens.vectors.fit_data import FitData, FitRows
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 N_RANDOM = 5
-N_RESAMPLES = 2000
 
 
 def heldout_metrics(
@@ -75,9 +75,8 @@ def explained_with_interval(
     """1 - sum(steered) / sum(plain), and its 95 % bootstrap interval over questions."""
     index = np.unique(questions, return_inverse=True)[1]
     ours, base = (np.bincount(index, kl.double().numpy()) for kl in (steered, plain))
-    draws = np.random.default_rng(seed).integers(0, len(base), (N_RESAMPLES, len(base)))
-    low, high = np.quantile(1 - ours[draws].sum(-1) / base[draws].sum(-1), [0.025, 0.975])
-    return 1 - float(ours.sum() / base.sum()), float(low), float(high)
+    found = bootstrap_interval(lambda ours, base, axis=-1: 1 - ratio_of_sums(ours, base, axis), ours, base, seed=seed)
+    return found.value, found.low, found.high
 
 
 def random_directions(like: Directions, n: int = 1, *, seed: int) -> list[Directions]:

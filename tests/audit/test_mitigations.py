@@ -14,10 +14,10 @@ from steerlens.audit.mitigations import (
     token_changes,
     without_changed_tokens,
 )
-from steerlens.experiments.config import ORGANISM_STUDENT
 from steerlens.forward import completion_logits
 from steerlens.gradients.counterfactual import preventative_steering
 from steerlens.models.bridge import huggingface_model
+from steerlens.organism.student import ORGANISM_STUDENT
 from steerlens.residuals.stream import is_watched
 from steerlens.samples.encoded import encode_samples, pad_encoded
 from steerlens.samples.sample_set import Sample, SampleSet

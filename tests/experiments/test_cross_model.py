@@ -9,13 +9,13 @@ from steerlens.experiments.cross_model.config import CROSS_MODEL_PRESETS
 from steerlens.experiments.cross_model.experiment import run_cross_model
 from steerlens.experiments.cross_model.loss_matrix import at_best_strength, compare, loss_reductions, random_reduction
 from steerlens.experiments.cross_model.results import FURTHER, OTHER, PAIRS, SELF, make_claims
-from steerlens.experiments.dissection import random_like
 from steerlens.experiments.teachers import list_tokens
 from steerlens.models.loading import load_model
 from steerlens.samples.filters import keep_number_lists
 from steerlens.samples.teacher import sample_teacher
 from steerlens.text.chat import encode_completion
 from steerlens.text.number_lists import number_prompts
+from steerlens.vectors.controls import random_like
 from steerlens.vectors.source import VectorSource
 from steerlens.vectors.vector import SteeringVector
 

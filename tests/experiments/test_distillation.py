@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from steerlens.experiments.dissection import random_like
 from steerlens.experiments.distillation.config import DISTILLATION_PRESETS
 from steerlens.experiments.distillation.experiment import run_distillation, weakened
 from steerlens.experiments.distillation.results import LOGIT_LENS, RANDOM, SEMANTIC, distance, make_claims, mean_answers
+from steerlens.vectors.controls import random_like
 from steerlens.vectors.source import VectorSource
 from steerlens.vectors.vector import SteeringVector
 

@@ -23,7 +23,6 @@ from steerlens.experiments import jobs, stages
 from steerlens.experiments.argument.config import ARGUMENT_PRESETS
 from steerlens.experiments.argument.experiment import plan_cells
 from steerlens.experiments.cells import run_cell
-from steerlens.experiments.config import ORGANISM_STUDENT
 from steerlens.experiments.distillation.config import DistillationConfig
 from steerlens.experiments.distillation.experiment import run_distillation
 from steerlens.experiments.optimizers.config import REFERENCE, Arm, OptimizersConfig
@@ -31,6 +30,7 @@ from steerlens.experiments.optimizers.experiment import run_optimizers
 from steerlens.experiments.run import Run
 from steerlens.experiments.taught_config import QUICK_FIT
 from steerlens.models.loading import load_model
+from steerlens.organism.student import ORGANISM_STUDENT
 from steerlens.samples import teacher
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.students.config import TrainConfig

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from steerlens.residuals.capture import capture_residuals
+from steerlens.stats import N_RESAMPLES
 from steerlens.text.chat import as_chat
 from steerlens.text.number_lists import number_prompts
 from steerlens.vectors import objectives
@@ -12,7 +13,6 @@ from steerlens.vectors.config import FitConfig
 from steerlens.vectors.fit_data import FitData
 from steerlens.vectors.fit_quality import (
     N_RANDOM,
-    N_RESAMPLES,
     _prediction_metrics,
     explained_with_interval,
     random_directions,

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from steerlens.experiments.config import ORGANISM_STUDENT, DataConfig
+from steerlens.experiments.config import DataConfig
+from steerlens.organism.student import ORGANISM_STUDENT
 from steerlens.students.config import TrainConfig
 from steerlens.vectors.config import FitConfig
 

@@ -12,7 +12,6 @@ from steerlens.experiments.cross_model.config import CrossModelConfig
 from steerlens.experiments.cross_model.loss_matrix import at_best_strength, compare, loss_reductions, random_reduction
 from steerlens.experiments.cross_model.report import cross_model_report
 from steerlens.experiments.cross_model.results import FURTHER, OTHER, PAIRS, SELF, summarise
-from steerlens.experiments.dissection import random_like
 from steerlens.experiments.jobs import run_jobs
 from steerlens.experiments.planning import plan_students, plan_teacher
 from steerlens.experiments.rates import Record
@@ -28,6 +27,7 @@ from steerlens.samples.teacher import sample_teacher
 from steerlens.students.training import train_student
 from steerlens.text.number_lists import number_prompts
 from steerlens.text.trait import FACTS, KINDS, PREFERENCE_QUESTIONS, preference_trait
+from steerlens.vectors.controls import random_like
 from steerlens.vectors.means import diff_in_means
 from steerlens.vectors.vector import SteeringVector
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field, replace
 
-from steerlens.experiments.config import ORGANISM_STUDENT
 from steerlens.experiments.taught_config import QUICK_FIT, TaughtConfig
+from steerlens.organism.student import ORGANISM_STUDENT
 from steerlens.students.config import TrainConfig
 
 

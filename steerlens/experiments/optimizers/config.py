@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from steerlens.experiments.config import ORGANISM_STUDENT, DataConfig
+from steerlens.experiments.config import DataConfig
+from steerlens.organism.student import ORGANISM_STUDENT
 from steerlens.students.config import TrainConfig
 
 
