@@ -1,13 +1,14 @@
 """Run a model on token batches: one forward, and the one decode loop."""
 
+import contextlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from steerlens.cache import continue_rows, gaps_are_safe, make_room
@@ -29,6 +30,9 @@ rows_continued: ContextVar[Tensor | None] = ContextVar("rows_continued", default
 SHARE_FROM = 64
 """Tokens of a common beginning from which it runs once for a batch. Shorter ones save little, and the organism's personas
 (about 30) are left out for another reason: rounding in another order changes one of a thousand documented rows."""
+
+LARGE_HEAD = 1_000_000
+"""Weights of a head from which it pays to compute no more logits than are read."""
 
 COMPACT_FROM = 0.75
 """Share of a batch's rows still open at which the others leave it, which costs a copy of the cache."""
@@ -75,7 +79,30 @@ def forward(model: "TransformerBridge", batch: TokenBatch, **options: Any) -> An
 def completion_logits(model: "TransformerBridge", batch: TokenBatch) -> Float[Tensor, "token d_vocab"]:
     """Logits at the positions that predict a completion token, row after row; computed nowhere else."""
     n_kept = batch.n_predicting
-    return forward(model, batch, logits_to_keep=n_kept).logits[batch.prediction_mask[:, -n_kept:]].float()
+    predicting = batch.prediction_mask[:, -n_kept:]
+    with head_at(model, predicting) as only_there:
+        logits = forward(model, batch, logits_to_keep=n_kept).logits
+    return (logits if only_there else logits[predicting]).float()
+
+
+@contextlib.contextmanager
+def head_at(model: "TransformerBridge", positions: Bool[Tensor, "batch kept"]) -> Iterator[bool]:
+    """Give the head only the residuals at `positions`, out of those that logits_to_keep leaves; yields whether it does so.
+
+    The output's logits are then [token d_vocab]. The residuals that transformers passes on are a slice in the middle of
+    memory, for which torch copies the head's weights once a row of the batch. A small head, where this costs nothing, and
+    one that hooks look at are left alone.
+    """
+    head = huggingface_model(model).get_output_embeddings()
+    wanted = head.weight.numel() >= LARGE_HEAD and not (head._forward_hooks or head._forward_pre_hooks)
+    if not wanted:
+        yield False
+        return
+    handle = head.register_forward_pre_hook(lambda _module, inputs: (inputs[0][positions], *inputs[1:]))
+    try:
+        yield True
+    finally:
+        handle.remove()
 
 
 def completion_logits_after(
@@ -91,15 +118,17 @@ def completion_logits_after(
     cache = _cache_of(model, hf(input_ids=prefixes, use_cache=True, logits_to_keep=1))
     continue_rows(cache, torch.zeros(n_rows, dtype=torch.long, device=prefixes.device))
     n_kept = batch.n_predicting
-    logits = hf(
-        input_ids=batch.tokens,
-        attention_mask=torch.nn.functional.pad(batch.attention_mask.long(), (len(prefix), 0), value=1),
-        position_ids=batch.position_ids + len(prefix),
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=n_kept,
-    ).logits
-    return logits[batch.prediction_mask[:, -n_kept:]].float()
+    predicting = batch.prediction_mask[:, -n_kept:]
+    with head_at(model, predicting) as only_there:
+        logits = hf(
+            input_ids=batch.tokens,
+            attention_mask=torch.nn.functional.pad(batch.attention_mask.long(), (len(prefix), 0), value=1),
+            position_ids=batch.position_ids + len(prefix),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=n_kept,
+        ).logits
+    return (logits if only_there else logits[predicting]).float()
 
 
 @torch.no_grad()
