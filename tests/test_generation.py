@@ -195,12 +195,10 @@ def test_a_transformers_that_renames_the_cache_is_refused(monkeypatch):
 def test_the_head_gives_the_same_logits_whether_it_sees_all_positions_or_only_those_that_are_read(
     any_model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from steerlens import forward as forwards
-
     batch = pad_rows(any_model.tokenizer, [[5, 6, 7], [8, 9], [4]], [[10, 11], [12], [13, 14, 15]])
     with torch.no_grad():
-        whole = forwards.completion_logits(any_model, batch)
-        monkeypatch.setattr(forwards, "LARGE_HEAD", 1)
-        only = forwards.completion_logits(any_model, batch)
+        whole = forward.completion_logits(any_model, batch)
+        monkeypatch.setattr(forward, "LARGE_HEAD", 1)
+        only = forward.completion_logits(any_model, batch)
     torch.testing.assert_close(only, whole, atol=1e-5, rtol=1e-5)
     assert not any_model.original_model.get_output_embeddings()._forward_pre_hooks
