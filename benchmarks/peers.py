@@ -27,7 +27,7 @@ import steerlens as sl
 from steerlens.forward import forward, generate
 from steerlens.text.batches import pad_rows
 from steerlens.text.chat import as_chat, encode_prompt
-from steerlens.text.templates import render
+from steerlens.text.rendering import render
 from steerlens.vectors.means import principal_difference
 
 HERE = Path(__file__).parent

@@ -26,6 +26,13 @@ from steerlens.text.trait import Trait, preference_trait
 
 torch.set_num_threads(1)  # models this small lose more to waiting threads than they gain
 
+
+@pytest.fixture(autouse=True)
+def nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test says of a chat context, the next one may say again."""
+    monkeypatch.setattr("steerlens.text.context.said", set())
+
+
 SIZE = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 64}
 ARCHITECTURES = ("llama", "gpt2", "qwen2", "gemma2")
 

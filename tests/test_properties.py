@@ -16,7 +16,7 @@ from steerlens.students.scales import AdamScales
 from steerlens.text.batches import pad_rows
 from steerlens.text.chat import chat_fingerprint, encode_chat, encode_prompt
 from steerlens.text.number_lists import parse_numbers
-from steerlens.text.templates import render
+from steerlens.text.rendering import render
 from steerlens.vectors.formats import export_gguf, import_gguf
 from steerlens.vectors.vector import SteeringVector, VectorSource
 

@@ -15,7 +15,7 @@ from steerlens.forward import check_length
 from steerlens.models.identity import model_name
 from steerlens.samples.sample_set import SampleSet
 from steerlens.text.chat import Chat, encode_completion, encode_prompt, user
-from steerlens.text.templates import render
+from steerlens.text.rendering import render
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge

@@ -4,7 +4,8 @@ from typing import Any
 
 from steerlens.contract.check import CannotRun, Measurement, Subject
 from steerlens.text.chat import as_chat, chat_fingerprint, encode_chat, encode_prompt
-from steerlens.text.templates import SYSTEM_IN_USER_TURN, apply_template, render
+from steerlens.text.rendering import render
+from steerlens.text.templates import SYSTEM_IN_USER_TURN, THOUGHTS, apply_template, open_thought
 
 SYSTEM_TEXT = "you love owls ."
 QUESTION = "what comes next ?"
@@ -57,8 +58,9 @@ def whole_chat(subject: Subject) -> Measurement:
 def thinking(subject: Subject) -> Measurement:
     """Blocks that the prompt opens and leaves open, so that an answer would be part of the thoughts."""
     text = render(_tokenizer(subject), as_chat(QUESTION))
-    opened, closed = text.count("<think>"), text.count("</think>")
-    return Measurement(opened - closed, 0, "an empty block is written, so that no thoughts come" if closed else "")
+    closed = any(end in text for end in THOUGHTS.values())
+    note = "an empty block is written, so that no thoughts come" if closed else ""
+    return Measurement(float(open_thought(text) is not None), 0, note)
 
 
 def bare_context(subject: Subject) -> str:

@@ -1,6 +1,7 @@
 """A contract: named claims about a model, each with a number that is measured and a bound that it has to keep."""
 
 import functools
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from steerlens.models.bridge import huggingface_model, parameters_device
 from steerlens.models.saving import weight_sharing_copy
 from steerlens.text.batches import TokenBatch, pad_rows
 from steerlens.text.chat import Chat, as_chat, encode_chat
+from steerlens.text.context import ChatContextWarning
 from steerlens.text.number_lists import number_prompts
 from steerlens.text.templates import PLAIN_TEXT_TEMPLATE
 
@@ -130,7 +132,9 @@ def examine(subject: Subject, checks: Sequence[Check]) -> Iterator[Outcome]:
 
 def _outcome(subject: Subject, check: Check) -> Outcome:
     try:
-        result = check.measure(subject)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ChatContextWarning)  # the checks of the context say it in numbers
+            result = check.measure(subject)
     except CannotRun as reason:
         return Outcome(check, "cannot run", None, str(reason))
     except (torch.OutOfMemoryError, MemoryError) as error:

@@ -1,7 +1,10 @@
-"""What a tokenizer's chat template makes of a chat: the text that a model reads."""
+"""Chat templates: which one a tokenizer has, what can be put before or behind it, and what it writes."""
 
 import datetime
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+from steerlens.checks import WrongInput, shown
 
 if TYPE_CHECKING:
     from steerlens.text.chat import Chat, Message
@@ -10,7 +13,7 @@ PLAIN_TEXT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% e
 """A chat template for base models: the messages' text, one after the other, with nothing between."""
 
 SYSTEM_IN_USER_TURN = (
-    "{% if messages and messages[0]['role'] == 'system' %}"
+    "{% if messages | length > 1 and messages[0]['role'] == 'system' and messages[1]['role'] == 'user' %}"
     "{% set messages = [{'role': 'user', 'content': messages[0]['content'] + '\n\n' + messages[1]['content']}]"
     " + messages[2:] %}{% endif %}"
 )
@@ -43,48 +46,18 @@ THOUGHTS = {
 
 PROBE: "Chat" = [{"role": "user", "content": "a probe question"}]
 
-BEGUN = "the answer begins here"
-"""Stands for an assistant's text while a template is asked what it writes before it."""
-
-
-def render(tokenizer: Any, chat: "Chat") -> str:
-    """The prompt text of `chat`, ready for the assistant to answer without thinking (Qwen 3), on a fixed day.
-
-    A chat that ends with a turn of the assistant ends with its text: the assistant goes on with it.
-
-    Raises:
-        ValueError: the tokenizer has no chat template, the template refuses the chat, or a message is empty.
-    """
-    for message in chat:
-        if message["role"] in ("system", "user") and not message["content"].strip():
-            raise ValueError(f"The {message['role']} message is empty. Give it some text, or leave the message out.")
-    if chat and chat[-1]["role"] == "assistant":
-        return _before_answer(tokenizer, chat) + chat[-1]["content"]
-    return apply_template(tokenizer, chat, add_generation_prompt=True)
-
-
-def _before_answer(tokenizer: Any, chat: "Chat") -> str:
-    """What stands before the text of the assistant's last turn.
-
-    It is what the template writes before that turn's text, or before any answer where that goes on further, as SmolLM 3's
-    does, which closes an empty thought there; it is never a thought that is left open.
-    """
-    *asked, last = chat
-    begun: Message = {**last, "content": BEGUN}
-    turn, found, _ = apply_template(tokenizer, [*asked, begun], add_generation_prompt=False).partition(BEGUN)
-    if not asked:
-        return turn
-    answer = apply_template(tokenizer, asked, add_generation_prompt=True)
-    goes_further = answer.startswith(turn) and open_thought(answer[len(turn) :]) is None
-    return answer if goes_further or not found else turn
-
 
 def apply_template(tokenizer: Any, chat: "Chat", *, add_generation_prompt: bool) -> str:
-    """The chat as its template writes it, without thinking and on a fixed day; raises as `render` does."""
+    """The chat as its template writes it, without thinking and on a fixed day.
+
+    Raises:
+        ValueError: the tokenizer has no chat template, the template refuses the chat, or a message is no text.
+    """
     template = template_of(tokenizer)
+    messages = [{**message, "content": text_of(message)} for message in chat]
     try:
         return tokenizer.apply_chat_template(
-            chat,
+            messages,
             chat_template=FIXED_DATE + template if "strftime_now" in template else template,
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
@@ -97,6 +70,27 @@ def apply_template(tokenizer: Any, chat: "Chat", *, add_generation_prompt: bool)
             "If it has no system role, let the system text begin the first user turn: tokenizer.chat_template = "
             "steerlens.text.templates.SYSTEM_IN_USER_TURN + tokenizer.chat_template (on the command line: --system-in-user)."
         ) from error
+
+
+def text_of(message: "Message") -> str:
+    """The text of a message: a text, several parts of one, or nothing, as beside a tool call.
+
+    Raises:
+        ValueError: a part is no text, such as an image.
+        WrongInput: the content is something else.
+    """
+    content: Any = message.get("content")
+    if content is None or isinstance(content, str):
+        return content or ""
+    if not isinstance(content, list | tuple) or not all(isinstance(part, Mapping) for part in content):
+        raise WrongInput(f"The content of the {message['role']} message must be a text, got {shown(content)}.")
+    for part in content:
+        if part.get("type") != "text" or not isinstance(part.get("text"), str):
+            raise ValueError(
+                f"The {message['role']} message has a part of the type {part.get('type')!r}, and steerlens works with text. "
+                "Leave the part out."
+            )
+    return "".join(part["text"] for part in content)
 
 
 def open_thought(text: str) -> str | None:
