@@ -16,7 +16,7 @@ from steerlens.contract.steering import generation
 from steerlens.forward import generate
 from steerlens.models.bridge import bridge, huggingface_model
 from steerlens.models.loading import load_model
-from steerlens.text.batches import shared_prefix
+from steerlens.text.batches import pad_rows, shared_prefix
 from steerlens.text.chat import as_chat, encode_prompt
 from steerlens.text.number_lists import number_prompts
 from steerlens.text.positions import POSITIONS
