@@ -68,6 +68,7 @@ from steerlens.vectors.analysis import PromptAnalysis as PromptAnalysis
 from steerlens.vectors.analysis import analyze_prompt as analyze_prompt
 from steerlens.vectors.config import FitConfig as FitConfig
 from steerlens.vectors.controls import random_like as random_like
+from steerlens.vectors.exchange import import_vector as import_vector
 from steerlens.vectors.fitting import fit_prompt_vector as fit_prompt_vector
 from steerlens.vectors.formats import export_gguf as export_gguf
 from steerlens.vectors.formats import import_gguf as import_gguf

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from steerlens.files import atomic_path
 from steerlens.models.identity import model_name
+from steerlens.vectors.exchange import ExchangedVector
 from steerlens.vectors.hub import HubVector
 from steerlens.vectors.source import VectorSource
 
@@ -31,7 +32,7 @@ def _blocks(layers: tuple[int, ...]) -> str:
 
 
 @dataclass(frozen=True)
-class SteeringVector(HubVector):
+class SteeringVector(HubVector, ExchangedVector):
     """One direction a layer, in units of the residual stream.
 
     `directions[i]` belongs to the output of block `layers[i]` (0 <= l < n_layers; no embedding slot).
