@@ -12,7 +12,8 @@ import torch
 from steerlens.forward import forward
 from steerlens.models.bridge import huggingface_model
 from steerlens.residuals.stream import is_watched
-from steerlens.text.chat import encode_prompt, pad_rows
+from steerlens.text.batches import pad_rows
+from steerlens.text.chat import encode_prompt
 from steerlens.vectors.exchange import import_vector
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.vector import SteeringVector, VectorSource
