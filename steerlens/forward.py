@@ -28,8 +28,12 @@ rows_continued: ContextVar[Tensor | None] = ContextVar("rows_continued", default
 """Which row of the forward before, behind a cache, each row of this one continues; None where nothing moved."""
 
 SHARE_FROM = 64
-"""Tokens of a common beginning from which it runs once for a batch. Shorter ones save little, and the organism's personas
-(about 30) are left out for another reason: rounding in another order changes one of a thousand documented rows."""
+"""Tokens of a common beginning from which it runs once for a batch, whatever the model's size. In a large model fewer do:
+as many as save `WORTH_SHARING`. In the organism, with half a million parameters, they save nothing, and rounding in another
+order would change one of a thousand documented rows."""
+
+WORTH_SHARING = 10**9
+"""Shared tokens times the model's parameters (half of the operations that are saved a row) from which sharing pays."""
 
 LARGE_HEAD = 1_000_000
 """Weights of a head from which it pays to compute no more logits than are read."""
@@ -141,6 +145,7 @@ def generate(
     seed: int = 0,
     row_indices: Sequence[int] | None = None,
     batch_size: int = 256,
+    on_written: OnWritten | None = None,
 ) -> list[list[int]]:
     """Sample one completion for every chat, with a KV cache, in batches of like length.
 
@@ -150,7 +155,8 @@ def generate(
     Args:
         temperature: 0 takes the most likely token.
         row_indices: of the chats in a larger run; 0, 1, 2 and so on by default.
-        batch_size: rows at once; halved where memory does not suffice, while finished batches stay.
+        batch_size: rows at once at most; fewer where memory does not suffice, while finished batches stay.
+        on_written: called after every token of a batch with the rows that are finished and the tokens that are written.
 
     Warns:
         UserWarning: the batch size was halved.
@@ -174,7 +180,10 @@ def generate(
     indices = range(len(chats)) if row_indices is None else row_indices
     waiting = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     completions: list[list[int]] = [[] for _ in prompts]
+    report = _Reporter(on_written)
     while waiting:
+        longest = len(prompts[waiting[min(batch_size, len(waiting)) - 1]]) + max_new_tokens
+        batch_size = min(batch_size, rows_that_fit(model, longest))
         rows = waiting[:batch_size]
         uniform = np.stack([np.random.default_rng([seed, indices[i]]).random(max_new_tokens) for i in rows])
         try:
