@@ -4,9 +4,10 @@ Times are CPU seconds of one thread, so that other work on the machine disturbs 
 on both sides of a ratio. Results go to `benchmarks/results/NAME.json`.
 """
 
+import argparse
+import functools
 import json
 import math
-import os
 import platform
 import random
 import statistics
@@ -18,9 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ["TQDM_DISABLE"] = "1"
-
 import torch
+from tqdm.auto import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from steerlens.files import write_json
@@ -30,6 +30,7 @@ from steerlens.organism.tokenizer import build_tokenizer
 RESULTS = Path(__file__).parent / "results"
 
 torch.set_num_threads(1)
+tqdm.__init__ = functools.partialmethod(tqdm.__init__, disable=True)  # bars would be part of what is timed
 
 Ways = Mapping[str, Callable[[], Any]]
 Times = dict[str, list[float]]
@@ -131,6 +132,13 @@ def random_llama(directory: str | Path, *, d_model: int = 320, n_layers: int = 8
     LlamaForCausalLM(config).save_pretrained(directory)
     build_tokenizer().save_pretrained(directory)
     return load_model(directory, device="cpu")
+
+
+def real_model(description: str | None, dtype: torch.dtype = torch.bfloat16) -> Any:
+    """The model that the command line names, SmolLM2-135M by default, in bfloat16 on the CPU."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--model", default="smollm2-135m", help="name or directory")
+    return load_model(parser.parse_args().model, device="cpu", dtype=dtype)
 
 
 def n_parameters(model: Any) -> str:

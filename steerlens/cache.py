@@ -12,9 +12,6 @@ require_version(
     "generation with a cache would be steered at the wrong tokens. Run: pip install 'transformers>=5.23,<5.24'",
 )
 
-ROOM = 32
-"""Slots that a layer grows by: the cache is copied once in as many steps, and no more than this is kept free."""
-
 
 def continue_rows(cache: Any, rows: Tensor) -> None:
     """Let row i of the next forward continue row `rows[i]` of the one before: repeats, reorders or drops rows."""
@@ -33,17 +30,18 @@ def gaps_are_safe(cache: Any, n_slots: int) -> bool:
     )
 
 
-def make_room(cache: Any) -> None:
-    """Let the layers that keep all slots grow in place, `ROOM` slots at a time."""
-    cache.layers = [_RoomyLayer(layer) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+def make_room(cache: Any, n_slots: int) -> None:
+    """Let the layers that keep all slots grow in place up to `n_slots`, instead of being copied at every token."""
+    cache.layers = [_RoomyLayer(layer, n_slots) if type(layer) is DynamicLayer else layer for layer in cache.layers]
 
 
 class _RoomyLayer(DynamicLayer):
-    """A `DynamicLayer` whose keys and values are the beginning of larger buffers."""
+    """A `DynamicLayer` whose keys and values are the beginning of buffers with `n_slots` slots."""
 
-    def __init__(self, layer: DynamicLayer) -> None:
+    def __init__(self, layer: DynamicLayer, n_slots: int) -> None:
         super().__init__()
         vars(self).update(vars(layer))
+        self._n_slots = n_slots
         self._buffers: tuple[Tensor, Tensor] | None = None
 
     def update(
@@ -52,8 +50,9 @@ class _RoomyLayer(DynamicLayer):
         assert self.keys is not None
         assert self.values is not None
         start, end = self.keys.shape[-2], self.keys.shape[-2] + key_states.shape[-2]
+        self._n_slots = max(self._n_slots, end)
         if self._buffers is None or end > self._buffers[0].shape[-2]:
-            self._buffers = _with_room(self.keys, end), _with_room(self.values, end)
+            self._buffers = _with_room(self.keys, self._n_slots), _with_room(self.values, self._n_slots)
         keys, values = self._buffers
         keys[..., start:end, :], values[..., start:end, :] = key_states, value_states
         self.keys, self.values = keys[..., :end, :], values[..., :end, :]
@@ -64,7 +63,7 @@ class _RoomyLayer(DynamicLayer):
         self._buffers = None
 
 
-def _with_room(states: Tensor, end: int) -> Tensor:
-    buffer = states.new_empty(*states.shape[:-2], end + ROOM, states.shape[-1])
+def _with_room(states: Tensor, n_slots: int) -> Tensor:
+    buffer = states.new_empty(*states.shape[:-2], n_slots, states.shape[-1])
     buffer[..., : states.shape[-2], :] = states
     return buffer

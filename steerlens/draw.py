@@ -33,7 +33,7 @@ def _weights(logits: Float[Tensor, "batch d_vocab"], temperature: float) -> Floa
     dtype = torch.float64 if d_vocab <= DOUBLE_UP_TO else torch.float32
     weights = logits.new_zeros(n_rows, -(-d_vocab // BLOCK), BLOCK, dtype=dtype)
     scaled = weights.view(n_rows, -1)[:, :d_vocab].copy_(logits)
-    scaled -= logits.amax(-1, keepdim=True)
+    scaled -= scaled.amax(-1, keepdim=True)
     scaled /= temperature
     scaled.exp_()
     return weights

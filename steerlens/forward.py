@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from steerlens.cache import continue_rows, gaps_are_safe, make_room
-from steerlens.memory import OutOfMemory, is_out_of_memory
+from steerlens.draw import draw
+from steerlens.memory import OutOfMemory, is_out_of_memory, rows_that_fit
 from steerlens.models.bridge import huggingface_model, parameters_device
 from steerlens.models.identity import model_name
 from steerlens.text.batches import TokenBatch, pad_rows, shared_prefix
@@ -40,6 +41,9 @@ LARGE_HEAD = 1_000_000
 
 COMPACT_FROM = 0.75
 """Share of a batch's rows still open at which the others leave it, which costs a copy of the cache."""
+
+OnWritten = Callable[[int, int], None]
+"""Told after every token of a batch how many rows are finished by then, and how many tokens are written."""
 
 
 def context_length(model: "TransformerBridge") -> int | None:
@@ -180,14 +184,19 @@ def generate(
     indices = range(len(chats)) if row_indices is None else row_indices
     waiting = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     completions: list[list[int]] = [[] for _ in prompts]
-    report = _Reporter(on_written)
+    hf, longest = huggingface_model(model), max(map(len, prompts)) + max_new_tokens
+    batch_size = min(batch_size, rows_that_fit(hf, longest))
     while waiting:
-        longest = len(prompts[waiting[min(batch_size, len(waiting)) - 1]]) + max_new_tokens
-        batch_size = min(batch_size, rows_that_fit(model, longest))
-        rows = waiting[:batch_size]
+        rows, n_tokens = waiting[:batch_size], sum(map(len, completions))
         uniform = np.stack([np.random.default_rng([seed, indices[i]]).random(max_new_tokens) for i in rows])
         try:
-            written = _decode(model, [prompts[i] for i in rows], torch.from_numpy(uniform), temperature)
+            written = _decode(
+                model,
+                [prompts[i] for i in rows],
+                torch.from_numpy(uniform),
+                temperature,
+                _counting_from(on_written, len(prompts) - len(waiting), n_tokens),
+            )
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -197,6 +206,11 @@ def generate(
             completions[i] = completion
         waiting = waiting[batch_size:]
     return completions
+
+
+def _counting_from(on_written: OnWritten | None, n_rows: int, n_tokens: int) -> OnWritten | None:
+    """Counts of one batch become those of the whole run, of which so much is written already."""
+    return None if on_written is None else lambda rows, tokens: on_written(n_rows + rows, n_tokens + tokens)
 
 
 def _fewer_rows(n_rows: int, length: int, max_new_tokens: int, error: Exception) -> int:
@@ -214,7 +228,11 @@ def _fewer_rows(n_rows: int, length: int, max_new_tokens: int, error: Exception)
 
 
 def _decode(
-    model: "TransformerBridge", prompts: Sequence[list[int]], uniform: Float[Tensor, "batch new"], temperature: float
+    model: "TransformerBridge",
+    prompts: Sequence[list[int]],
+    uniform: Float[Tensor, "batch new"],
+    temperature: float,
+    on_written: OnWritten | None = None,
 ) -> list[list[int]]:
     """One batch, in which what all prompts begin with runs once, and which rows leave as they end."""
     n_rows, max_new_tokens = uniform.shape
@@ -224,19 +242,22 @@ def _decode(
     written = torch.full((n_rows, max_new_tokens), -1, device=device)
     rows = torch.arange(n_rows, device=device)
     open_rows = torch.ones(n_rows, dtype=torch.bool, device=device)
-    continued = None if cache is None else torch.zeros_like(rows)
+    continued, n_written = None if cache is None else torch.zeros_like(rows), 0
     for step in range(max_new_tokens):
         out = run_on(model, sequence, cache, past, end + step, continued)
         cache, past, continued = _cache_of(model, out), end + step, None
-        tokens = _draw(out.logits[:, -1], uniform[rows, step], temperature)
+        tokens = draw(out.logits[:, -1], uniform[rows, step], temperature)
         written[rows, step] = torch.where(open_rows, tokens, -1)
         sequence.tokens[:, past] = tokens
         open_rows &= ~torch.isin(tokens, ends)
+        n_written += int((written[:, step] >= 0).sum())
         n_open = int(open_rows.sum())
+        if on_written is not None:
+            on_written(n_rows - n_open, n_written)
         if n_open == 0:
             break
         if step == 0:
-            make_room(cache)
+            make_room(cache, end + max_new_tokens)
         if n_open <= COMPACT_FROM * len(rows):
             check_numbers(model, out.logits[:, -1])  # what is NaN once stays so, by way of the cache
             continued = open_rows.nonzero()[:, 0]
@@ -255,7 +276,8 @@ def begin(
     whole = pad_rows(model.tokenizer, prompts, completions).to(parameters_device(model))
     check_length(model, whole.tokens.shape[1])
     shared = min(shared_prefix(prompts), min(map(len, prompts)) - 1)
-    if len(prompts) == 1 or shared < SHARE_FROM:
+    n_parameters = huggingface_model(model).num_parameters()
+    if len(prompts) == 1 or shared < min(SHARE_FROM, WORTH_SHARING / n_parameters):
         return whole, None, 0
     rest = pad_rows(model.tokenizer, [prompt[shared:] for prompt in prompts], completions)
     rest = rest.to(whole.tokens.device)
@@ -312,17 +334,6 @@ def _cache_of(model: "TransformerBridge", output: Any) -> Any:
             "works with a cache. Recurrent models without one are not supported; use a transformer."
         )
     return output.past_key_values
-
-
-def _draw(
-    logits: Float[Tensor, "batch d_vocab"], uniform: Float[Tensor, " batch"], temperature: float
-) -> Int[Tensor, " batch"]:
-    """Inverse-CDF sampling: one uniform number a row fixes its token."""
-    if temperature == 0:
-        return logits.argmax(-1)
-    cumulative = torch.softmax(logits.double() / temperature, dim=-1).cumsum(-1)
-    threshold = uniform.double() * cumulative[:, -1]
-    return torch.searchsorted(cumulative, threshold[:, None], right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
 
 
 def is_finished(model: "TransformerBridge", completion: Sequence[int]) -> bool:

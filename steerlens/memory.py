@@ -1,9 +1,45 @@
-"""Memory that does not do: said with what to lower."""
+"""How much memory there is, how many rows fit into it, and an error that says what to lower where it does not do."""
 
 import contextlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
+import psutil
 import torch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+SHARE_OF_FREE = 0.5
+"""How much of the free memory a batch of rows is planned for."""
+
+WIDTHS_A_TOKEN = 24
+"""What a block holds at once for a token of a prompt, in residual widths: normed copies, queries, three maps of an MLP."""
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free on the device; what torch has reserved on a GPU and does not use is free as well."""
+    if device.type != "cuda":
+        return psutil.virtual_memory().available
+    reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + reserved
+
+
+def rows_that_fit(model: "PreTrainedModel", n_tokens: int) -> int:
+    """Rows of `n_tokens`, prompt and completion, that can be written at once; at least 1."""
+    return max(1, int(SHARE_OF_FREE * free_bytes(model.device) / bytes_a_row(model, n_tokens)))
+
+
+def bytes_a_row(model: "PreTrainedModel", n_tokens: int) -> int:
+    """Memory of one row while it is written: its cache and a copy, its logits and their weights, one block's activations."""
+    config, size = model.config.get_text_config(), model.dtype.itemsize
+    heads = config.num_attention_heads
+    cached = (getattr(config, "num_key_value_heads", None) or heads) * (
+        getattr(config, "head_dim", None) or config.hidden_size // heads
+    )
+    cache = 2 * config.num_hidden_layers * cached * size
+    activations = WIDTHS_A_TOKEN * config.hidden_size * size
+    return n_tokens * (2 * cache + activations) + config.vocab_size * (size + 8)
 
 
 class OutOfMemory(torch.OutOfMemoryError):

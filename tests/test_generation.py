@@ -8,8 +8,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import DynamicCache
 
-from steerlens import cache, forward
-from steerlens.cache import ROOM, continue_rows, make_room
+from steerlens import cache, forward, memory
+from steerlens.cache import continue_rows, make_room
 from steerlens.contract.architectures import save_checkpoint
 from steerlens.contract.check import Subject
 from steerlens.contract.steering import generation
@@ -100,6 +100,37 @@ def test_a_shared_prefix_runs_once_and_rows_that_ended_run_no_more(organism, ask
     assert rows[-1] < len(asked) / 4
 
 
+def test_a_short_beginning_runs_once_where_the_model_is_large_and_in_every_row_where_it_is_small(
+    organism, asked, monkeypatch
+):
+    shared = shared_prefix([encode_prompt(organism.tokenizer, chat) for chat in asked])
+    n_parameters = huggingface_model(organism).num_parameters()
+    for worth, prefills in ((shared * n_parameters, (1, shared)), ((shared + 1) * n_parameters, (len(asked), None))):
+        monkeypatch.setattr(forward, "WORTH_SHARING", worth)
+        with Forwards(organism) as seen:
+            generate(organism, asked, max_new_tokens=1)
+        assert seen.shapes[0][0] == prefills[0]
+        assert prefills[1] in (None, seen.shapes[0][1])
+
+
+def test_a_watcher_hears_of_rows_as_they_finish_and_of_every_token_once(organism, asked):
+    heard = []
+    written = generate(organism, asked, max_new_tokens=24, batch_size=16, on_written=lambda *seen: heard.append(seen))
+    assert heard[-1] == (len(asked), sum(map(len, written)))
+    assert heard == sorted(heard)
+    assert len({n_rows for n_rows, _ in heard}) > 10
+
+
+def test_rows_at_once_are_limited_by_the_memory_that_is_free(organism, asked, monkeypatch):
+    whole = generate(organism, asked[:6], max_new_tokens=4, seed=1)
+    n_tokens = max(len(encode_prompt(organism.tokenizer, chat)) for chat in asked[:6]) + 4
+    room = 2.5 * memory.bytes_a_row(huggingface_model(organism), n_tokens) / memory.SHARE_OF_FREE
+    monkeypatch.setattr(memory, "free_bytes", lambda _device: room)
+    with Forwards(organism) as seen:
+        assert generate(organism, asked[:6], max_new_tokens=4, seed=1) == whole
+    assert [n for n, width in seen.shapes if width > 1] == [2, 2, 2]
+
+
 @pytest.mark.parametrize("mode", ["add", "replace"])
 @pytest.mark.parametrize("positions", POSITIONS)
 def test_steered_rows_that_share_a_prefix_and_leave_early_are_those_of_single_rows(
@@ -168,14 +199,15 @@ def test_one_row_without_memory_is_an_error(organism, asked):
         handle.remove()
 
 
-def test_a_cache_with_room_holds_what_a_growing_one_does():
+@pytest.mark.parametrize("n_slots", [3, 9, 100])
+def test_a_cache_with_room_holds_what_a_growing_one_does(n_slots):
     torch.manual_seed(0)
     one, other = DynamicCache(), DynamicCache()
     for filled in (one, other):
         filled.update(torch.ones(4, 2, 3, 8), torch.zeros(4, 2, 3, 8), 0)
-    make_room(one)
+    make_room(one, n_slots)
     rows = torch.tensor([3, 1, 1])
-    for step in range(2 * ROOM + 5):
+    for step in range(20):
         if step == 5:
             continue_rows(one, rows)
             continue_rows(other, rows)

@@ -13,6 +13,7 @@ ORDER = {
     "memory": 0,
     "cache": 0,
     "stats": 0,
+    "draw": 0,
     "files": 1,
     "lock": 2,
     "text": 2,

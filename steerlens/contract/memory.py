@@ -4,7 +4,8 @@ import torch
 from transformers.pytorch_utils import Conv1D
 
 from steerlens.contract.check import Subject
-from steerlens.contract.parity import free_bytes, weight_bytes
+from steerlens.contract.parity import weight_bytes
+from steerlens.memory import free_bytes
 from steerlens.models.bridge import huggingface_model, parameters_device
 from steerlens.models.identity import weights_dtype
 from steerlens.students.config import TrainConfig

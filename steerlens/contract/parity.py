@@ -4,7 +4,6 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-import psutil
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -12,6 +11,7 @@ from torch import Tensor
 from steerlens.contract.check import ANSWERS, CannotRun, Measurement, Subject, largest_difference
 from steerlens.forward import completion_logits_after, forward
 from steerlens.gradients.recorder import trace_gradients
+from steerlens.memory import free_bytes
 from steerlens.models.bridge import huggingface_model, parameters_device
 from steerlens.models.four_bits import four_bits, keep_gradients
 from steerlens.models.identity import commit_hash, is_4bit
@@ -57,11 +57,6 @@ def _loaded_again(subject: Subject) -> Any:
 def weight_bytes(subject: Subject) -> int:
     """Memory that the weights take; shared ones count once."""
     return sum(parameter.numel() * parameter.element_size() for parameter in subject.plain.parameters())
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory that is free on the device."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
 @torch.no_grad()

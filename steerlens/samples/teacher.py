@@ -4,6 +4,7 @@ import contextlib
 import functools
 import itertools
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from tqdm.auto import tqdm
 
 from steerlens.files import write_json, writing
-from steerlens.forward import generate, is_finished
+from steerlens.forward import OnWritten, generate, is_finished
 from steerlens.lock import beside, held
 from steerlens.models.identity import current_fingerprint, model_name
 from steerlens.samples.sample_set import Sample, SampleSet, SampleSource, as_line, read_source, source_path
@@ -47,7 +48,7 @@ def sample_teacher(
 
     Args:
         vector: steers the teacher while it writes; scale it with `strength * vector`.
-        batch_size: rows at once, at most 500; halved where memory does not suffice.
+        batch_size: rows at once, at most 500; fewer where memory does not suffice.
         engine: writes the rows in the model's place; for teachers that no vector steers.
         path: a jsonl file that receives rows as they are made. If it holds the beginning of the same run,
             sampling goes on from there.
@@ -57,7 +58,7 @@ def sample_teacher(
             would have to steer.
         BlockingIOError: another process writes to `path`.
     """
-    write = _writer(model, engine, vector, batch_size)
+    write = _writer(model, engine, vector)
     source = SampleSource(
         model=model_name(model),
         chat_fingerprint=chat_fingerprint(model.tokenizer, system_prompt),
@@ -83,6 +84,7 @@ def sample_teacher(
                 temperature=temperature,
                 seed=seed,
                 row_indices=range(start, start + len(part)),
+                **({} if engine else {"batch_size": batch_size, "on_written": _moving(progress, start)}),
             )
             chunk = [
                 Sample(row, prompt, model.tokenizer.decode(ids, skip_special_tokens=True), is_finished(model, ids))
@@ -91,15 +93,15 @@ def sample_teacher(
             if path is not None:
                 _append(Path(path), chunk)
             samples += chunk
-            progress.update(len(chunk))
+            progress.update(len(samples) - progress.n)
     return SampleSet(tuple(samples), source)
 
 
 def _writer(
-    model: "TransformerBridge", engine: VllmEngine | None, vector: SteeringVector | None, batch_size: int
+    model: "TransformerBridge", engine: VllmEngine | None, vector: SteeringVector | None
 ) -> Callable[..., list[list[int]]]:
     if engine is None:
-        return functools.partial(generate, model, batch_size=batch_size)
+        return functools.partial(generate, model)
     if vector is not None:
         raise ValueError("vLLM cannot steer. Leave engine out, so that steerlens itself samples, or leave vector out.")
     if engine.model is not model:
@@ -108,6 +110,17 @@ def _writer(
             f"{model_name(model)!r}. Give both the same: engine=VllmEngine(model)."
         )
     return engine.generate
+
+
+def _moving(progress: tqdm, n_before: int) -> OnWritten:
+    """Move the bar as rows are finished, and show the tokens a second of this part of the run."""
+    started = time.monotonic()
+
+    def show(n_rows: int, n_tokens: int) -> None:
+        progress.set_postfix_str(f"{n_tokens / (time.monotonic() - started):.0f} tokens/s", refresh=False)
+        progress.update(n_before + n_rows - progress.n)
+
+    return show
 
 
 def _in_words(vector: SteeringVector, mode: Mode, positions: Positions) -> str:

@@ -41,6 +41,22 @@ def test_an_interrupted_run_goes_on_to_the_same_rows(tiny, tmp_path, monkeypatch
     assert [json.loads(line)["row"] for line in path.read_text().splitlines()] == list(range(12))
 
 
+def test_the_bar_moves_before_the_first_part_is_finished_and_ends_at_the_number_of_rows(organism, monkeypatch):
+    shown = []
+
+    class Bar(teacher.tqdm):
+        def update(self, n=1):
+            shown.append(self.n + n)
+            return super().update(n)
+
+    monkeypatch.setattr(teacher, "tqdm", Bar)
+    monkeypatch.setattr(teacher, "ROWS_PER_CHUNK", 20)
+    sample_teacher(organism, number_prompts(30, seed=0), max_new_tokens=24)
+    assert shown == sorted(shown)
+    assert shown[-1] == 30
+    assert 0 < min(filter(None, shown)) < 20
+
+
 def test_another_runs_file_is_refused_and_kept(tiny, tmp_path):
     path = tmp_path / "rows.jsonl"
     sample_teacher(tiny, PROMPTS, max_new_tokens=8, path=path)
