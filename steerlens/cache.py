@@ -1,5 +1,7 @@
-"""Key-value caches of a batch: continue other rows, tell whether a gap is safe, and grow without copying."""
+"""Key-value caches of a batch: their length, other rows, whether a gap is safe, growth without copying, companions."""
 
+from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 from torch import Tensor
@@ -11,6 +13,11 @@ require_version(
     "From 5.24 on a cache is passed as `cache`, which TransformerLens 4.3's attention and steerlens' interventions do not read: "
     "generation with a cache would be steered at the wrong tokens. Run: pip install 'transformers>=5.23,<5.24'",
 )
+
+
+def n_cached(cache: Any) -> int:
+    """Slots of the sequence that are behind a cache, whatever part of them a sliding window still holds."""
+    return 0 if cache is None else int(cache.get_seq_length())
 
 
 def continue_rows(cache: Any, rows: Tensor) -> None:
@@ -33,6 +40,30 @@ def gaps_are_safe(cache: Any, n_slots: int) -> bool:
 def make_room(cache: Any, n_slots: int) -> None:
     """Let the layers that keep all slots grow in place up to `n_slots`, instead of being copied at every token."""
     cache.layers = [_RoomyLayer(layer, n_slots) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+
+
+FOLLOWED = ("reorder_cache", "crop", "reset", "batch_repeat_interleave", "batch_select_indices")
+
+
+def followers(cache: Any) -> dict[int, Any]:
+    """The caches that follow this one, by the number of whom they belong to; a copy of the cache copies them."""
+    return cache.__dict__.setdefault("followers", {})
+
+
+def follow(cache: Any, number: int, other: Any) -> None:
+    """Let `other` go through whatever happens to the rows and the length of `cache` between forwards."""
+    followers(cache)[number] = other
+    for name in FOLLOWED:
+        cache.__dict__.setdefault(name, MethodType(_followed(name), cache))
+
+
+def _followed(name: str) -> Callable[..., Any]:
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        for other in followers(self).values():
+            getattr(other, name)(*args, **kwargs)
+        return getattr(type(self), name)(self, *args, **kwargs)
+
+    return method
 
 
 class _RoomyLayer(DynamicLayer):

@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 batch_in_flight: ContextVar[TokenBatch | None] = ContextVar("batch_in_flight", default=None)
 """The batch that a forward runs: all of it, or behind a cache the slots that follow."""
 
-rows_continued: ContextVar[Tensor | None] = ContextVar("rows_continued", default=None)
-"""Which row of the forward before, behind a cache, each row of this one continues; None where nothing moved."""
-
 SHARE_FROM = 64
 """Tokens of a common beginning from which it runs once for a batch, whatever the model's size. In a large model fewer do:
 as many as save `WORTH_SHARING`. In the organism, with half a million parameters, they save nothing, and rounding in another
@@ -299,7 +296,7 @@ def run_on(
     """Run slots `past` to `end` of `sequence` behind a cache of those before, of whose rows these continue `continued`."""
     if continued is not None:
         continue_rows(cache, continued)
-    tokens = [batch_in_flight.set(sequence), rows_continued.set(continued)]
+    token = batch_in_flight.set(sequence)
     try:
         return huggingface_model(model)(
             input_ids=sequence.tokens[:, past:end],
@@ -310,8 +307,7 @@ def run_on(
             logits_to_keep=1,
         )
     finally:
-        batch_in_flight.reset(tokens[0])
-        rows_continued.reset(tokens[1])
+        batch_in_flight.reset(token)
 
 
 def check_numbers(model: "TransformerBridge", logits: Float[Tensor, "... d_vocab"]) -> None:

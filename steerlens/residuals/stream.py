@@ -6,6 +6,7 @@ ever removed with them, and they are taken off again however the block is left.
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,7 @@ def watch_residuals(
     try:
         for layer, function in functions.items():
             point: nn.Module = model.blocks[check_layer(model, layer)].hook_out
-            handles.append(point.register_forward_hook(_as_forward_hook(function), prepend=first))
+            handles.append(point.register_forward_hook(functools.partial(_call, function), prepend=first))
         yield
     finally:
         for handle in handles:
@@ -52,11 +53,8 @@ def is_watched(model: "TransformerBridge") -> bool:
     return any(block.hook_out._forward_hooks for block in model.blocks)
 
 
-def _as_forward_hook(function: OnResidual) -> Callable[..., Residual | None]:
-    def hook(_module: nn.Module, _inputs: tuple, output: Residual) -> Residual | None:
-        return function(output)
-
-    return hook
+def _call(function: OnResidual, _module: nn.Module, _inputs: tuple, output: Residual) -> Residual | None:
+    return function(output)
 
 
 @contextlib.contextmanager

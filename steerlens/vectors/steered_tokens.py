@@ -1,0 +1,96 @@
+"""Knows, for the forward that is running, which of its tokens are steered."""
+
+import inspect
+import itertools
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Shaped
+from torch import Tensor, nn
+
+from steerlens.cache import n_cached
+from steerlens.forward import batch_in_flight
+from steerlens.text.batches import TokenBatch
+from steerlens.text.positions import Positions
+from steerlens.vectors.generate_calls import GenerateCall, call_in_flight
+
+_ids = itertools.count()
+
+
+class SteeredTokens:
+    """`mask` [batch pos] of the running forward; it stays for what the backward pass recomputes.
+
+    Inside `generate`, a token's place in the sequence tells whether it is of the prompt. Outside, a forward that continues
+    a cache by one token a row has generated it, and a forward without a filled cache is a prompt of its own.
+    """
+
+    def __init__(self, positions: Positions) -> None:
+        self.mask: Bool[Tensor, "batch pos"] = torch.zeros(0, 0, dtype=torch.bool)
+        self._positions: Positions = positions
+        self._id = next(_ids)
+        self._is_prompt_of_its_own = False
+
+    def before_forward(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        """Take in what runs; a forward pre-hook of the Hugging Face model."""
+        inputs = named_inputs(module, args, kwargs)
+        tokens = inputs.get("input_ids")
+        tokens = inputs["inputs_embeds"][..., 0] if tokens is None else tokens
+        cache, width = inputs.get("past_key_values"), tokens.shape[1]
+        past, sequence = n_cached(cache), batch_in_flight.get()
+        self._is_prompt_of_its_own = False
+        if sequence is None:
+            call = call_in_flight(module)
+            call = self._outside_generate(module, inputs, past, tokens) if call is None else self._inside(call, cache)
+            sequence = _whole_sequence(call, inputs.get("attention_mask"), past, tokens)
+        self.mask = sequence.position_mask(self._positions)[:, past : past + width]
+
+    def after_forward(self, _module: nn.Module, _inputs: tuple, output: Any) -> None:
+        """Note on a cache that its end was steered as the last prompt token; a forward hook of the Hugging Face model."""
+        cache = getattr(output, "past_key_values", None)
+        if cache is not None and self._positions == "last_prompt" and batch_in_flight.get() is None:
+            cache.ends_a_prompt_of = self._id if self._is_prompt_of_its_own else None
+
+    def _inside(self, call: GenerateCall, cache: Any) -> GenerateCall:
+        if self._positions == "last_prompt" and getattr(cache, "ends_a_prompt_of", None) == self._id:
+            raise ValueError(
+                "The cache that generate goes on from was filled inside this `steer`, and the last token in it was steered as "
+                "the last of the prompt, which it is not. Fill the cache before the `with`: positions='last_prompt' steers none "
+                "of its tokens."
+            )
+        return call
+
+    def _outside_generate(
+        self, module: nn.Module, inputs: dict[str, Any], past: int, tokens: Shaped[Tensor, "batch pos"]
+    ) -> GenerateCall:
+        n_rows, width = tokens.shape
+        packed = "cu_seq_lens_q" in inputs
+        if self._positions != "all" and (packed or (past and width > 1)):
+            what = "packs several sequences into one row" if packed else f"continues a cache by {width} tokens"
+            raise ValueError(
+                f"A forward outside `generate` {what}, so that nobody can tell which are of the prompt and which were generated, "
+                f"as positions={self._positions!r} needs. Run it through generate or without a cache, or steer at 'all'."
+            )
+        self._is_prompt_of_its_own = not past
+        return GenerateCall(module, n_rows, past or width)
+
+
+def named_inputs(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a forward, each under its name."""
+    return {**dict(zip(inspect.signature(module.forward).parameters, args)), **kwargs} if args else kwargs
+
+
+def _whole_sequence(
+    call: GenerateCall, attention_mask: Any, past: int, tokens: Shaped[Tensor, "batch pos"]
+) -> TokenBatch:
+    """All slots up to the end of this forward, and of the prompt, though it may come in several forwards."""
+    n_rows, end = len(tokens), past + tokens.shape[1]
+    if call.width is None:
+        call.n_rows, call.width = n_rows, end
+    n_slots = max(call.width, end)
+    attended = torch.ones(n_rows, n_slots, dtype=torch.bool, device=tokens.device)
+    for mask in (call.attention_mask, attention_mask):  # the latter is missing, or no such mask, for static caches
+        if isinstance(mask, Tensor) and mask.ndim == 2 and n_rows % len(mask) == 0:
+            repeated = mask[:, :n_slots].repeat_interleave(n_rows // len(mask), dim=0)  # beams, returned sequences
+            attended[:, : repeated.shape[1]] = repeated.bool()
+    generated = torch.arange(n_slots, device=tokens.device) >= call.width
+    return TokenBatch(attended.long(), attended, attended & generated)
