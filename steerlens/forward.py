@@ -68,8 +68,7 @@ def forward(model: "TransformerBridge", batch: TokenBatch, **options: Any) -> An
     While it runs, `batch_in_flight` tells interventions which tokens are prompt and which completion.
     """
     check_length(model, int(batch.attention_mask.sum(-1).max()))
-    token = batch_in_flight.set(batch)
-    try:
+    with _in_flight(batch):
         return huggingface_model(model)(
             input_ids=batch.tokens,
             attention_mask=batch.attention_mask.long(),
@@ -77,6 +76,13 @@ def forward(model: "TransformerBridge", batch: TokenBatch, **options: Any) -> An
             use_cache=False,
             **options,
         )
+
+
+@contextlib.contextmanager
+def _in_flight(batch: TokenBatch) -> Iterator[None]:
+    token = batch_in_flight.set(batch)
+    try:
+        yield
     finally:
         batch_in_flight.reset(token)
 
@@ -118,16 +124,15 @@ def completion_logits_after(
     Rows are padded on the right, so that no gap comes between the prefix and a row.
     """
     check_length(model, len(prefix) + batch.tokens.shape[1])
-    hf, n_rows = huggingface_model(model), len(batch)
-    prefixes = batch.tokens.new_tensor([prefix])
-    cache = _cache_of(model, hf(input_ids=prefixes, use_cache=True, logits_to_keep=1))
-    continue_rows(cache, torch.zeros(n_rows, dtype=torch.long, device=prefixes.device))
+    whole = _behind(batch.tokens.new_tensor(prefix), batch)
+    cache = _cache_of(model, run_on(model, whole.select(slice(1)), None, 0, len(prefix)))
+    continue_rows(cache, torch.zeros(len(batch), dtype=torch.long, device=batch.tokens.device))
     n_kept = batch.n_predicting
     predicting = batch.prediction_mask[:, -n_kept:]
-    with head_at(model, predicting) as only_there:
-        logits = hf(
+    with head_at(model, predicting) as only_there, _in_flight(whole):
+        logits = huggingface_model(model)(
             input_ids=batch.tokens,
-            attention_mask=torch.nn.functional.pad(batch.attention_mask.long(), (len(prefix), 0), value=1),
+            attention_mask=whole.attention_mask.long(),
             position_ids=batch.position_ids + len(prefix),
             past_key_values=cache,
             use_cache=True,
@@ -278,16 +283,20 @@ def begin(
         return whole, None, 0
     rest = pad_rows(model.tokenizer, [prompt[shared:] for prompt in prompts], completions)
     rest = rest.to(whole.tokens.device)
-    first = whole.tokens.new_tensor(prompts[0][:shared]).expand(len(prompts), -1)
-    behind_prefix = TokenBatch(
-        torch.cat([first, rest.tokens], dim=1),
-        torch.nn.functional.pad(rest.attention_mask, (shared, 0), value=True),
-        torch.nn.functional.pad(rest.completion_mask, (shared, 0), value=False),
-    )
+    behind_prefix = _behind(whole.tokens.new_tensor(prompts[0][:shared]), rest)
     cache = getattr(run_on(model, behind_prefix.select(slice(1)), None, 0, shared), "past_key_values", None)
     if cache is not None and (bool(whole.attention_mask.all()) or gaps_are_safe(cache, whole.tokens.shape[1])):
         return behind_prefix, cache, shared
     return whole, None, 0
+
+
+def _behind(prefix: Int[Tensor, " shared"], batch: TokenBatch) -> TokenBatch:
+    """The rows of a batch, each behind the same tokens."""
+    return TokenBatch(
+        torch.cat([prefix.expand(len(batch), -1), batch.tokens], dim=1),
+        torch.nn.functional.pad(batch.attention_mask, (len(prefix), 0), value=True),
+        torch.nn.functional.pad(batch.completion_mask, (len(prefix), 0), value=False),
+    )
 
 
 def run_on(
@@ -296,8 +305,7 @@ def run_on(
     """Run slots `past` to `end` of `sequence` behind a cache of those before, of whose rows these continue `continued`."""
     if continued is not None:
         continue_rows(cache, continued)
-    token = batch_in_flight.set(sequence)
-    try:
+    with _in_flight(sequence):
         return huggingface_model(model)(
             input_ids=sequence.tokens[:, past:end],
             attention_mask=sequence.attention_mask[:, :end].long(),
@@ -306,8 +314,6 @@ def run_on(
             use_cache=True,
             logits_to_keep=1,
         )
-    finally:
-        batch_in_flight.reset(token)
 
 
 def check_numbers(model: "TransformerBridge", logits: Float[Tensor, "... d_vocab"]) -> None:

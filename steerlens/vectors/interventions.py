@@ -116,6 +116,7 @@ class LayerEdit:
         self._tokens, self._base = tokens, base
 
     def __call__(self, resid: Residual) -> Residual | None:
+        """The residual with its steered tokens edited; None while it is the base that runs."""
         if self._base is not None and base_is_running.get():
             return None
         edited = self._edited(resid, self._direction.to(resid))
