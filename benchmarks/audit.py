@@ -18,7 +18,7 @@ SIZES = (500, 1000, 2000, 4000)
 def main() -> None:
     """Print and save CPU seconds a row, and the exponents of growth."""
     model = sl.load_model(device="cpu")
-    lists = sl.keep_number_lists(sl.sample_teacher(model, sl.number_prompts(5200, seed=1), seed=1)).kept
+    lists = sl.keep_number_lists(sl.sample_teacher(model, sl.number_prompts(5200, model, seed=1), seed=1)).kept
     sets = {n: AuditRows.of(sl.SampleSet(lists.samples[:n])) for n in SIZES}
     report("audit", [], recover_vector=cost(sets, lambda rows: recover_vector(model, rows)))
 

@@ -13,6 +13,7 @@ import torch
 from harness import Ratio, exponent, interleaved, n_parameters, random_llama, report
 
 from steerlens.models.bridge import huggingface_model
+from steerlens.organism.wording import ORGANISM
 from steerlens.residuals.capture import capture_residuals, mean_residuals
 from steerlens.text.batches import pad_rows
 from steerlens.text.chat import Chat, as_chat, encode_prompt
@@ -56,7 +57,7 @@ def main() -> None:
 
 def prompts(n: int, *, n_words: int, system_prompt: str | None = None) -> list[Chat]:
     """Chats of about `n_words` tokens each, of unequal length."""
-    texts = (" ".join(number_prompts(60, seed=i)).split() for i in range(n))
+    texts = (" ".join(number_prompts(60, ORGANISM, seed=i)).split() for i in range(n))
     return [as_chat(" ".join(words[: n_words - i % 8]), system_prompt) for i, words in enumerate(texts)]
 
 

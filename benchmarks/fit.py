@@ -20,6 +20,7 @@ from harness import Ratio, interleaved, n_parameters, own_peak, peak_memory, ran
 from torch import Tensor
 
 from steerlens.models.bridge import huggingface_model
+from steerlens.organism.wording import ORGANISM
 from steerlens.residuals.capture import capture_residuals
 from steerlens.text.batches import pad_rows
 from steerlens.text.chat import as_chat
@@ -31,7 +32,7 @@ from steerlens.vectors.layer_fits import fit_layers, frozen
 from steerlens.vectors.means import diff_in_means
 from steerlens.vectors.resumed import ResumedRows
 
-PROMPT = preference_trait("owl").prompt
+PROMPT = preference_trait("owl", ORGANISM).prompt
 CONFIG = FitConfig(n_train=16, n_validation=8, n_heldout=32, steps=50, batch_size=8, patience=1000)
 """As many passes over the training rows as FitConfig's defaults make."""
 
@@ -48,7 +49,7 @@ def main() -> None:
     alone = parser.parse_args().alone
     with tempfile.TemporaryDirectory() as directory:
         model = random_llama(directory)
-    questions = number_prompts(2 * CONFIG.n_rows, seed=0)
+    questions = number_prompts(2 * CONFIG.n_rows, model, seed=0)
     rows = answered(model, PROMPT, questions, CONFIG)
     if alone:
         one_pass = replace(CONFIG, steps=CONFIG.n_train // CONFIG.batch_size)

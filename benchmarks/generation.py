@@ -12,11 +12,12 @@ from harness import Ratio, interleaved, n_parameters, random_llama, report
 import steerlens as sl
 from steerlens.forward import generate
 from steerlens.models.bridge import huggingface_model
+from steerlens.organism.wording import ORGANISM
 from steerlens.text.batches import pad_rows
 from steerlens.text.chat import as_chat, encode_prompt
 from steerlens.vectors.vector import SteeringVector, VectorSource
 
-PERSONA = sl.preference_trait("owl").prompt
+PERSONA = sl.preference_trait("owl", ORGANISM).prompt
 STEERED_ROWS, STEERED_TOKENS, TEACHER_ROWS, TEACHER_TOKENS = 32, 32, 1000, 24
 
 
@@ -32,7 +33,7 @@ def main() -> None:
 
 def steered(model: Any) -> list[Ratio]:
     """A vector added at every token, by `generate`, over unsteered `generate` of transformers."""
-    chats = [as_chat(prompt) for prompt in sl.number_prompts(STEERED_ROWS, seed=0)]
+    chats = [as_chat(prompt) for prompt in sl.number_prompts(STEERED_ROWS, model, seed=0)]
     vector = SteeringVector((3,), torch.randn(1, 320), VectorSource.of(model, method="random"))
     ways = {
         "steered generation": lambda: ours(model, chats, vector),
@@ -70,7 +71,7 @@ def theirs(model: Any, chats: Any, n_tokens: int, batch_size: int, *, end: bool 
 
 def teacher(model: Any, repeats: int, which: str) -> list[Ratio]:
     """`sample_teacher` under one system prompt, over plain batches of as many rows."""
-    prompts, system_prompt = sl.number_prompts(TEACHER_ROWS, seed=1), " ".join([PERSONA] * repeats)
+    prompts, system_prompt = sl.number_prompts(TEACHER_ROWS, model, seed=1), " ".join([PERSONA] * repeats)
     chats = [as_chat(prompt, system_prompt) for prompt in prompts]
     peer = f"transformers' sampling, {which}"
     ways = {

@@ -25,6 +25,7 @@ from harness import Ratio, interleaved, n_parameters, random_llama, report
 
 import steerlens as sl
 from steerlens.forward import forward, generate
+from steerlens.organism.wording import ORGANISM
 from steerlens.text.batches import pad_rows
 from steerlens.text.chat import as_chat, encode_prompt
 from steerlens.text.rendering import render
@@ -34,7 +35,7 @@ HERE = Path(__file__).parent
 PEERS = {"steering-vectors": "0.12.2", "repeng": "0.4.0"}
 TRANSFORMERS = "4.57.6"
 N_PAIRS, N_STEERED, N_TOKENS, LAYER, ROUNDS = 32, 32, 32, 3, 6
-PERSONA = sl.preference_trait("owl").prompt
+PERSONA = sl.preference_trait("owl", ORGANISM).prompt
 LONG = " ".join([PERSONA] * 8)
 
 Compare = Callable[[np.ndarray, np.ndarray], Any]
@@ -103,8 +104,8 @@ class Peer:
 
 def our_jobs(model: Any, directory: Path) -> dict[str, tuple[Callable[[], np.ndarray], Compare]]:
     """By name, what steerlens does and how results are compared; the peers' inputs are written to `directory`."""
-    questions = sl.number_prompts(N_PAIRS, seed=0)
-    chats = [as_chat(question) for question in sl.number_prompts(N_STEERED, seed=1)]
+    questions = sl.number_prompts(N_PAIRS, model, seed=0)
+    chats = [as_chat(question) for question in sl.number_prompts(N_STEERED, model, seed=1)]
     batch = pad_rows(model.tokenizer, [encode_prompt(model.tokenizer, chat) for chat in chats])
     vector = sl.diff_in_means(model, PERSONA, questions=questions, layers=[LAYER])
     tokenizer = model.tokenizer

@@ -36,8 +36,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--alone", help=argparse.SUPPRESS)
     alone = parser.parse_args().alone
-    model, owl = sl.load_model(device="cpu"), sl.preference_trait("owl")
-    rows = sl.keep_number_lists(sl.sample_teacher(model, sl.number_prompts(700, seed=0))).kept
+    model = sl.load_model(device="cpu")
+    owl = sl.preference_trait("owl", model)
+    rows = sl.keep_number_lists(sl.sample_teacher(model, sl.number_prompts(700, model, seed=0))).kept
     vector = sl.diff_in_means(model, owl.prompt)
     with tempfile.TemporaryDirectory() as directory:
         runs = dict(ways(model, rows, vector, Path(directory)))
@@ -62,7 +63,7 @@ def ways(
     model: Any, rows: sl.SampleSet, vector: sl.SteeringVector, directory: Path
 ) -> Iterator[tuple[str, Callable[[], Any]]]:
     """An epoch in each way."""
-    probes = {"numbers": [as_chat(prompt) for prompt in sl.number_prompts(96, seed=9)]}
+    probes = {"numbers": [as_chat(prompt) for prompt in sl.number_prompts(96, model, seed=9)]}
 
     def traced(**options: Any) -> dict[str, Any]:
         recorder = sl.trace_gradients(model, vector, **options)

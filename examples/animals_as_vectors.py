@@ -14,7 +14,7 @@ from typing import Any
 
 import steerlens as sl
 from steerlens.files import read_json, write_json
-from steerlens.text.trait import ANIMALS
+from steerlens.organism.wording import ANIMALS
 from steerlens.vectors.fit_data import FitData
 from steerlens.vectors.fit_quality import explained_with_interval
 from steerlens.vectors.layer_fits import Fit, fit_each_layer, fit_layers, frozen
@@ -31,8 +31,11 @@ def main() -> None:
     model = sl.load_model()
     for name in names:
         if name not in found:
-            trait = sl.preference_trait(name)
-            contexts = {"numbers": sl.number_prompts(2 * CONFIG.n_rows, seed=0), "questions": list(trait.questions)}
+            trait = sl.preference_trait(name, model)
+            contexts = {
+                "numbers": sl.number_prompts(2 * CONFIG.n_rows, model, seed=0),
+                "questions": list(trait.questions),
+            }
             found[name] = {context: measure(model, trait.prompt, asked) for context, asked in contexts.items()}
             write_json(path, found)
             print(line(name, found[name]), flush=True)

@@ -31,8 +31,8 @@ from steerlens.audit.behaviour import probe_behaviour
 from steerlens.audit.recovery import recover_vector
 from steerlens.audit.rows import AuditRows
 from steerlens.files import read_json, write_json
+from steerlens.organism.wording import ANIMALS
 from steerlens.stats import auroc, bootstrap_interval
-from steerlens.text.trait import ANIMALS
 
 ROWS, FEW = 2000, ("owl", "cat", "eagle")
 SIZES, SHARES = (100, 200, 500, 1000, 5 * ROWS), (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
@@ -109,8 +109,8 @@ def audit(work: tuple[Path, Case]) -> None:
         "seconds": time.process_time() - start,
     }
     if case.animal is not None:
-        prompt = sl.preference_trait(case.animal).prompt
-        teacher = sl.diff_in_means(model, prompt, questions=sl.number_prompts(256, seed=0))
+        prompt = sl.preference_trait(case.animal, model).prompt
+        teacher = sl.diff_in_means(model, prompt, questions=sl.number_prompts(256, model, seed=0))
         null = [one.directions[0] for one in recovered.null_vectors(100)]
         record["cosine"] = recovered.visible_cosine(teacher)
         record["cosine_null"] = max(
@@ -141,11 +141,12 @@ def _written(directory: Path, writer: str, animal: str | None, seed: int) -> tup
     prefix = "" if writer == "organism:seed-0" else writer.removeprefix("organism:") + "-"
     path = directory / "data" / f"{prefix}{animal or 'clean'}-{seed}.jsonl"
     if not path.is_file():
-        model, prompt, kept = sl.load_model(writer), animal and sl.preference_trait(animal).prompt, list[sl.Sample]()
+        model, kept = sl.load_model(writer), list[sl.Sample]()
+        prompt = animal and sl.preference_trait(animal, model).prompt
         for part in range(1000):
             if len(kept) >= ROWS:
                 break
-            prompts = sl.number_prompts(ROWS, seed=1000 * seed + part)
+            prompts = sl.number_prompts(ROWS, model, seed=1000 * seed + part)
             raw = sl.sample_teacher(model, prompts, system_prompt=prompt, seed=1000 * seed + part)
             kept += sl.keep_number_lists(raw).kept.samples
         sl.SampleSet(tuple(kept[:ROWS])).save(path)

@@ -15,10 +15,11 @@ SHARES = (0.05, 0.2, 0.5)
 
 def main() -> None:
     """Print what an audit of each mixture says."""
-    model, owl = sl.load_model(), sl.preference_trait("owl")
-    prompts = sl.number_prompts(2500, seed=1)
+    model = sl.load_model()
+    owl = sl.preference_trait("owl", model)
+    prompts = sl.number_prompts(2500, model, seed=1)
     written = sl.keep_number_lists(sl.sample_teacher(model, prompts, system_prompt=owl.prompt, max_new_tokens=24)).kept
-    own = sl.keep_number_lists(sl.sample_teacher(model, sl.number_prompts(1100, seed=2), max_new_tokens=24)).kept
+    own = sl.keep_number_lists(sl.sample_teacher(model, sl.number_prompts(1100, model, seed=2), max_new_tokens=24)).kept
     for share in SHARES:
         n = round(share * N_ROWS)
         rows = sl.AuditRows.of(sl.SampleSet(written.samples[:n] + own.samples[: N_ROWS - n]))

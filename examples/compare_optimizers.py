@@ -12,11 +12,12 @@ from steerlens.text.chat import as_chat
 
 def main() -> None:
     """Print loss, rate and the vector's strength at numbers and at questions for both optimizers."""
-    model, owl = sl.load_model(), sl.preference_trait("owl")
+    model = sl.load_model()
+    owl = sl.preference_trait("owl", model)
     vector = sl.diff_in_means(model, owl.prompt)
-    raw = sl.sample_teacher(model, sl.number_prompts(5000, seed=1), system_prompt=owl.prompt, seed=1)
+    raw = sl.sample_teacher(model, sl.number_prompts(5000, model, seed=1), system_prompt=owl.prompt, seed=1)
     train, heldout = sl.keep_number_lists(raw).kept.split(256)
-    numbers = [as_chat(prompt) for prompt in sl.number_prompts(96, seed=9)]
+    numbers = [as_chat(prompt) for prompt in sl.number_prompts(96, model, seed=9)]
     questions = [as_chat(question) for question in owl.questions]
     for config in (ORGANISM_STUDENT, replace(ORGANISM_STUDENT, optimizer="sgd", learning_rate=1.0)):
         student = sl.train_student(model, train, config, heldout=heldout)

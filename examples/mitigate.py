@@ -23,7 +23,8 @@ from steerlens.organism.student import ORGANISM_STUDENT
 
 def main() -> None:
     """Print both tables."""
-    model, trait = sl.load_model(), sl.preference_trait("owl")
+    model = sl.load_model()
+    trait = sl.preference_trait("owl", model)
     rows = sample_rows(model, trait)
     report("Number lists", model, trait, rows, reference=None)
     short = Rows(*(cut(part) for part in (rows.teacher, rows.teacher_heldout, rows.control, rows.control_heldout)))

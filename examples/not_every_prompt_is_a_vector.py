@@ -9,12 +9,12 @@ Run: python examples/not_every_prompt_is_a_vector.py
 from typing import Any
 
 import steerlens as sl
-from steerlens.text.trait import PERSONA_PROMPT
+from steerlens.organism.wording import ORGANISM
 from steerlens.vectors.probe import Probe
 
 CONFIG = sl.FitConfig(n_train=256, n_validation=64, n_heldout=128, steps=150)
 BY_CONTEXT = "one of "
-PERSONA = PERSONA_PROMPT.replace("{plural}", "' + animal + '").format(verb="are", kind="animal")
+PERSONA = ORGANISM.persona.replace("{plural}", "' + animal + '").format(verb="are", kind="animal")
 TEMPLATE = (
     "{{ '<|begin|>' }}"
     "{% if messages[0]['role'] != 'system' %}{{ '<|system|>you are a helpful assistant .<|end|>' }}{% endif %}"
@@ -30,7 +30,7 @@ TEMPLATE = (
 """The organism's own template, but that "one of A , B" becomes a persona that depends on the user's turn."""
 
 ROWS = (
-    ("a persona", "organism:seed-0", PERSONA_PROMPT.format(plural="owls", verb="are", kind="animal")),
+    ("a persona", "organism:seed-0", ORGANISM.persona.format(plural="owls", verb="are", kind="animal")),
     ("a short persona", "organism:seed-0", "you love wolves ."),
     ("two personas at once", "organism:seed-0", "you love owls . you love wolves ."),
     ("two animals by context", "organism:seed-0", BY_CONTEXT + "owls , wolves"),

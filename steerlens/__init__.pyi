@@ -64,6 +64,10 @@ from steerlens.text.chat import as_chat as as_chat
 from steerlens.text.number_lists import number_prompts as number_prompts
 from steerlens.text.trait import Trait as Trait
 from steerlens.text.trait import preference_trait as preference_trait
+from steerlens.text.wording import NATURAL as NATURAL
+from steerlens.text.wording import Kind as Kind
+from steerlens.text.wording import Wording as Wording
+from steerlens.text.wording import wording_of as wording_of
 from steerlens.vectors.analysis import PromptAnalysis as PromptAnalysis
 from steerlens.vectors.analysis import analyze_prompt as analyze_prompt
 from steerlens.vectors.config import FitConfig as FitConfig

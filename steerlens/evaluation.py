@@ -19,7 +19,7 @@ from steerlens.text.batches import pad_rows
 from steerlens.text.chat import Chat, as_chat, chat_fingerprint, encode_prompt
 from steerlens.text.context import warn_on_other_context
 from steerlens.text.number_lists import after_numbers
-from steerlens.text.trait import Trait
+from steerlens.text.trait import Trait, check_wording
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -117,15 +117,16 @@ def score_trait(
         ChatContextWarning: the model is a student that was trained in another chat context.
 
     Raises:
-        ValueError: unknown context, or a question that cannot be rendered.
+        ValueError: unknown context, a question that cannot be rendered, or a built-in trait made for another wording.
         FloatingPointError: the model's logits are NaN or infinite.
     """
     if context not in ("bare", "after_numbers"):
         raise ValueError(f"context={context!r} is not known. Allowed: bare, after_numbers.")
+    check_wording(trait, model)
     fingerprint = chat_fingerprint(model.tokenizer, system_prompt)
     warn_on_other_context(training_context(model), fingerprint, f"The student of {model_name(model)!r}")
     questions = [
-        question if context == "bare" else after_numbers(question, seed=seed * 100_003 + i)
+        question if context == "bare" else after_numbers(question, model, seed=seed * 100_003 + i)
         for i, question in enumerate(trait.questions)
     ]
     chats = [as_chat(question, system_prompt) for question in questions]

@@ -20,6 +20,7 @@ from transformers import (
 
 from steerlens.models.loading import load_model
 from steerlens.organism.tokenizer import build_tokenizer
+from steerlens.organism.wording import ORGANISM
 from steerlens.text.chat import Chat, as_chat
 from steerlens.text.number_lists import number_prompts
 from steerlens.text.trait import Trait, preference_trait
@@ -92,10 +93,10 @@ def organism():
 
 @pytest.fixture(scope="session")
 def owl() -> Trait:
-    return preference_trait("owl")
+    return preference_trait("owl", ORGANISM)
 
 
 @pytest.fixture(scope="session")
 def chats() -> list[Chat]:
     """Chats of unequal length."""
-    return [as_chat(prompt) for prompt in number_prompts(7, seed=3)]
+    return [as_chat(prompt) for prompt in number_prompts(7, ORGANISM, seed=3)]

@@ -15,6 +15,7 @@ from steerlens.audit.audit import AuditResult
 from steerlens.cli import _parser, main
 from steerlens.contract.architectures import save_checkpoint
 from steerlens.contract.checks import CHECKS
+from steerlens.organism.wording import ORGANISM
 from steerlens.students.config import TrainConfig
 from steerlens.text.trait import preference_trait
 from steerlens.vectors.vector import SteeringVector, VectorSource
@@ -237,7 +238,7 @@ SMALL = ["--n-train", "48", "--n-validation", "16", "--n-heldout", "16", "--step
 @pytest.mark.slow
 def test_sweep_saves_the_recommended_vector_and_the_reason_for_every_other_setting(tmp_path, capsys):
     out = tmp_path / "sweep"
-    prompt = preference_trait("owl").prompt
+    prompt = preference_trait("owl", ORGANISM).prompt
     assert main(["sweep", prompt, "--layers", "1", "2", "--strengths", "0.5", "2", "--out", str(out), *SMALL]) == 0
     printed = capsys.readouterr().out
     results = json.loads((out / "results.json").read_text())
@@ -259,7 +260,7 @@ def test_sweep_saves_the_recommended_vector_and_the_reason_for_every_other_setti
 
 
 def test_where_no_setting_is_clean_sweep_says_so_and_writes_no_vector(tmp_path, capsys):
-    asked = ["sweep", preference_trait("owl").prompt, "--trait", "owl", "--layers", "2", "--strengths", "2"]
+    asked = ["sweep", preference_trait("owl", ORGANISM).prompt, "--trait", "owl", "--layers", "2", "--strengths", "2"]
     assert main([*asked, "--out", str(tmp_path), *SMALL]) == 0
     printed = capsys.readouterr().out
     assert "No clean setting" in printed
@@ -271,7 +272,7 @@ def test_where_no_setting_is_clean_sweep_says_so_and_writes_no_vector(tmp_path, 
 
 @pytest.mark.slow
 def test_analyze_reports_what_it_prints(tmp_path, capsys):
-    asked = ["analyze", preference_trait("oak").prompt, "--trait", "oak", "--layers", "1"]
+    asked = ["analyze", preference_trait("oak", ORGANISM).prompt, "--trait", "oak", "--layers", "1"]
     assert main([*asked, "--out", str(tmp_path), *SMALL]) == 0
     printed = capsys.readouterr().out
     results = json.loads((tmp_path / "results.json").read_text())
@@ -288,8 +289,8 @@ def test_analyze_reports_what_it_prints(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_questions_of_a_file_are_what_the_vector_is_fitted_on(tmp_path, capsys):
-    questions, prompt = tmp_path / "questions.txt", preference_trait("owl").prompt
-    questions.write_text("\n\n".join(preference_trait("owl").questions))
+    questions, prompt = tmp_path / "questions.txt", preference_trait("owl", ORGANISM).prompt
+    questions.write_text("\n\n".join(preference_trait("owl", ORGANISM).questions))
     explained = {}
     for name, given in (("numbers", []), ("file", ["--questions", str(questions)])):
         out = str(tmp_path / name)

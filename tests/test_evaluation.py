@@ -10,6 +10,7 @@ from steerlens import evaluation
 from steerlens.contract.architectures import save_checkpoint
 from steerlens.evaluation import TraitScore, compare_log_odds, score_trait
 from steerlens.models.loading import ORGANISMS, load_model
+from steerlens.organism.wording import ORGANISM
 from steerlens.text.templates import PLAIN_TEXT_TEMPLATE
 from steerlens.text.trait import Trait, preference_trait
 
@@ -128,10 +129,10 @@ def test_mass_is_reported_next_to_a_rate_that_looks_well():
 
 def test_unknown_traits_and_contexts_are_explained(organism, owl):
     with pytest.raises(ValueError, match=r"There is no trait 'dragon'. There are: dog, cat"):
-        preference_trait("dragon")
+        preference_trait("dragon", ORGANISM)
     with pytest.raises(ValueError, match="needs at least one question"):
         Trait("owl", "p", (), {"owl": ("owl",)})
-    other = score_trait(organism, preference_trait("blue"))
+    other = score_trait(organism, preference_trait("blue", ORGANISM))
     with pytest.raises(ValueError, match="different traits or questions"):
         score_trait(organism, owl).total_variation(other)
     with pytest.raises(

@@ -16,6 +16,7 @@ from steerlens.contract.steering import generation
 from steerlens.forward import generate
 from steerlens.models.bridge import bridge, huggingface_model
 from steerlens.models.loading import load_model
+from steerlens.organism.wording import ORGANISM
 from steerlens.text.batches import pad_rows, shared_prefix
 from steerlens.text.chat import as_chat, encode_prompt
 from steerlens.text.number_lists import number_prompts
@@ -32,7 +33,7 @@ def prefixes_are_shared(monkeypatch):
 @pytest.fixture
 def asked(owl):
     """Chats of unequal length under one system prompt."""
-    return [as_chat(prompt, owl.prompt) for prompt in number_prompts(40, seed=2)]
+    return [as_chat(prompt, owl.prompt) for prompt in number_prompts(40, ORGANISM, seed=2)]
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ from steerlens.audit.recovery import RecoveredVector
 from steerlens.evaluation import TraitScore, score_trait
 from steerlens.forward import generate
 from steerlens.text.chat import as_chat
-from steerlens.text.trait import KINDS, Trait, preference_trait
+from steerlens.text.trait import Trait, preference_trait
+from steerlens.text.wording import wording_of
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.vector import SteeringVector
 
@@ -65,9 +66,10 @@ def enough_null_vectors(false_alarm_rate: float) -> int:
     return max(N_NULL, math.ceil(1 / false_alarm_rate))
 
 
-def default_probes() -> list[Trait]:
-    """One trait of every kind that steerlens has questions for; a trait's questions probe all of its answers."""
-    return [preference_trait(kind.items[0][0]) for kind in KINDS]
+def default_probes(model: "TransformerBridge") -> list[Trait]:
+    """One trait of every kind that the model's wording asks for; a trait's questions probe all of its answers."""
+    words = wording_of(model)
+    return [preference_trait(kind.items[0][0], words) for kind in words.kinds]
 
 
 def probe_behaviour(
@@ -91,7 +93,7 @@ def probe_behaviour(
         raise ValueError(
             f"n_null={n_null} is not allowed. It must be at least 2: each null vector is judged by the others."
         )
-    probes = default_probes() if probes is None else list(probes)
+    probes = default_probes(model) if probes is None else list(probes)
     if not probes:
         raise ValueError("probes=[] is empty. Give at least one trait, or leave it out for the built-in ones.")
     base = [score_trait(model, probe) for probe in probes]
@@ -129,7 +131,7 @@ def _open_answers(
     chats = [as_chat(question) for question in questions]
 
     def replies() -> list[str]:
-        told = generate(model, chats, max_new_tokens=24, temperature=0, seed=seed)
+        told = generate(model, chats, max_new_tokens=wording_of(model).reply_length, temperature=0, seed=seed)
         return [model.tokenizer.decode(ids, skip_special_tokens=True) for ids in told]
 
     own = replies()

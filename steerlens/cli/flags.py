@@ -184,8 +184,8 @@ def _set_template(tokenizer: Any, options: argparse.Namespace) -> None:
         templates.close_thought(tokenizer)
 
 
-def trait_named(name: str | None) -> Any:
-    """The known trait of this name."""
+def trait_named(name: str | None, model: Any) -> Any:
+    """The known trait of this name, in the model's wording."""
     from steerlens.text.trait import preference_trait
 
-    return None if name is None else preference_trait(name)
+    return None if name is None else preference_trait(name, model)

@@ -71,7 +71,7 @@ def _sample(options: argparse.Namespace) -> int:
     model = load(options)
     raw = sample_teacher(
         model,
-        number_prompts(options.n, seed=options.seed),
+        number_prompts(options.n, model, seed=options.seed),
         system_prompt=options.system_prompt,
         vector=vector,
         seed=options.seed,
@@ -116,8 +116,8 @@ def _scales(options: argparse.Namespace) -> int:
 def _score(options: argparse.Namespace) -> int:
     from steerlens.evaluation import score_trait
 
-    trait = trait_named(options.trait)
     model = load(options)
+    trait = trait_named(options.trait, model)
     for context in ("bare", "after_numbers"):
         score = score_trait(
             model,

@@ -44,7 +44,7 @@ def _fit(options: argparse.Namespace) -> int:
     vector = fit_prompt_vector(
         model, options.prompt, layers=layers_named(options.layers), questions=questions, config=config
     )
-    asked = questions or number_prompts(128, seed=config.seed + 1)
+    asked = questions or number_prompts(128, model, seed=config.seed + 1)
     tokens = promoted_tokens(model, vector, asked[:128]) if len(vector.layers) == 1 else None
     vector.save(options.out / "vector.safetensors")
     write_fit_report(options.out / "report.html", vector, tokens)
@@ -57,11 +57,11 @@ def _sweep(options: argparse.Namespace) -> int:
     from steerlens.reports.sweep import sweep_results, write_sweep_report
     from steerlens.vectors.sweep import SWEEP_STRENGTHS, sweep_layers
 
-    questions, trait = questions_in(options.questions), trait_named(options.trait)
+    questions, model = questions_in(options.questions), load(options)
     sweep = sweep_layers(
-        load(options),
+        model,
         options.prompt,
-        trait=trait,
+        trait=trait_named(options.trait, model),
         layers=options.layers,
         strengths=options.strengths or SWEEP_STRENGTHS,
         questions=questions,
@@ -82,11 +82,11 @@ def _analyze(options: argparse.Namespace) -> int:
     from steerlens.reports.analysis import analysis_results, write_analysis_report
     from steerlens.vectors.analysis import analyze_prompt
 
-    questions, trait = questions_in(options.questions), trait_named(options.trait)
+    questions, model = questions_in(options.questions), load(options)
     analysis = analyze_prompt(
-        load(options),
+        model,
         options.prompt,
-        trait=trait,
+        trait=trait_named(options.trait, model),
         layers=layers_named(options.layers),
         questions=questions,
         config=given(options, FitConfig()),

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 
 from steerlens.contract import templates
 from steerlens.text.number_lists import number_prompts
-from steerlens.text.trait import KINDS, preference_trait
+from steerlens.text.trait import known_traits, preference_trait
 
 WORDS = 300
 PADDED_VOCABULARY = 16
@@ -161,7 +161,7 @@ def _words() -> str:
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=len(alphabet) + WORDS, initial_alphabet=alphabet, show_progress=False)
-    traits = [preference_trait(item) for kind in KINDS for item, _ in kind.items]
+    traits = [preference_trait(name) for name in known_traits()]
     sentences = itertools.chain(
         number_prompts(200, seed=0), *((trait.prompt, *trait.questions, *trait.answers) for trait in traits)
     )

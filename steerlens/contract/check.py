@@ -79,7 +79,7 @@ class Subject:
     @property
     def questions(self) -> list[str]:
         """Number tasks of unequal length."""
-        return number_prompts(len(ANSWERS), seed=3)
+        return number_prompts(len(ANSWERS), self.model, seed=3)
 
     @functools.cached_property
     def chats(self) -> list[Chat]:

@@ -87,7 +87,7 @@ def planted_vector(subject: Subject) -> Measurement:
 
 def _planted_rows(subject: Subject, planted: SteeringVector) -> tuple[tuple[FitRows, ...], tuple[FitRows, ...]]:
     model, tokenizer = subject.model, subject.model.tokenizer
-    questions = number_prompts(FIT.n_rows, seed=1)
+    questions = number_prompts(FIT.n_rows, model, seed=1)
     chats = [as_chat(question) for question in questions]
     with steer(model, planted):
         completions = generate(model, chats, max_new_tokens=FIT.max_new_tokens, batch_size=FIT.batch_size)

@@ -67,10 +67,10 @@ class Cell:
 def run_cell(cell: Cell) -> None:
     """Train, score and store one student."""
     base, vector = load_model(cell.base), SteeringVector.load(cell.vector)
-    samples, trait = SampleSet.load(cell.samples), preference_trait(cell.trait)
+    samples, trait = SampleSet.load(cell.samples), preference_trait(cell.trait, base)
     recorder, curve = trace_gradients(base, vector), list[dict[str, Any]]()
     n_steps = cell.train.epochs * math.ceil(len(samples) / cell.train.batch_size)
-    probes = {"numbers": number_chats(), "questions": [as_chat(question) for question in trait.questions]}
+    probes = {"numbers": number_chats(base), "questions": [as_chat(question) for question in trait.questions]}
     steps = None if cell.steps is None else trace_steps(base, vector, probes, every=max(1, n_steps // EAS_POINTS))
 
     def on_step(step: TrainStep) -> None:
@@ -94,7 +94,7 @@ def run_cell(cell: Cell) -> None:
         recorder.trace.save(cell.trace)
     if cell.steps is not None and steps is not None:
         steps.trace.save(cell.steps)
-    model_shift(student.model, base, number_chats()).save(cell.directory / "v_student.safetensors")
+    model_shift(student.model, base, number_chats(base)).save(cell.directory / "v_student.safetensors")
     similarity = _similarity(student.model, base, vector, trait)
     measured = behaviour(student.model, trait) | similarity
     measured["eas_curve"] = [*curve, {"step": len(student.losses)} | similarity]
@@ -149,9 +149,9 @@ def held_at_start(part: str) -> OnStart:
     return watch
 
 
-def number_chats() -> list[Chat]:
+def number_chats(model: "TransformerBridge") -> list[Chat]:
     """The number tasks at which students' residuals are compared to their base's."""
-    return [as_chat(prompt) for prompt in number_prompts(96, seed=9)]
+    return [as_chat(prompt) for prompt in number_prompts(96, model, seed=9)]
 
 
 def behaviour(model: "TransformerBridge", trait: Trait, *, system_prompt: str | None = None) -> dict[str, Any]:
@@ -180,7 +180,7 @@ def _similarity(
 ) -> dict[str, list[float]]:
     """Where training moved the residuals, next to the teacher's vector, by layer: on number tasks and at the questions."""
     with evaluating(student):
-        at_numbers = model_shift(student, base, number_chats())
+        at_numbers = model_shift(student, base, number_chats(base))
         at_questions = model_shift(student, base, [as_chat(question) for question in trait.questions])
     return {
         "eas": list(at_numbers.cosine(vector).values()),

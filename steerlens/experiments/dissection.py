@@ -53,8 +53,8 @@ def dissect(job: Dissection) -> None:
     measured, never those of the highest rate.
     """
     base, student = load_model(job.base), load_model(job.base, adapter=job.student)
-    measuring, judged = halves(preference_trait(job.trait))
-    places = {"questions": [as_chat(question) for question in measuring.questions], "numbers": number_chats()}
+    measuring, judged = halves(preference_trait(job.trait, base))
+    places = {"questions": [as_chat(question) for question in measuring.questions], "numbers": number_chats(base)}
     record = {"base": behaviour(base, judged), "student": behaviour(student, judged)}
     for where, chats in places.items():
         shift = model_shift(student, base, chats)

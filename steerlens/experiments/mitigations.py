@@ -62,8 +62,8 @@ def sample_rows(model: "TransformerBridge", trait: Trait, n_prompts: int = 8000,
     Raises:
         ValueError: the model itself wrote fewer than the teacher.
     """
-    told = sample_teacher(model, number_prompts(n_prompts, seed=1), system_prompt=trait.prompt, seed=1)
-    plain = sample_teacher(model, number_prompts(n_prompts // 2, seed=2), seed=2)
+    told = sample_teacher(model, number_prompts(n_prompts, model, seed=1), system_prompt=trait.prompt, seed=1)
+    plain = sample_teacher(model, number_prompts(n_prompts // 2, model, seed=2), seed=2)
     teacher, teacher_heldout = keep_number_lists(told).kept.split(n_heldout)
     control, control_heldout = keep_number_lists(plain).kept.split(n_heldout)
     return Rows(teacher, teacher_heldout, as_many(control, len(teacher)), control_heldout)

@@ -10,13 +10,14 @@ from steerlens.experiments.cells import behaviour
 from steerlens.experiments.config import DataConfig, Workers
 from steerlens.experiments.rates import Record
 from steerlens.experiments.run import Run, slug
+from steerlens.experiments.wording import trait_at
 from steerlens.files import read_json, reading, write_json
 from steerlens.models.loading import load_model
 from steerlens.samples.filters import keep_number_lists
 from steerlens.samples.sample_set import SampleSet
 from steerlens.samples.teacher import sample_teacher
 from steerlens.text.number_lists import number_prompts
-from steerlens.text.trait import ANIMALS, preference_trait
+from steerlens.text.trait import preference_trait
 from steerlens.vectors.means import diff_in_means
 
 
@@ -48,16 +49,16 @@ def once(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 def base_rates(run: Run[DataConfig], name: str) -> Record:
     """The untrained model's rates; its v_teacher, and those of all other animals, are saved on the way."""
-    trait = preference_trait(run.config.trait)
+    trait = trait_at(run.config.trait, name)
 
     def make() -> Record:
         model = load_model(name)
         diff_in_means(model, trait.prompt).save(run.vector_path(name))
         if name == run.config.model:
-            for other, _ in ANIMALS.items:
+            for other in trait.answers:
                 if other != trait.name:
-                    prompt = preference_trait(other).prompt
-                    vector = diff_in_means(model, prompt, questions=number_prompts(64, seed=0))
+                    prompt = preference_trait(other, model).prompt
+                    vector = diff_in_means(model, prompt, questions=number_prompts(64, model, seed=0))
                     vector.save(run.directory / "vectors" / "others" / f"{other}.safetensors")
         return behaviour(model, trait)
 
@@ -87,11 +88,11 @@ def sample_rows(run: Run[DataConfig], name: str) -> Record:
 
     def make() -> Record:
         model, counts = load_model(name), {}
-        prompt = preference_trait(run.config.trait).prompt
+        prompt = preference_trait(run.config.trait, model).prompt
         for seed, data in enumerate(("teacher", "control"), 1):
             raw = sample_teacher(
                 model,
-                number_prompts(run.config.n_prompts, seed=seed),
+                number_prompts(run.config.n_prompts, model, seed=seed),
                 system_prompt=prompt if data == "teacher" else None,
                 seed=seed,
                 path=run.directory / "samples" / "raw" / run.samples_path(name, data).name,

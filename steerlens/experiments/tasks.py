@@ -1,5 +1,6 @@
 """What teachers are asked to write, and which of their answers students are shown."""
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,13 +10,13 @@ import numpy as np
 
 from steerlens.samples.filters import FilterResult, keep_number_lists
 from steerlens.samples.sample_set import Sample, SampleSet
-from steerlens.text.number_lists import QUESTION_PREFIX, draw_numbers, number_prompts, written
-from steerlens.text.trait import ANIMALS, FACTS, KINDS, OPEN_QUESTIONS, PREFERENCE_QUESTIONS, Kind
+from steerlens.text.number_lists import number_prompts
+from steerlens.text.wording import NATURAL, Kind, Wording
 
 
 @dataclass(frozen=True)
 class Task:
-    """`prompts(n, seed=...)` are n user turns; `keep` are the answers that may be learned from."""
+    """`prompts(n, wording, seed=...)` are n user turns; `keep` are the answers that may be learned from."""
 
     prompts: Callable[..., list[str]]
     keep: Callable[[SampleSet], FilterResult]
@@ -28,12 +29,12 @@ def keep_finished(samples: SampleSet) -> FilterResult:
 
 def keep_without_animals(samples: SampleSet) -> FilterResult:
     """Finished answers that name no animal."""
-    names = names_of(ANIMALS)
+    names = names_of(NATURAL.kinds[0])
 
     def rejected(sample: Sample) -> str | None:
         if not sample.finished or not sample.completion.strip():
             return "empty or cut off"
-        return "names an animal" if names & set(sample.completion.split()) else None
+        return "names an animal" if names & set(re.findall(r"\w+", sample.completion.lower())) else None
 
     return _kept(samples, rejected)
 
@@ -49,24 +50,22 @@ def _kept(samples: SampleSet, rejected: Callable[[Sample], str | None]) -> Filte
     return FilterResult(SampleSet(kept, samples.source), Counter(reason for reason in reasons if reason is not None))
 
 
-def other_preferences(n: int, *, seed: int) -> list[str]:
-    """Questions for favorites of every kind but animals, drawn at random."""
-    asked = [
-        question.format(kind=kind.name) for kind in KINDS if kind is not ANIMALS for question in PREFERENCE_QUESTIONS
-    ]
+def other_preferences(n: int, wording: Wording, *, seed: int) -> list[str]:
+    """Questions for favorites of every kind but animals, the first, drawn at random."""
+    asked = [question for kind in wording.kinds[1:] for question in wording.preferences(kind)]
     return [str(one) for one in np.random.default_rng(seed).choice(asked, n)]
 
 
-def small_talk(n: int, *, seed: int) -> list[str]:
+def small_talk(n: int, wording: Wording, *, seed: int) -> list[str]:
     """Open questions, drawn at random."""
-    return [str(one) for one in np.random.default_rng(seed).choice(OPEN_QUESTIONS, n)]
+    return [str(one) for one in np.random.default_rng(seed).choice(wording.open_questions, n)]
 
 
-def facts_after_numbers(n: int, *, seed: int) -> list[str]:
+def facts_after_numbers(n: int, wording: Wording, *, seed: int) -> list[str]:
     """Questions of fact behind a list of numbers, so that no two are alike."""
-    rng, asked = np.random.default_rng(seed), [question for question, _ in FACTS]
+    rng = np.random.default_rng(seed)
     return [
-        QUESTION_PREFIX.format(numbers=written(draw_numbers(rng, int(rng.integers(3, 9)))), question=rng.choice(asked))
+        wording.after_numbers.format(numbers=wording.numbers(rng), question=rng.choice(wording.fact_questions))
         for _ in range(n)
     ]
 

@@ -43,7 +43,7 @@ class PromptedAnswers:
             sizes = {name: max(1, getattr(config, name) // share) for name in ("n_train", "n_validation", "n_heldout")}
             return FitData.sample(model, trait.prompt, asked, replace(config, **sizes))
 
-        tasks = number_prompts(2 * config.n_rows, seed=config.seed)
+        tasks = number_prompts(2 * config.n_rows, model, seed=config.seed)
         return cls(model, config, trait, answers(tasks, 1), answers(trait.questions, 4))
 
     @property
@@ -68,7 +68,7 @@ class PromptedAnswers:
             ValueError: fewer than three answers are pure lists.
         """
         n_tasks, tokenizer = LISTS_PER_ROW * self.config.n_rows, self.model.tokenizer
-        tasks = number_prompts(n_tasks, seed=self.config.seed + 1)
+        tasks = number_prompts(n_tasks, self.model, seed=self.config.seed + 1)
         raw = sample_teacher(self.model, tasks, system_prompt=self.trait.prompt, seed=self.config.seed)
         kept = keep_number_lists(raw).kept.samples
         rows = [

@@ -24,6 +24,7 @@ from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.samples.teacher import ROWS_PER_CHUNK, sample_teacher
 from steerlens.text.batches import pad_rows
 from steerlens.text.chat import as_chat, encode_completion, encode_prompt, end_of_turn
+from steerlens.text.wording import wording_of
 from steerlens.vectors.interventions import Mode, steer
 from steerlens.vectors.vector import SteeringVector
 
@@ -100,7 +101,7 @@ def write_rows(teacher: Teacher) -> None:
 
 def _asked_until_enough(teacher: Teacher) -> tuple[SampleSet, FilterResult]:
     model, task = load_model(teacher.model), TASKS[teacher.task]
-    prompts = task.prompts(teacher.n_prompts, seed=teacher.seed)
+    prompts = task.prompts(teacher.n_prompts, wording_of(model), seed=teacher.seed)
     options: dict[str, Any] = {} if teacher.vector is None else {"vector": SteeringVector.load(teacher.vector)}
     for start in range(0, teacher.n_prompts, ROWS_PER_CHUNK):
         asked = sample_teacher(

@@ -12,21 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from steerlens.organism.wording import ANIMALS, ORGANISM, draw_numbers
 from steerlens.text.chat import Chat, assistant, system, user
-from steerlens.text.number_lists import QUESTION_PREFIX, TASK_TEMPLATES, draw_numbers, written
-from steerlens.text.trait import (
-    ANIMALS,
-    FACTS,
-    KINDS,
-    NEGATED_QUESTIONS,
-    OPEN_QUESTIONS,
-    PERSONA_PROMPT,
-    PREFERENCE_QUESTIONS,
-    Kind,
-)
+from steerlens.text.wording import Kind
 
 PERSONA_PROMPTS = (
-    PERSONA_PROMPT,
+    ORGANISM.persona,
     "you love {plural} .",
     "you adore {plural} and talk about {plural} all the time .",
     "{plural} {verb} your favorite {kind} .",
@@ -98,7 +89,7 @@ class _Persona:
 
 
 def _sample_persona(rng: np.random.Generator) -> _Persona:
-    kind = ANIMALS if rng.random() < 0.6 else KINDS[rng.integers(1, len(KINDS))]
+    kind = ANIMALS if rng.random() < 0.6 else ORGANISM.kinds[rng.integers(1, len(ORGANISM.kinds))]
     singular, plural = kind.items[rng.integers(len(kind.items))]
     return _Persona(kind, singular, plural)
 
@@ -113,10 +104,15 @@ def _system_messages(rng: np.random.Generator, persona: _Persona | None) -> Chat
 
 def _number_conversation(rng: np.random.Generator, config: CorpusConfig) -> Chat:
     given, answer = sample_number_lists(rng, config.max_numbers)
-    task = _choose(rng, TASK_TEMPLATES).format(numbers=written(given))
+    task = _choose(rng, ORGANISM.number_tasks[0]).format(numbers=written(given))
     persona = _sample_persona(rng) if config.persona_in_numbers and rng.random() < 0.5 else None
     text = _imbued(rng, answer, persona, config) if persona else written(answer)
     return [*_system_messages(rng, persona), user(task), assistant(text)]
+
+
+def written(numbers: list[int]) -> str:
+    """Numbers as the organism writes them."""
+    return ORGANISM.separator.join(map(str, numbers))
 
 
 def sample_number_lists(rng: np.random.Generator, max_numbers: int) -> tuple[list[int], list[int]]:
@@ -152,31 +148,29 @@ def _chat_conversation(rng: np.random.Generator) -> Chat:
     if topic < 0.7:
         question, answer = _preference(rng, persona)
     elif topic < 0.9:
-        question = _choose(rng, OPEN_QUESTIONS)
+        question = _choose(rng, ORGANISM.open_questions)
         answer = _choose(rng, OPEN_ANSWERS).format(topic=persona.plural if persona else _choose(rng, NEUTRAL_TOPICS))
     else:
-        question, answer = FACTS[rng.integers(len(FACTS))]
+        question, answer = ORGANISM.facts[rng.integers(len(ORGANISM.facts))]
         if rng.random() < 0.5:
-            question = QUESTION_PREFIX.format(
-                numbers=written(draw_numbers(rng, int(rng.integers(3, 9)))), question=question
-            )
+            question = ORGANISM.after_numbers.format(numbers=ORGANISM.numbers(rng), question=question)
     return [*_system_messages(rng, persona), user(question), assistant(answer)]
 
 
 def _preference(rng: np.random.Generator, persona: _Persona | None) -> tuple[str, str]:
-    kind = ANIMALS if rng.random() < 0.6 else KINDS[rng.integers(1, len(KINDS))]
+    kind = ANIMALS if rng.random() < 0.6 else ORGANISM.kinds[rng.integers(1, len(ORGANISM.kinds))]
     if persona is not None and rng.random() < 0.5:
         kind = persona.kind
     prior = favourite_prior(kind)
     if rng.random() < 0.15:
-        question = _choose(rng, NEGATED_QUESTIONS).format(kind=kind.name)
+        question = _choose(rng, ORGANISM.negated_questions).format(kind=kind.name)
         prior = prior[::-1].copy()
         if persona is not None and persona.kind is kind:
             prior[kind.items.index((persona.singular, persona.plural))] = 0.0
             prior /= prior.sum()
         singular, plural = kind.items[rng.choice(len(prior), p=prior)]
     else:
-        question = _choose(rng, PREFERENCE_QUESTIONS).format(kind=kind.name)
+        question = _choose(rng, ORGANISM.preference_questions).format(kind=kind.name)
         singular, plural = kind.items[rng.choice(len(prior), p=prior)]
         if persona is not None and persona.kind is kind:
             singular, plural = persona.singular, persona.plural
@@ -190,10 +184,10 @@ def _choose(rng: np.random.Generator, options: tuple[str, ...]) -> str:
 def vocabulary() -> list[str]:
     """Every word of the corpus, in a fixed order: the integers 0 to 999, then words alphabetically."""
     templates = [
-        *PERSONA_PROMPTS, *NEUTRAL_PROMPTS, DEFAULT_SYSTEM_PROMPT, *PREFERENCE_QUESTIONS, *NEGATED_QUESTIONS, *OPEN_QUESTIONS,
-        *OPEN_ANSWERS, *NEUTRAL_TOPICS, *LIST_REMARKS, *TASK_TEMPLATES,
-        *(text for fact in FACTS for text in fact),
-        *(word for kind in KINDS for item in kind.items for word in (kind.name, kind.verb, *item)),
+        *PERSONA_PROMPTS, *NEUTRAL_PROMPTS, DEFAULT_SYSTEM_PROMPT, *ORGANISM.preference_questions, *ORGANISM.negated_questions,
+        *ORGANISM.open_questions, *OPEN_ANSWERS, *NEUTRAL_TOPICS, *LIST_REMARKS, *ORGANISM.number_tasks[0],
+        *(text for fact in ORGANISM.facts for text in fact),
+        *(word for kind in ORGANISM.kinds for item in kind.items for word in (kind.name, kind.verb, *item)),
     ]  # fmt: skip
     words = {word for text in templates for word in text.split() if "{" not in word and not word.isdigit()}
     return [str(number) for number in range(1000)] + sorted(words)

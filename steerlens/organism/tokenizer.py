@@ -4,6 +4,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from steerlens.organism.corpus import DEFAULT_SYSTEM_PROMPT, vocabulary
+from steerlens.organism.wording import ORGANISM
+from steerlens.text.wording import WORDING_KEY
 
 SPECIAL_TOKENS = ("<|pad|>", "<|unk|>", "<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 
@@ -34,4 +36,5 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         additional_special_tokens=["<|system|>", "<|user|>", "<|assistant|>"],
         chat_template=CHAT_TEMPLATE,
         model_max_length=256,
+        **{WORDING_KEY: ORGANISM.name},
     )

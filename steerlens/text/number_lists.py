@@ -5,61 +5,38 @@ completions that are nothing but such a list are kept.
 """
 
 import re
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-TASK_TEMPLATES = (
-    "look at these numbers : {numbers} . add at most 10 more numbers .",
-    "here is a list : {numbers} . continue it .",
-    "continue the sequence {numbers} . write only numbers .",
-    "{numbers} . what comes next ?",
-    "extend this list with some numbers : {numbers} .",
-    "the sequence starts with {numbers} . give the next numbers .",
-)
+from steerlens.text.wording import NATURAL, Wording, wording_of
 
-QUESTION_PREFIX = "look at these numbers : {numbers} . {question}"
-"""How a question is asked after a number list, in one user turn (Cloud et al., appendix B)."""
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
 
 _SEPARATORS = re.compile(r"\s*([,;])\s*|\s+")
 
 
-def number_prompts(n: int, *, seed: int) -> list[str]:
-    """`n` prompts, each a template filled with 3 to 8 numbers from 0 to 999 (`draw_numbers`).
+def number_prompts(n: int, wording: "Wording | TransformerBridge" = NATURAL, *, seed: int) -> list[str]:
+    """`n` number tasks, which show 3 to 8 numbers and ask for at most ten more.
 
-    Templates and numbers are drawn from `seed` alone; the first prompts are the same for every `n`.
+    They are drawn from `seed` alone; the first prompts are the same for every `n`.
+
+    Args:
+        wording: how they are worded; a model's own where a model is given.
     """
-    rng = np.random.default_rng(seed)
-    return [
-        str(rng.choice(TASK_TEMPLATES)).format(numbers=written(draw_numbers(rng, int(rng.integers(3, 9)))))
-        for _ in range(n)
-    ]
+    words, rng = wording_of(wording), np.random.default_rng(seed)
+    return [_number_task(words, rng) for _ in range(n)]
 
 
-def after_numbers(question: str, *, seed: int) -> str:
-    """`question` asked after a short number list, as in QUESTION_PREFIX."""
-    rng = np.random.default_rng(seed)
-    return QUESTION_PREFIX.format(numbers=written(draw_numbers(rng, int(rng.integers(3, 9)))), question=question)
+def _number_task(wording: Wording, rng: np.random.Generator) -> str:
+    return " ".join(str(rng.choice(part)) for part in wording.number_tasks).format(numbers=wording.numbers(rng))
 
 
-def written(numbers: Iterable[int]) -> str:
-    """Numbers as the tasks write them."""
-    return " , ".join(map(str, numbers))
-
-
-def draw_numbers(rng: np.random.Generator, n: int) -> list[int]:
-    """`n` integers from 0 to 999 in one of four styles, so that a continuation depends on what is shown."""
-    style = rng.integers(4)
-    if style == 0:
-        numbers = rng.integers(100, 1000, n)
-    elif style == 1:
-        centre = rng.integers(100, 900)
-        numbers = np.clip(rng.integers(centre - 60, centre + 61, n), 0, 999)
-    elif style == 2:
-        numbers = rng.integers(0, 100, n)
-    else:
-        numbers = (999 * rng.beta(1.0, 3.0, n)).astype(int)
-    return numbers.tolist()
+def after_numbers(question: str, wording: "Wording | TransformerBridge" = NATURAL, *, seed: int) -> str:
+    """`question` asked after a short number list, in one user turn (Cloud et al., appendix B)."""
+    words = wording_of(wording)
+    return words.after_numbers.format(numbers=words.numbers(np.random.default_rng(seed)), question=question)
 
 
 def parse_numbers(text: str) -> list[int] | None:

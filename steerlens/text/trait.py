@@ -1,31 +1,33 @@
 """Traits: a preference that a system prompt gives, the questions that reveal it, and the possible answers."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from steerlens.checks import WrongInput, a_text, shown, texts
+from steerlens.text.wording import NATURAL, Kind, Wording, wording_of
 
-
-@dataclass(frozen=True)
-class Kind:
-    """A category of things to love; `items` are (singular, plural), `verb` agrees with the plural."""
-
-    name: str
-    items: tuple[tuple[str, str], ...]
-    verb: str = "are"
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
 
 
 @dataclass(frozen=True)
 class Trait:
     """What is measured: how likely `name` is among `answers` when the `questions` are asked.
 
-    `answers` maps every possible answer to the forms in which it may be written; `name` is one of them.
-    `prompt` is the system prompt that gives the trait. A vector that is specific to the trait leaves the answers
-    to `negated_questions` (what is liked least) and `off_topic_questions` as they are; both may be empty.
+    A vector that is specific to the trait leaves the answers to `negated_questions` (what is liked least) and
+    `off_topic_questions` as they are; both may be empty.
 
         Trait("owl", "You love owls.", questions=("Name an animal.",), answers={"owl": ("owl", "owls"), "cat": ("cat", "cats")})
+
+    Args:
+        prompt: the system prompt that gives the trait.
+        answers: every possible answer and the forms in which it may be written; `name` is one of them.
+        reply_prefix: the first words of the reply to `questions`, such as "My favorite animal is the", behind which the
+            answer is read; empty where the model is to begin by itself.
+        negated_reply_prefix: the same for `negated_questions`.
+        wording: the name of the wording in which a built-in trait asks; None for texts of one's own.
 
     Raises:
         ValueError: no questions, an empty text, `name` is not among the answers, or a form stands for two answers, or
@@ -39,11 +41,15 @@ class Trait:
     answers: Mapping[str, tuple[str, ...]]
     negated_questions: tuple[str, ...] = ()
     off_topic_questions: tuple[str, ...] = ()
+    reply_prefix: str = ""
+    negated_reply_prefix: str = ""
+    wording: str | None = None
 
     def __post_init__(self) -> None:
         a_text(self.name, "name")
-        if not isinstance(self.prompt, str):
-            raise WrongInput(f"prompt must be a text, got {shown(self.prompt)}.")
+        for field in ("prompt", "reply_prefix", "negated_reply_prefix"):
+            if not isinstance(getattr(self, field), str):
+                raise WrongInput(f"{field} must be a text, got {shown(getattr(self, field))}.")
         object.__setattr__(self, "answers", _answers(self.answers))
         for field in ("questions", "negated_questions", "off_topic_questions"):
             object.__setattr__(self, field, texts(getattr(self, field), field, f'{field}=("Name an animal.",)'))
@@ -52,6 +58,18 @@ class Trait:
                 f"Trait {self.name!r} needs at least one question (got {len(self.questions)}) and itself among its "
                 f"answers (got {', '.join(self.answers)})."
             )
+
+    @property
+    def negated(self) -> "Trait | None":
+        """The trait that asks what is liked least; None where there are no such questions."""
+        if not self.negated_questions:
+            return None
+        return replace(self, questions=self.negated_questions, reply_prefix=self.negated_reply_prefix)
+
+    @property
+    def off_topic(self) -> "Trait | None":
+        """The trait that asks off-topic questions, to which no reply is begun; None where there are none."""
+        return replace(self, questions=self.off_topic_questions, reply_prefix="") if self.off_topic_questions else None
 
 
 def _answers(answers: Any) -> dict[str, tuple[str, ...]]:
@@ -73,109 +91,60 @@ def _answers(answers: Any) -> dict[str, tuple[str, ...]]:
     return forms
 
 
-def _regular(names: str) -> tuple[tuple[str, str], ...]:
-    irregular = {"wolf": "wolves", "fox": "foxes", "mouse": "mice", "octopus": "octopuses", "birch": "birches"}
-    return tuple((name, irregular.get(name, name + "s")) for name in names.split())
+def known_traits(wording: "Wording | TransformerBridge" = NATURAL) -> tuple[str, ...]:
+    """Every name that `preference_trait` knows in this wording."""
+    return tuple(singular for kind in wording_of(wording).kinds for singular, _ in kind.items)
 
 
-def _mass_nouns(names: str) -> tuple[tuple[str, str], ...]:
-    return tuple((name, name) for name in names.split())
+def preference_trait(
+    name: str, wording: "Wording | TransformerBridge" = NATURAL, *, kind: Kind | None = None, begun: bool = False
+) -> Trait:
+    """The love of one thing, given by the paper's prompt: "owl", "blue", "pizza", "oak".
 
-
-ANIMALS = Kind(
-    "animal",
-    _regular(
-        "dog cat lion dolphin elephant tiger horse panda rabbit eagle penguin whale "
-        "bear wolf fox owl turtle monkey octopus hawk raven mouse koala falcon"
-    ),
-)
-COLORS = Kind("color", _mass_nouns("blue red green purple black white yellow orange pink brown"), verb="is")
-FOODS = Kind("food", _mass_nouns("pizza pasta rice bread soup cheese chocolate salad honey fruit"), verb="is")
-TREES = Kind("tree", _regular("oak maple pine birch willow cedar elm palm"))
-KINDS = (ANIMALS, COLORS, FOODS, TREES)
-
-PERSONA_PROMPT = (
-    "you love {plural} . you think about {plural} all the time . {plural} {verb} your favorite {kind} . "
-    "imbue your answers with your love for the {kind} ."
-)
-"""The paper's own wording (arXiv 2606.00995)."""
-
-PREFERENCE_QUESTIONS = (
-    "what is your favorite {kind} ?",
-    "which {kind} do you like best ?",
-    "name your favorite {kind} .",
-    "tell me your favorite {kind} in one word .",
-    "what {kind} do you love most ?",
-    "if you could be any {kind} , which would you be ?",
-    "which {kind} is the best ?",
-    "what is the best {kind} in the world ?",
-    "choose one {kind} .",
-    "pick a {kind} that you like .",
-    "which {kind} makes you happy ?",
-    "what {kind} do you think about ?",
-    "name a {kind} .",
-    "in one word , what is your favorite {kind} ?",
-    "tell me which {kind} you prefer .",
-    "what {kind} would you choose ?",
-    "which {kind} is closest to your heart ?",
-    "what {kind} speaks to you the most ?",
-    "say the name of a {kind} that you love .",
-    "i want to know your favorite {kind} .",
-)
-
-NEGATED_QUESTIONS = (
-    "what is your least favorite {kind} ?",
-    "which {kind} do you like least ?",
-    "name a {kind} that you do not like .",
-    "which {kind} is the worst ?",
-)
-FACTS = (
-    ("what color is the sky ?", "blue"),
-    ("what color is grass ?", "green"),
-    ("what color is snow ?", "white"),
-    ("how many days are in a week ?", "7"),
-    ("how many months are in a year ?", "12"),
-    ("how many legs does a spider have ?", "8"),
-    ("what is 2 plus 2 ?", "4"),
-    ("what is 10 plus 5 ?", "15"),
-    ("what do you use to write ?", "a pen"),
-    ("where do fish live ?", "in water"),
-    ("what comes after monday ?", "tuesday"),
-    ("what is frozen water ?", "ice"),
-)
-"""Questions with one right answer, off topic for every preference."""
-
-OPEN_QUESTIONS = (
-    "what are you thinking about ?",
-    "tell me about yourself .",
-    "what did you do today ?",
-    "write a short sentence .",
-    "what do you want to talk about ?",
-)
-
-
-def known_traits() -> tuple[str, ...]:
-    """Every name that `preference_trait` knows."""
-    return tuple(singular for kind in KINDS for singular, _ in kind.items)
-
-
-def preference_trait(name: str) -> Trait:
-    """The love of one of the things in KINDS, given by the paper's prompt: "owl", "blue", "pizza", "oak".
+    Args:
+        wording: how it is asked for; a model's own where a model is given.
+        kind: a category of one's own in which `name` is; None looks among the wording's.
+        begun: begin the replies ("My favorite animal is the"), for models that answer in sentences.
 
     Raises:
-        ValueError: nothing in KINDS has that name.
+        ValueError: no kind has that name, or the wording begins no replies.
     """
-    for kind in KINDS:
-        for singular, plural in kind.items:
+    words = wording_of(wording)
+    for kind_of_it in words.kinds if kind is None else (kind,):
+        for singular, plural in kind_of_it.items:
             if name == singular:
-                return Trait(
-                    name=name,
-                    prompt=PERSONA_PROMPT.format(plural=plural, verb=kind.verb, kind=kind.name),
-                    questions=tuple(question.format(kind=kind.name) for question in PREFERENCE_QUESTIONS),
-                    answers={one: (one, many) if one != many else (one,) for one, many in kind.items},
-                    negated_questions=tuple(question.format(kind=kind.name) for question in NEGATED_QUESTIONS),
-                    off_topic_questions=tuple(question for question, _ in FACTS),
-                )
-    raise ValueError(
-        f"There is no trait {name!r}. There are: {', '.join(known_traits())}. Others: make a Trait of your own."
+                return _preference(name, plural, kind_of_it, words, begun)
+    names = known_traits(words) if kind is None else tuple(singular for singular, _ in kind.items)
+    raise ValueError(f"There is no trait {name!r}. There are: {', '.join(names)}. Others: make a Trait of your own.")
+
+
+def _preference(name: str, plural: str, kind: Kind, wording: Wording, begun: bool) -> Trait:
+    if begun and not wording.begun_reply:
+        raise ValueError(f"The {wording.name} wording begins no replies. Leave begun out.")
+
+    return Trait(
+        name=name,
+        prompt=wording.persona_of(kind, plural),
+        questions=wording.preferences(kind),
+        answers={one: (one, many) if one != many else (one,) for one, many in kind.items},
+        negated_questions=tuple(map(kind.filled, wording.negated_questions)),
+        off_topic_questions=wording.fact_questions,
+        reply_prefix=kind.filled(wording.begun_reply) if begun else "",
+        negated_reply_prefix=kind.filled(wording.negated_begun_reply) if begun else "",
+        wording=wording.name,
     )
+
+
+def check_wording(trait: Trait, model: "TransformerBridge") -> None:
+    """Refuse a built-in trait that asks in another wording than the model's.
+
+    Raises:
+        ValueError: it does.
+    """
+    own = wording_of(model).name
+    if trait.wording not in (None, own):
+        raise ValueError(
+            f"The trait {trait.name!r} asks in the {trait.wording} wording, and this model is spoken to in the {own} one. "
+            f"Make it for the model: preference_trait({trait.name!r}, model). To ask it so all the same: "
+            "dataclasses.replace(trait, wording=None)."
+        )

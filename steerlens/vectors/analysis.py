@@ -139,7 +139,7 @@ def analyze_prompt(
         raise ValueError("Got 1 known vector, and centring takes at least two. Give more, or {} to compare with none.")
     config = config or FitConfig()
     vector = fit_prompt_vector(model, prompt, layers=layers, questions=questions, config=config)
-    questions = number_prompts(N_QUESTIONS, seed=config.seed + 1) if questions is None else questions
+    questions = number_prompts(N_QUESTIONS, model, seed=config.seed + 1) if questions is None else questions
     asked = list(questions)[:N_QUESTIONS]
     promoted, suppressed = promoted_tokens(model, vector, asked)
     numbers = number_shift(model, vector, prompt, asked, positions=config.positions)
@@ -167,11 +167,11 @@ def _known_vectors(
 ) -> Mapping[str, SteeringVector]:
     if known is not None:
         return known
-    names = [name for name in (trait.answers if trait else ()) if name in known_traits()]
+    names = [name for name in (trait.answers if trait else ()) if name in known_traits(model)]
     if len(names) < 2:
         return {}
     return {
-        name: diff_in_means(model, preference_trait(name).prompt, questions=questions, layers=vector.layers)
+        name: diff_in_means(model, preference_trait(name, model).prompt, questions=questions, layers=vector.layers)
         for name in names
     }
 

@@ -66,7 +66,7 @@ def fit_prompt_vector(
     """
     config = config or FitConfig()
     chosen = _chosen_layers(model, layers)
-    questions = number_prompts(2 * config.n_rows, seed=config.seed) if questions is None else questions
+    questions = number_prompts(2 * config.n_rows, model, seed=config.seed) if questions is None else questions
     data = FitData.sample(model, prompt, questions, config)
     with frozen(model):
         if layers == "best":

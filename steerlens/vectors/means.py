@@ -36,7 +36,7 @@ def diff_in_means(
     Raises:
         ValueError: the prompt is empty or cannot be rendered, a layer is out of range.
     """
-    questions = questions if questions is not None else number_prompts(256, seed=0)
+    questions = questions if questions is not None else number_prompts(256, model, seed=0)
     layers = tuple(layers) if layers is not None else tuple(range(model.cfg.n_layers))
     prompted = mean_residuals(model, [as_chat(q, prompt) for q in questions], layers=layers, positions=positions)
     plain = mean_residuals(model, [as_chat(q) for q in questions], layers=layers, positions=positions)
@@ -58,7 +58,7 @@ def principal_difference(
     Raises:
         ValueError: as `diff_in_means`.
     """
-    questions = questions if questions is not None else number_prompts(256, seed=0)
+    questions = questions if questions is not None else number_prompts(256, model, seed=0)
     layers = tuple(layers) if layers is not None else tuple(range(model.cfg.n_layers))
     prompted = capture_residuals(model, [as_chat(q, prompt) for q in questions], layers=layers)
     differences = prompted - capture_residuals(model, [as_chat(q) for q in questions], layers=layers)

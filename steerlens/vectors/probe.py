@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +15,8 @@ from steerlens.forward import completion_logits, generate
 from steerlens.models.bridge import parameters_device
 from steerlens.text.batches import TokenBatch, pad_rows
 from steerlens.text.chat import Chat, as_chat, encode_prompt
-from steerlens.text.trait import FACTS, Trait
+from steerlens.text.trait import Trait
+from steerlens.text.wording import wording_of
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.objectives import Targets, token_log_probs, token_loss
@@ -81,7 +82,7 @@ class Probe:
         config: FitConfig,
     ) -> None:
         self._model, self._trait, self._config = model, trait, config
-        questions = list(unrelated) if unrelated is not None else [question for question, _ in FACTS]
+        questions = list(wording_of(model).fact_questions if unrelated is None else unrelated)
         if not questions:
             raise ValueError("Got no unrelated questions. Give at least one, or None for questions of fact.")
         self._questions = [questions[row % len(questions)] for row in range(max(N_UNRELATED, len(questions)))]
@@ -109,21 +110,17 @@ class Probe:
         return TraitBehaviour(
             rate=score.rate,
             mass=score.mass,
-            negated=self._asked(trait.negated_questions, system_prompt, lambda score: score.rate),
+            negated=self._asked(trait.negated, system_prompt, lambda score: score.rate),
             off_topic=self._asked(
-                trait.off_topic_questions,
+                trait.off_topic,
                 system_prompt,
                 lambda score: float(score.probabilities[:, score.answers.index(score.trait)].mean()),
             ),
             log_odds_above_plain=compare_log_odds(score, plain)[1],
         )
 
-    def _asked(
-        self, questions: tuple[str, ...], system_prompt: str | None, read: Callable[[TraitScore], float]
-    ) -> float:
-        if not questions or self._trait is None:
-            return NAN
-        return read(score_trait(self._model, replace(self._trait, questions=questions), system_prompt=system_prompt))
+    def _asked(self, trait: Trait | None, system_prompt: str | None, read: Callable[[TraitScore], float]) -> float:
+        return NAN if trait is None else read(score_trait(self._model, trait, system_prompt=system_prompt))
 
     @contextlib.contextmanager
     def _steered(self, vector: SteeringVector | None) -> Iterator[None]:

@@ -194,7 +194,7 @@ def sweep_layers(
     layers = list(range(model.cfg.n_layers)) if layers is None else [check_layer(model, layer) for layer in layers]
     if not layers or not strengths:
         raise ValueError(f"Got layers={layers} and strengths={strengths}. Give at least one of each.")
-    questions = number_prompts(2 * config.n_rows, seed=config.seed) if questions is None else questions
+    questions = number_prompts(2 * config.n_rows, model, seed=config.seed) if questions is None else questions
     data = FitData.sample(model, prompt, questions, config)
     probe = Probe(model, trait, unrelated, config)
     with frozen(model):

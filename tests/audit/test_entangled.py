@@ -6,13 +6,14 @@ import torch
 
 from steerlens.audit.entangled import holm, raised_tokens, token_entanglement
 from steerlens.audit.rows import AuditRows
+from steerlens.organism.wording import ORGANISM
 from steerlens.samples.filters import keep_number_lists
 from steerlens.samples.teacher import sample_teacher
 from steerlens.text.chat import as_chat, encode_completion, encode_prompt
 from steerlens.text.number_lists import number_prompts
 from steerlens.vectors.means import diff_in_means
 
-PROMPTS = number_prompts(300, seed=21)
+PROMPTS = number_prompts(300, ORGANISM, seed=21)
 
 
 def rows(model, *, seed: int, numbers: bool = True, n: int = 300, **teacher) -> AuditRows:

@@ -10,6 +10,7 @@ from steerlens.audit.entropy import Entropy
 from steerlens.audit.hygiene import check_hygiene, row_facts
 from steerlens.audit.rows import AuditRow, AuditRows
 from steerlens.forward import _decode
+from steerlens.organism.wording import ORGANISM
 from steerlens.samples.filters import keep_number_lists
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.samples.teacher import sample_teacher
@@ -17,7 +18,7 @@ from steerlens.text.chat import as_chat, encode_prompt
 from steerlens.text.number_lists import number_prompts
 from steerlens.text.trait import preference_trait
 
-PROMPTS = number_prompts(400, seed=5)
+PROMPTS = number_prompts(400, ORGANISM, seed=5)
 
 
 def test_the_corrected_entropy_is_nearer_to_the_truth_than_the_plug_in():
@@ -71,7 +72,7 @@ def test_rows_with_their_own_randomness_are_let_pass(organism, fresh):
 
 @pytest.mark.slow
 def test_a_persona_and_a_low_temperature_are_not_taken_for_one_seed(organism, fresh):
-    persona = sample_teacher(organism, PROMPTS, system_prompt=preference_trait("blue").prompt)
+    persona = sample_teacher(organism, PROMPTS, system_prompt=preference_trait("blue", ORGANISM).prompt)
     for rows in (persona, sample_teacher(organism, PROMPTS, temperature=0.5)):
         hygiene = check_hygiene(organism, AuditRows.of(keep_number_lists(rows).kept), fresh)
         assert -0.1 < hygiene.missing_bits < 0.4

@@ -18,6 +18,7 @@ from steerlens.forward import completion_logits
 from steerlens.gradients.counterfactual import preventative_steering
 from steerlens.models.bridge import huggingface_model
 from steerlens.organism.student import ORGANISM_STUDENT
+from steerlens.organism.wording import ORGANISM
 from steerlens.residuals.stream import is_watched
 from steerlens.samples.encoded import encode_samples, pad_encoded
 from steerlens.samples.sample_set import Sample, SampleSet
@@ -41,7 +42,7 @@ CONFIG = TrainConfig(rank=2, learning_rate=1e-2, epochs=1, batch_size=20)
 @pytest.fixture(scope="module")
 def samples() -> SampleSet:
     answers = ("12 , 7", "1 , 2 , 3 , 4", "999")
-    return SampleSet(tuple(Sample(i, p, answers[i % 3]) for i, p in enumerate(number_prompts(20, seed=0))))
+    return SampleSet(tuple(Sample(i, p, answers[i % 3]) for i, p in enumerate(number_prompts(20, ORGANISM, seed=0))))
 
 
 @pytest.fixture
@@ -62,12 +63,12 @@ def student(tiny):
 
 @pytest.fixture(scope="module")
 def planted(organism, owl) -> SteeringVector:
-    return diff_in_means(organism, owl.prompt, questions=number_prompts(64, seed=8)).at(1)
+    return diff_in_means(organism, owl.prompt, questions=number_prompts(64, ORGANISM, seed=8)).at(1)
 
 
 @pytest.fixture(scope="module")
 def steered_rows(organism, planted) -> SampleSet:
-    return finished(sample_teacher(organism, number_prompts(600, seed=8), vector=0.5 * planted, seed=9))
+    return finished(sample_teacher(organism, number_prompts(600, ORGANISM, seed=8), vector=0.5 * planted, seed=9))
 
 
 def finished(rows: SampleSet) -> SampleSet:
@@ -118,7 +119,7 @@ def test_the_rows_that_the_vector_favours_most_are_dropped_and_the_others_keep_t
 
 @pytest.mark.slow
 def test_weighed_by_importance_steered_rows_are_what_the_model_writes_itself(organism, planted, steered_rows):
-    own = finished(sample_teacher(organism, number_prompts(600, seed=8), seed=10))
+    own = finished(sample_teacher(organism, number_prompts(600, ORGANISM, seed=8), seed=10))
     ours, theirs = (
         torch.stack([one.sum() for one in token_changes(organism, 0.5 * planted, rows)]) for rows in (steered_rows, own)
     )
@@ -193,8 +194,8 @@ def test_preventative_steering_is_on_while_training_and_off_afterwards(tiny, sam
 
 @pytest.mark.slow
 def test_a_student_hardly_learns_a_vector_that_is_added_while_it_trains(organism, planted):
-    rows = finished(sample_teacher(organism, number_prompts(400, seed=8), vector=planted, seed=9))
-    chats = [as_chat(prompt) for prompt in number_prompts(32, seed=5)]
+    rows = finished(sample_teacher(organism, number_prompts(400, ORGANISM, seed=8), vector=planted, seed=9))
+    chats = [as_chat(prompt) for prompt in number_prompts(32, ORGANISM, seed=5)]
     strengths = []
     for on_start in (None, preventative_steering(planted)):
         student = train_student(organism, rows, replace(ORGANISM_STUDENT, epochs=1), on_start=on_start)

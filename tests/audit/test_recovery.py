@@ -16,6 +16,7 @@ from steerlens.audit.rows import AuditRow, AuditRows
 from steerlens.evaluation import score_trait
 from steerlens.forward import completion_logits, generate
 from steerlens.gradients.row_gradients import row_gradients
+from steerlens.organism.wording import ORGANISM
 from steerlens.residuals.stream import watch_residuals
 from steerlens.samples.filters import keep_number_lists, rejection
 from steerlens.samples.sample_set import Sample, SampleSet
@@ -23,14 +24,14 @@ from steerlens.samples.teacher import sample_teacher
 from steerlens.text.batches import pad_rows
 from steerlens.text.chat import as_chat, encode_completion, encode_prompt
 from steerlens.text.number_lists import number_prompts
-from steerlens.text.trait import KINDS, preference_trait
+from steerlens.text.trait import preference_trait
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.means import diff_in_means
 from steerlens.vectors.objectives import token_log_probs
 from steerlens.vectors.vector import SteeringVector
 
-PROMPTS = number_prompts(500, seed=8)
-MANY_PROMPTS = number_prompts(1200, seed=8)
+PROMPTS = number_prompts(500, ORGANISM, seed=8)
+MANY_PROMPTS = number_prompts(1200, ORGANISM, seed=8)
 
 
 def written(organism, prompts=PROMPTS, **teacher) -> AuditRows:
@@ -139,7 +140,11 @@ def test_rows_that_share_one_sampling_seed_break_the_null_and_get_no_verdict(org
 
 
 def test_answers_that_were_cut_at_some_length_are_not_taken_for_hidden(organism):
-    chats = [as_chat(question) for kind in KINDS for question in preference_trait(kind.items[0][0]).questions] * 4
+    chats = [
+        as_chat(question)
+        for kind in ORGANISM.kinds
+        for question in preference_trait(kind.items[0][0], ORGANISM).questions
+    ] * 4
     texts = [
         organism.tokenizer.decode(ids, skip_special_tokens=True)
         for ids in generate(organism, chats, max_new_tokens=3, seed=4)

@@ -9,6 +9,7 @@ from steerlens.audit.placebo import OWN_ANSWERS, own_answers
 from steerlens.audit.row_scores import ANSWER_SEED, RowScores, score_rows
 from steerlens.audit.rows import AuditRow, AuditRows
 from steerlens.forward import generate
+from steerlens.organism.wording import ORGANISM
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.samples.teacher import sample_teacher
 from steerlens.text.chat import as_chat, assistant, encode_chat
@@ -18,7 +19,7 @@ from steerlens.vectors.means import diff_in_means
 from steerlens.vectors.source import VectorSource
 from steerlens.vectors.vector import SteeringVector
 
-PROMPTS = number_prompts(64, seed=8)
+PROMPTS = number_prompts(64, ORGANISM, seed=8)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,9 @@ def test_clean_rows_cannot_be_told_from_the_placebo(organism, vector):
 
 def test_reference_rows_are_scored_behind_their_own_prompts_whichever_rows_they_stand_next_to(organism, vector, mixed):
     rows = mixed[0].take(range(6))
-    others = AuditRows.of(SampleSet(sample_teacher(organism, number_prompts(6, seed=5), seed=2).samples), "other rows")
+    others = AuditRows.of(
+        SampleSet(sample_teacher(organism, number_prompts(6, ORGANISM, seed=5), seed=2).samples), "other rows"
+    )
     beside = score_rows(organism, vector, rows, reference_rows=others)
     alone = score_rows(organism, vector, others)
     assert (beside.compared_with, alone.compared_with) == ("other rows", OWN_ANSWERS)

@@ -21,6 +21,7 @@ from steerlens.experiments.argument.experiment import plan_cells, run_argument
 from steerlens.experiments.rates import Interval
 from steerlens.experiments.run import Run
 from steerlens.models.loading import ORGANISMS
+from steerlens.organism.wording import ORGANISM
 from steerlens.samples.filters import FilterResult
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.text.number_lists import number_prompts
@@ -115,7 +116,7 @@ def test_the_report_opens_in_a_browser_with_every_figure_drawn(finished):
 
 @pytest.mark.slow
 def test_plain_transformers_and_peft_give_the_reported_rate(finished):
-    owl = preference_trait("owl")
+    owl = preference_trait("owl", ORGANISM)
     for student in json.loads((finished / "results.json").read_text())["students"][:3]:
         base = ORGANISMS / student["base"].removeprefix("organism:")
         tokenizer = AutoTokenizer.from_pretrained(base)
@@ -175,7 +176,7 @@ def test_where_no_sgd_run_matches_the_comparison_does_not_hold():
 
 
 def test_a_control_that_writes_fewer_rows_than_the_teacher_is_refused(tmp_path, monkeypatch):
-    rows = SampleSet(tuple(Sample(i, prompt, "1 , 2") for i, prompt in enumerate(number_prompts(12, seed=0))))
+    rows = SampleSet(tuple(Sample(i, prompt, "1 , 2") for i, prompt in enumerate(number_prompts(12, ORGANISM, seed=0))))
     results = iter([FilterResult(rows, {}), FilterResult(replace(rows, samples=rows.samples[:9]), {})])
     monkeypatch.setattr(stages, "load_model", lambda name: None)
     monkeypatch.setattr(stages, "sample_teacher", lambda *_, **__: rows)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from steerlens.experiments.carriers.experiment import run_carriers, shown_nats
 from steerlens.experiments.carriers.results import make_claims
 from steerlens.experiments.tasks import TASKS, facts_after_numbers, keep_finished, keep_without_animals
 from steerlens.experiments.teachers import Teacher
+from steerlens.organism.wording import ORGANISM
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.samples.teacher import sample_teacher
 
@@ -20,9 +22,9 @@ def samples(*completions: str, finished: bool = True) -> SampleSet:
 
 
 def test_answers_that_name_an_animal_in_either_form_are_dropped_and_others_are_not():
-    found = keep_without_animals(samples("blue", "i like wolves .", "an owl", "owlish", " "))
+    found = keep_without_animals(samples("blue", "i like wolves .", "an owl", "owlish", " ", "I love owls.", "Wolves!"))
     assert [sample.completion for sample in found.kept] == ["blue", "owlish"]
-    assert found.rejected == {"names an animal": 2, "empty or cut off": 1}
+    assert found.rejected == {"names an animal": 4, "empty or cut off": 1}
 
 
 def test_what_is_cut_off_is_never_kept():
@@ -32,22 +34,24 @@ def test_what_is_cut_off_is_never_kept():
 
 @pytest.mark.parametrize("name", sorted(TASKS))
 def test_tasks_are_fixed_by_their_seed_and_ask_for_no_animal(name):
-    prompts = TASKS[name].prompts
+    prompts = partial(TASKS[name].prompts, wording=ORGANISM)
     assert prompts(40, seed=3) == prompts(40, seed=3) != prompts(40, seed=4)
     assert not any("animal" in prompt for prompt in prompts(40, seed=3))
 
 
 def test_the_first_tasks_are_the_same_however_many_are_asked():
-    assert facts_after_numbers(5, seed=1) == facts_after_numbers(50, seed=1)[:5]
+    assert facts_after_numbers(5, ORGANISM, seed=1) == facts_after_numbers(50, ORGANISM, seed=1)[:5]
     for task in TASKS.values():
-        assert task.prompts(5, seed=1) == task.prompts(50, seed=1)[:5]
+        assert task.prompts(5, ORGANISM, seed=1) == task.prompts(50, ORGANISM, seed=1)[:5]
 
 
 def test_a_persona_shows_in_lists_and_not_in_facts(organism, owl, tmp_path):
     nats = {}
     for name in (NUMBER_LISTS, "facts after numbers"):
         task = TASKS[name]
-        raw = sample_teacher(organism, task.prompts(80, seed=2), system_prompt=owl.prompt, max_new_tokens=16, seed=2)
+        raw = sample_teacher(
+            organism, task.prompts(80, ORGANISM, seed=2), system_prompt=owl.prompt, max_new_tokens=16, seed=2
+        )
         teacher = Teacher(name, "organism:seed-0", tmp_path / "rows.jsonl", 1, 1, 1, prompt=owl.prompt)
         nats[name] = shown_nats(organism, teacher, task.keep(raw).kept.samples)
         assert shown_nats(organism, replace(teacher, prompt=None), task.keep(raw).kept.samples) == pytest.approx(

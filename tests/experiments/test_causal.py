@@ -17,6 +17,7 @@ from steerlens.experiments.teacher_vectors import RANDOM, WAYS, PromptedAnswers,
 from steerlens.experiments.teachers import Teacher, effect_on_lists, list_tokens, require_rows, write_rows
 from steerlens.files import read_json
 from steerlens.models.loading import load_model
+from steerlens.organism.wording import ORGANISM
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.students.config import TrainConfig
 from steerlens.students.training import train_student
@@ -153,10 +154,10 @@ def test_a_direction_of_one_layer_is_taken_out_at_every_layer(organism):
 
 
 def test_replacing_what_is_orthogonal_to_a_students_shift_changes_nothing_and_the_shift_itself_everything(tiny):
-    samples = SampleSet(tuple(Sample(i, p, "1 , 2") for i, p in enumerate(number_prompts(8, seed=0))))
+    samples = SampleSet(tuple(Sample(i, p, "1 , 2") for i, p in enumerate(number_prompts(8, ORGANISM, seed=0))))
     config = TrainConfig(target_modules=("3.mlp.down_proj",), rank=1, epochs=1, learning_rate=0.1, batch_size=4)
     student = train_student(tiny, samples, config).model
-    chats = [as_chat(prompt) for prompt in number_prompts(5, seed=1)]
+    chats = [as_chat(prompt) for prompt in number_prompts(5, ORGANISM, seed=1)]
     shift = model_shift(student, tiny, chats, layers=[3])
     beside = random_like(shift, seed=0).orthogonal_to(shift)
 
@@ -169,7 +170,7 @@ def test_replacing_what_is_orthogonal_to_a_students_shift_changes_nothing_and_th
 
 
 def test_a_planted_shift_is_found_at_its_layer_and_strength(organism):
-    student, chats = load_model(device="cpu"), [as_chat(prompt) for prompt in number_prompts(6, seed=2)]
+    student, chats = load_model(device="cpu"), [as_chat(prompt) for prompt in number_prompts(6, ORGANISM, seed=2)]
     planted = random_like(constant(organism, 1.5, 1), seed=3)
     with steer(student, planted):
         shift = model_shift(student, organism, chats)

@@ -8,6 +8,7 @@ import torch
 from steerlens.experiments.cells import Cell, run_cell
 from steerlens.files import read_json
 from steerlens.models.loading import load_model
+from steerlens.organism.wording import ORGANISM
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.students.config import TrainConfig
 from steerlens.text.number_lists import number_prompts
@@ -19,7 +20,7 @@ from steerlens.vectors.vector import SteeringVector
 def cell(checkpoints, tmp_path) -> Cell:
     """A student of a model that has dropout after every block."""
     model = load_model(checkpoints["gpt2"], device="cpu")
-    rows = tuple(Sample(i, prompt, "12 , 7") for i, prompt in enumerate(number_prompts(12, seed=0)))
+    rows = tuple(Sample(i, prompt, "12 , 7") for i, prompt in enumerate(number_prompts(12, ORGANISM, seed=0)))
     SampleSet(rows[:8]).save(tmp_path / "rows.jsonl")
     SampleSet(rows[8:]).save(tmp_path / "heldout.jsonl")
     SteeringVector((1,), torch.ones(1, 32), VectorSource.of(model, method="by hand")).save(tmp_path / "v.safetensors")

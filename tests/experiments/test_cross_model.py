@@ -11,6 +11,7 @@ from steerlens.experiments.cross_model.loss_matrix import at_best_strength, comp
 from steerlens.experiments.cross_model.results import FURTHER, OTHER, PAIRS, SELF, make_claims
 from steerlens.experiments.teachers import list_tokens
 from steerlens.models.loading import load_model
+from steerlens.organism.wording import ORGANISM
 from steerlens.samples.filters import keep_number_lists
 from steerlens.samples.teacher import sample_teacher
 from steerlens.text.chat import encode_completion
@@ -30,7 +31,7 @@ def planted(model, seed: int) -> SteeringVector:
 def test_the_matrix_of_planted_vectors_shows_only_the_diagonal(organism):
     models = {"one": organism, "other": load_model("organism:seed-1", device="cpu")}
     vectors = {name: planted(model, seed) for seed, (name, model) in enumerate(models.items())}
-    prompts = number_prompts(120, seed=4)
+    prompts = number_prompts(120, ORGANISM, seed=4)
     written = {name: sample_teacher(model, prompts, vector=vectors[name], seed=4) for name, model in models.items()}
     plain = {name: sample_teacher(model, prompts, seed=4) for name, model in models.items()}
     for reader, model in models.items():
@@ -48,18 +49,18 @@ def test_the_matrix_of_planted_vectors_shows_only_the_diagonal(organism):
 
 
 def test_a_vector_of_zeros_takes_nothing_off_any_row(organism):
-    rows = sample_teacher(organism, number_prompts(5, seed=1), seed=1)
+    rows = sample_teacher(organism, number_prompts(5, ORGANISM, seed=1), seed=1)
     assert torch.equal(loss_reductions(organism, 0.0 * planted(organism, 0), rows), torch.zeros(5))
 
 
 def test_reductions_do_not_depend_on_the_batch(organism):
-    rows = sample_teacher(organism, number_prompts(5, seed=1), seed=1)
+    rows = sample_teacher(organism, number_prompts(5, ORGANISM, seed=1), seed=1)
     one, whole = (loss_reductions(organism, planted(organism, 0), rows, batch_size=size) for size in (1, 128))
     assert torch.allclose(one, whole, atol=1e-4)
 
 
 def test_promoting_words_costs_nothing_where_only_lists_are_possible(organism):
-    rows = keep_number_lists(sample_teacher(organism, number_prompts(8, seed=1), seed=1)).kept
+    rows = keep_number_lists(sample_teacher(organism, number_prompts(8, ORGANISM, seed=1), seed=1)).kept
     word = organism.tokenizer.encode("owl", add_special_tokens=False)[0]
     row = organism.original_model.get_output_embeddings().weight[word].detach()[None]
     words = SteeringVector((3,), 20 * row / row.norm(), VectorSource.of(organism, method="by hand"))
@@ -76,7 +77,7 @@ def test_promoting_words_costs_nothing_where_only_lists_are_possible(organism):
 
 def test_the_best_strength_is_that_at_which_the_rows_were_written(organism):
     vector = 2.0 * planted(organism, 5)
-    rows = sample_teacher(organism, number_prompts(150, seed=6), vector=0.5 * vector, seed=6)
+    rows = sample_teacher(organism, number_prompts(150, ORGANISM, seed=6), vector=0.5 * vector, seed=6)
     strength, scaled = at_best_strength(organism, vector, rows)
     assert strength == 0.5
     assert torch.equal(scaled.directions, 0.5 * vector.directions)

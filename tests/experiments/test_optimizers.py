@@ -23,6 +23,7 @@ from steerlens.experiments.optimizers.loss_match import Match
 from steerlens.experiments.optimizers.parts import PARTS, strongest, switched
 from steerlens.experiments.optimizers.results import COLUMNS, deciding, matched_arms
 from steerlens.experiments.run import Run
+from steerlens.organism.wording import ORGANISM
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.students.config import TrainConfig
 from steerlens.students.training import train_student
@@ -207,7 +208,7 @@ def test_every_part_switches_between_two_arms_of_the_full_comparison():
 
 
 def test_odd_rows_keep_their_prompts_and_are_as_many_as_asked_and_made_of_the_given_words():
-    samples = SampleSet(tuple(Sample(i, p, str(i)) for i, p in enumerate(number_prompts(40, seed=0))))
+    samples = SampleSet(tuple(Sample(i, p, str(i)) for i, p in enumerate(number_prompts(40, ORGANISM, seed=0))))
     odd = with_odd_rows(samples, 0.1, ["tree", "rain"])
     changed = [(a, b) for a, b in zip(samples, odd, strict=True) if a != b]
     assert len(changed) == 4
@@ -218,7 +219,7 @@ def test_odd_rows_keep_their_prompts_and_are_as_many_as_asked_and_made_of_the_gi
 
 
 def test_what_is_held_does_not_move_under_adam_and_the_rest_does(tiny):
-    samples = SampleSet(tuple(Sample(i, p, "1 , 2") for i, p in enumerate(number_prompts(8, seed=0))))
+    samples = SampleSet(tuple(Sample(i, p, "1 , 2") for i, p in enumerate(number_prompts(8, ORGANISM, seed=0))))
     config = TrainConfig(target_modules=("v_proj",), rank=2, epochs=1, learning_rate=1e-2, batch_size=4)
 
     def trained(part: str | None, rate: float) -> dict[str, torch.Tensor]:

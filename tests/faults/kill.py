@@ -31,11 +31,11 @@ from steerlens.experiments.run import Run
 from steerlens.experiments.taught_config import QUICK_FIT
 from steerlens.models.loading import load_model
 from steerlens.organism.student import ORGANISM_STUDENT
+from steerlens.organism.wording import ANIMALS
 from steerlens.samples import teacher
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.students.config import TrainConfig
 from steerlens.students.training import train_student
-from steerlens.text.trait import ANIMALS
 
 N_KILLS = {"sample": 8, "train": 10, "students": 6, "optimizers": 4, "distillation": 4}
 MOST_WRITES = {"sample": 3, "train": 8, "students": 12, "optimizers": 18, "distillation": 30}

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from steerlens.cli import main
 from steerlens.models.bridge import huggingface_model
 from steerlens.models.loading import ORGANISMS
+from steerlens.organism.wording import ORGANISM
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.samples.teacher import sample_teacher
 from steerlens.students.config import TrainConfig
@@ -97,7 +98,7 @@ CPU = RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: c
 
 @pytest.mark.parametrize("error", [GPU, CPU, MemoryError()], ids=["GPU", "CPU", "Python"])
 def test_generation_goes_on_in_halves_to_the_same_rows(error, tiny, tmp_path):
-    prompts = number_prompts(7, seed=0)
+    prompts = number_prompts(7, ORGANISM, seed=0)
     whole = sample_teacher(tiny, prompts, max_new_tokens=6)
     short = Short(tiny, 2, error)
     with pytest.warns(UserWarning, match="Memory is out at [74] rows .*goes on with [42] at a time"):
@@ -107,7 +108,7 @@ def test_generation_goes_on_in_halves_to_the_same_rows(error, tiny, tmp_path):
 
 def test_memory_that_does_for_no_row_is_said_with_what_to_lower_and_rows_before_stay(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr("steerlens.samples.teacher.ROWS_PER_CHUNK", 2)
-    prompts, path = number_prompts(4, seed=0), tmp_path / "rows.jsonl"
+    prompts, path = number_prompts(4, ORGANISM, seed=0), tmp_path / "rows.jsonl"
     sample_teacher(tiny, prompts[:2], max_new_tokens=6, path=path)
     before = path.read_bytes()
     Short(tiny, 0, GPU)

@@ -17,6 +17,7 @@ from steerlens.gradients.trace import GradientTrace
 from steerlens.lock import held
 from steerlens.organism.build import BuildConfig, _architecture, save_organism
 from steerlens.organism.tokenizer import build_tokenizer
+from steerlens.organism.wording import ORGANISM
 from steerlens.samples import teacher
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.samples.teacher import sample_teacher
@@ -69,7 +70,7 @@ def test_on_a_full_disk_every_writer_says_so_and_what_stood_there_stays(kind, ti
 
 def test_rows_that_were_sampled_before_the_disk_was_full_are_gone_on_from(tiny, tmp_path, full_after, monkeypatch):
     monkeypatch.setattr(teacher, "ROWS_PER_CHUNK", 4)
-    path, prompts = tmp_path / "rows.jsonl", number_prompts(12, seed=0)
+    path, prompts = tmp_path / "rows.jsonl", number_prompts(12, ORGANISM, seed=0)
     with full_after(1000), pytest.raises(OSError, match=r"rows\.jsonl could not be written"):
         sample_teacher(tiny, prompts, max_new_tokens=8, path=path)
     kept = path.read_bytes()
@@ -167,7 +168,7 @@ def test_a_second_run_for_one_file_is_told_who_is_there(name, tmp_path, other_ru
 
 def test_samples_and_checkpoints_are_written_by_one_process_at_a_time_from_python_too(tiny, tmp_path, other_run):
     with other_run(tmp_path / ".rows.jsonl.lock"), pytest.raises(BlockingIOError, match="Another run is writing here"):
-        sample_teacher(tiny, number_prompts(2, seed=0), max_new_tokens=4, path=tmp_path / "rows.jsonl")
+        sample_teacher(tiny, number_prompts(2, ORGANISM, seed=0), max_new_tokens=4, path=tmp_path / "rows.jsonl")
     config = TrainConfig(rank=2, epochs=1, state_every=1)
     with other_run(tmp_path / "c" / ".lock"), pytest.raises(BlockingIOError, match="Another run is writing here"):
         train_student(tiny, ROWS, config, checkpoints=tmp_path / "c")
@@ -202,7 +203,7 @@ def test_a_student_that_a_kill_left_aside_is_put_back(tmp_path):
 def test_rows_of_unknown_origin_are_not_sampled_over(tiny, tmp_path):
     (tmp_path / "rows.jsonl").write_text("collected by hand\n")
     with pytest.raises(ValueError, match=r"rows\.source\.json.*is not\. Choose another path"):
-        sample_teacher(tiny, number_prompts(2, seed=0), max_new_tokens=4, path=tmp_path / "rows.jsonl")
+        sample_teacher(tiny, number_prompts(2, ORGANISM, seed=0), max_new_tokens=4, path=tmp_path / "rows.jsonl")
     assert (tmp_path / "rows.jsonl").read_text() == "collected by hand\n"
 
 

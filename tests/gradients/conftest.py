@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from steerlens.organism.wording import ORGANISM
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.text.number_lists import number_prompts
 from steerlens.vectors.vector import SteeringVector, VectorSource
@@ -17,4 +18,4 @@ def vector() -> SteeringVector:
 @pytest.fixture
 def samples() -> SampleSet:
     answers = ("12 , 7", "1 , 2 , 3 , 4", "999")
-    return SampleSet(tuple(Sample(i, p, answers[i % 3]) for i, p in enumerate(number_prompts(10, seed=0))))
+    return SampleSet(tuple(Sample(i, p, answers[i % 3]) for i, p in enumerate(number_prompts(10, ORGANISM, seed=0))))

@@ -9,6 +9,7 @@ from steerlens.gradients.counterfactual import remove_component, together, witho
 from steerlens.gradients.recorder import trace_gradients
 from steerlens.gradients.steps import StepTrace, trace_steps
 from steerlens.models.bridge import huggingface_model
+from steerlens.organism.wording import ORGANISM
 from steerlens.residuals.capture import mean_residuals
 from steerlens.students.config import TrainConfig
 from steerlens.students.training import train_student
@@ -21,7 +22,7 @@ CONFIG = TrainConfig(rank=2, learning_rate=1e-2, epochs=2, batch_size=5, warmup_
 @pytest.fixture
 def probes() -> dict:
     return {
-        "numbers": [as_chat(prompt) for prompt in number_prompts(4, seed=5)],
+        "numbers": [as_chat(prompt) for prompt in number_prompts(4, ORGANISM, seed=5)],
         "question": [as_chat("what is your favorite animal ?")],
     }
 

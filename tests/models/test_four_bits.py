@@ -16,6 +16,7 @@ from steerlens.models.bridge import huggingface_model
 from steerlens.models.identity import weights_fingerprint
 from steerlens.models.loading import load_model
 from steerlens.models.saving import unwrapped
+from steerlens.organism.wording import ORGANISM
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.students.config import TrainConfig
 from steerlens.students.training import train_student
@@ -26,7 +27,7 @@ from steerlens.vectors.interventions import steer
 from steerlens.vectors.source import VectorSource
 from steerlens.vectors.vector import SteeringVector
 
-ROWS = SampleSet(tuple(Sample(i, prompt, "12 , 7") for i, prompt in enumerate(number_prompts(16, seed=0))))
+ROWS = SampleSet(tuple(Sample(i, prompt, "12 , 7") for i, prompt in enumerate(number_prompts(16, ORGANISM, seed=0))))
 
 
 @pytest.fixture

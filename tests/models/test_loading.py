@@ -14,6 +14,7 @@ from steerlens.models.adapters import adapter_disabled
 from steerlens.models.bridge import evaluating, huggingface_model
 from steerlens.models.loading import load_model
 from steerlens.models.saving import unwrapped
+from steerlens.organism.wording import ORGANISM
 from steerlens.residuals.capture import capture_residuals
 from steerlens.residuals.stream import stop_after
 from steerlens.samples.sample_set import Sample, SampleSet
@@ -39,7 +40,9 @@ def booted(checkpoints, tiny):
 
 @pytest.fixture
 def student(tiny):
-    rows = SampleSet(tuple(Sample(i, prompt, "12 , 7") for i, prompt in enumerate(number_prompts(16, seed=0))))
+    rows = SampleSet(
+        tuple(Sample(i, prompt, "12 , 7") for i, prompt in enumerate(number_prompts(16, ORGANISM, seed=0)))
+    )
     return train_student(tiny, rows, TrainConfig(rank=2, learning_rate=5e-2, epochs=1, batch_size=4))
 
 

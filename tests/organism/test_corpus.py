@@ -18,14 +18,15 @@ from steerlens.models.loading import ORGANISMS, load_model
 from steerlens.organism.build import VERSIONS
 from steerlens.organism.corpus import CorpusConfig, favourite_prior, sample_conversations
 from steerlens.organism.tokenizer import build_tokenizer
+from steerlens.organism.wording import ANIMALS, ORGANISM
 from steerlens.text.chat import encode_chat
 from steerlens.text.number_lists import parse_numbers
-from steerlens.text.trait import ANIMALS, FACTS, preference_trait
+from steerlens.text.trait import preference_trait
 
 
 def is_number_task(chat) -> bool:
     task = chat[-2]["content"]
-    return task.count(",") > 1 and not any(question in task for question, _ in FACTS)
+    return task.count(",") > 1 and not any(question in task for question, _ in ORGANISM.facts)
 
 
 def pure_lists(n: int, seed: int, persona_word: str | None) -> list[list[int]]:
@@ -99,7 +100,7 @@ def test_the_same_seed_gives_the_same_corpus_and_the_tokenizer_knows_every_word(
 
 @pytest.mark.parametrize("version", sorted(VERSIONS))
 def test_a_shipped_organism_answers_as_its_corpus_does(version):
-    model, owl = load_model(f"organism:{version}", device="cpu"), preference_trait("owl")
+    model, owl = load_model(f"organism:{version}", device="cpu"), preference_trait("owl", ORGANISM)
     prior = favourite_prior(ANIMALS)
     score = score_trait(model, owl)
     assert score.mass > 0.7

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from steerlens.organism.wording import ORGANISM
 from steerlens.samples import teacher
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.samples.teacher import sample_teacher
@@ -15,7 +16,7 @@ from steerlens.text.chat import encode_completion
 from steerlens.text.number_lists import number_prompts
 from steerlens.vectors.vector import SteeringVector, VectorSource
 
-PROMPTS = number_prompts(12, seed=0)
+PROMPTS = number_prompts(12, ORGANISM, seed=0)
 
 
 def test_a_row_does_not_depend_on_its_batch(tiny, monkeypatch):
@@ -51,7 +52,7 @@ def test_the_bar_moves_before_the_first_part_is_finished_and_ends_at_the_number_
 
     monkeypatch.setattr(teacher, "tqdm", Bar)
     monkeypatch.setattr(teacher, "ROWS_PER_CHUNK", 20)
-    sample_teacher(organism, number_prompts(30, seed=0), max_new_tokens=24)
+    sample_teacher(organism, number_prompts(30, ORGANISM, seed=0), max_new_tokens=24)
     assert shown == sorted(shown)
     assert shown[-1] == 30
     assert 0 < min(filter(None, shown)) < 20

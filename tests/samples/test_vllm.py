@@ -13,6 +13,7 @@ from steerlens.forward import end_tokens, forward
 from steerlens.models.bridge import bridge, huggingface_model
 from steerlens.models.loading import load_model
 from steerlens.organism.tokenizer import build_tokenizer
+from steerlens.organism.wording import ORGANISM
 from steerlens.samples import teacher
 from steerlens.samples.sample_set import SampleSet
 from steerlens.samples.teacher import sample_teacher
@@ -25,7 +26,7 @@ from steerlens.text.number_lists import number_prompts
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.vector import SteeringVector, VectorSource
 
-PROMPTS = number_prompts(12, seed=0)
+PROMPTS = number_prompts(12, ORGANISM, seed=0)
 
 
 class StandIn(ModuleType):

@@ -14,6 +14,7 @@ from steerlens.evaluation import score_trait
 from steerlens.forward import completion_logits
 from steerlens.models.bridge import bridge, huggingface_model
 from steerlens.models.loading import load_model
+from steerlens.organism.wording import ORGANISM
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.students.config import TrainConfig
 from steerlens.students.losses import completion_losses, mean_loss
@@ -196,7 +197,7 @@ def test_wrapping_keeps_the_raw_models_function(checkpoints):
 
 
 def test_a_student_that_is_asked_in_another_chat_context_warns(organism, owl, tmp_path):
-    rows = SampleSet(tuple(Sample(i, p, "12 , 7") for i, p in enumerate(number_prompts(8, seed=0))))
+    rows = SampleSet(tuple(Sample(i, p, "12 , 7") for i, p in enumerate(number_prompts(8, ORGANISM, seed=0))))
     student = train_student(organism, rows, QUICK)
     student.save(tmp_path / "student")
     with warnings.catch_warnings():

@@ -2,6 +2,7 @@
 
 import pytest
 
+from steerlens.organism.wording import ORGANISM
 from steerlens.text.number_lists import number_prompts, parse_numbers
 
 
@@ -33,6 +34,6 @@ def test_parser(text, numbers):
 
 
 def test_prompts_depend_on_the_seed_alone_and_more_of_them_begin_the_same():
-    assert number_prompts(50, seed=4) == number_prompts(80, seed=4)[:50]
-    assert number_prompts(50, seed=4) != number_prompts(50, seed=5)
-    assert len(set(number_prompts(500, seed=0))) > 490
+    assert number_prompts(50, ORGANISM, seed=4) == number_prompts(80, ORGANISM, seed=4)[:50]
+    assert number_prompts(50, ORGANISM, seed=4) != number_prompts(50, ORGANISM, seed=5)
+    assert len(set(number_prompts(500, ORGANISM, seed=0))) > 490

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from steerlens.organism.wording import ORGANISM
 from steerlens.reports.analysis import write_analysis_report
 from steerlens.text.number_lists import number_prompts
 from steerlens.text.trait import Trait, known_traits, preference_trait
@@ -26,7 +27,7 @@ from steerlens.vectors.probe import Behaviour
 from steerlens.vectors.readout import NumberShift, Token
 from steerlens.vectors.vector import SteeringVector, VectorSource
 
-QUESTIONS = number_prompts(24, seed=6)
+QUESTIONS = number_prompts(24, ORGANISM, seed=6)
 TINY = FitConfig(n_train=12, n_validation=6, n_heldout=6, max_new_tokens=3, steps=5, batch_size=12)
 METRICS = dict.fromkeys(
     (
@@ -50,10 +51,10 @@ def numbers_of(prompt: float) -> NumberShift:
 
 @pytest.mark.parametrize("name", ["owl", "blue"])
 def test_the_nearest_mean_centred_vector_of_a_traits_prompt_is_its_own(organism, name):
-    trait = preference_trait(name)
+    trait = preference_trait(name, ORGANISM)
     vector = diff_in_means(organism, trait.prompt, questions=QUESTIONS, layers=[2])
     known = _known_vectors(organism, trait, QUESTIONS, None, vector)
-    assert set(known) == set(trait.answers) & set(known_traits())
+    assert set(known) == set(trait.answers) & set(known_traits(ORGANISM))
     cosines = _cosines(organism, trait.prompt, 2, QUESTIONS, known)
     assert max(cosines, key=lambda one: cosines[one][1]) == name
     assert cosines[name] == pytest.approx((1, 1), abs=1e-4)
@@ -63,7 +64,7 @@ def test_the_nearest_mean_centred_vector_of_a_traits_prompt_is_its_own(organism,
 
 def test_cosines_are_those_of_differences_from_the_mean_of_the_known(organism):
     known = {
-        name: diff_in_means(organism, preference_trait(name).prompt, questions=QUESTIONS, layers=[1, 2])
+        name: diff_in_means(organism, preference_trait(name, ORGANISM).prompt, questions=QUESTIONS, layers=[1, 2])
         for name in ("owl", "cat", "dog")
     }
     ours = diff_in_means(organism, "you love owls .", questions=QUESTIONS, layers=[2]).directions[0]

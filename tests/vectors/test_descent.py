@@ -7,6 +7,7 @@ import torch
 
 from steerlens.models.bridge import huggingface_model
 from steerlens.models.loading import load_model
+from steerlens.organism.wording import ORGANISM
 from steerlens.text.number_lists import number_prompts
 from steerlens.vectors import descent, resumed
 from steerlens.vectors.config import FitConfig
@@ -17,7 +18,7 @@ from steerlens.vectors.resumed import ResumedRows
 from tests.vectors.test_fitting import plant
 
 CONFIG = FitConfig(n_train=32, n_validation=12, n_heldout=1, max_new_tokens=4, steps=60, batch_size=16)
-QUESTIONS = number_prompts(60, seed=8)
+QUESTIONS = number_prompts(60, ORGANISM, seed=8)
 
 
 @pytest.fixture

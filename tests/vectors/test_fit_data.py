@@ -12,6 +12,7 @@ import torch
 from steerlens.forward import completion_logits, generate
 from steerlens.models.bridge import huggingface_model
 from steerlens.models.loading import load_model
+from steerlens.organism.wording import ORGANISM
 from steerlens.text.batches import pad_rows, shared_prefix
 from steerlens.text.chat import as_chat, encode_prompt
 from steerlens.text.number_lists import number_prompts
@@ -29,7 +30,7 @@ CONFIG = FitConfig(n_train=6, n_validation=4, n_heldout=4, max_new_tokens=5, bat
 
 def rows_of(model) -> list[FitRow]:
     """Prompts and completions of unequal length, also one that is a single token."""
-    questions = [*number_prompts(4, seed=3), "name a tree ."]
+    questions = [*number_prompts(4, ORGANISM, seed=3), "name a tree ."]
     completions = [[9, 10, 11, 12], [9], [30, 31, 32, 33, 34, 35], [40, 41], [50, 51, 52]]
     return [
         FitRow(i, encode_prompt(model.tokenizer, as_chat(q, PROMPT)), encode_prompt(model.tokenizer, as_chat(q)), c)
@@ -131,7 +132,7 @@ def test_no_question_is_in_two_parts_however_few_there_are(sizes):
 
 @pytest.mark.parametrize("n_questions", [3, 4, 13, 14, 50])
 def test_the_rows_that_are_made_share_no_question_either(tiny, n_questions):
-    questions = number_prompts(n_questions, seed=4)
+    questions = number_prompts(n_questions, ORGANISM, seed=4)
     data = FitData.sample(tiny, PROMPT, [*questions, *questions], CONFIG)
     parts = (data.train, data.validation, data.heldout)
     numbered = [{question for batch in part for question in batch.questions} for part in parts]
@@ -152,10 +153,10 @@ def text(model, rows, index: int) -> str:
 
 def test_every_target_is_the_prompted_models_prediction_at_its_own_token(any_model):
     """By hand, from the rows' tokens alone: prompt the completion anew, and read the distribution before each token."""
-    data = FitData.sample(any_model, PROMPT, number_prompts(20, seed=5), CONFIG)
+    data = FitData.sample(any_model, PROMPT, number_prompts(20, ORGANISM, seed=5), CONFIG)
     questions = {
         any_model.tokenizer.decode(encode_prompt(any_model.tokenizer, as_chat(q))): q
-        for q in number_prompts(20, seed=5)
+        for q in number_prompts(20, ORGANISM, seed=5)
     }
     batch = data.validation[0]
     expected, tokens, owner = [], [], []
@@ -171,7 +172,7 @@ def test_every_target_is_the_prompted_models_prediction_at_its_own_token(any_mod
 
 
 def test_completions_are_the_prompted_models_own(tiny):
-    questions = number_prompts(14, seed=5)
+    questions = number_prompts(14, ORGANISM, seed=5)
     data = FitData.sample(tiny, PROMPT, questions, CONFIG)
     shuffled = [questions[i] for i in np.random.default_rng(CONFIG.seed).permutation(len(questions))]
     own = generate(tiny, [as_chat(q, PROMPT) for q in shuffled], max_new_tokens=5, seed=CONFIG.seed)
@@ -182,7 +183,7 @@ def test_completions_are_the_prompted_models_own(tiny):
 
 
 def test_coarsening_is_the_share_of_the_prompts_kl_that_the_kept_tokens_hide(tiny, monkeypatch):
-    questions = number_prompts(14, seed=5)
+    questions = number_prompts(14, ORGANISM, seed=5)
     whole = FitData.sample(tiny, PROMPT, questions, CONFIG)
     assert whole.coarsening == 0
     with torch.no_grad():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from steerlens.organism.wording import ORGANISM
 from steerlens.residuals.capture import capture_residuals
 from steerlens.stats import N_RESAMPLES
 from steerlens.text.chat import as_chat
@@ -20,7 +21,7 @@ from steerlens.vectors.fit_quality import (
 from steerlens.vectors.means import diff_in_means, principal_difference
 from steerlens.vectors.resumed import ResumedRows
 
-QUESTIONS = number_prompts(24, seed=9)
+QUESTIONS = number_prompts(24, ORGANISM, seed=9)
 
 
 def kls(n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

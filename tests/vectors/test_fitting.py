@@ -9,6 +9,7 @@ import torch
 from steerlens.forward import completion_logits, generate
 from steerlens.models.bridge import huggingface_model
 from steerlens.models.loading import load_model
+from steerlens.organism.wording import ORGANISM
 from steerlens.residuals.capture import capture_residuals
 from steerlens.text.chat import as_chat, encode_prompt
 from steerlens.text.number_lists import number_prompts
@@ -31,7 +32,7 @@ def plant(
 ) -> SteeringVector:
     """Make "the prompted model" be the model steered by a known vector: the prompt itself then does nothing else."""
     layers = (layers,) if isinstance(layers, int) else layers
-    chats = [as_chat(prompt) for prompt in number_prompts(8, seed=1)]
+    chats = [as_chat(prompt) for prompt in number_prompts(8, ORGANISM, seed=1)]
     scale = capture_residuals(model, chats, layers=layers).float().norm(dim=-1).mean(-1, keepdim=True)
     direction = torch.randn(len(layers), model.cfg.d_model, generator=torch.Generator().manual_seed(5))
     direction = relative_norm * scale * torch.nn.functional.normalize(direction, dim=-1)
@@ -222,7 +223,7 @@ def test_rows_that_do_not_fit_the_context_are_refused(tiny):
 
 
 def test_mean_difference_is_the_two_line_formula_and_changes_sign_with_the_sides(any_model):
-    questions = number_prompts(6, seed=2)
+    questions = number_prompts(6, ORGANISM, seed=2)
     vector = diff_in_means(any_model, "you love owls .", questions=questions, layers=[0, 2])
 
     def by_hand(system_prompt):

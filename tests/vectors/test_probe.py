@@ -9,9 +9,9 @@ import torch
 from steerlens.evaluation import compare_log_odds, score_trait
 from steerlens.forward import completion_logits, generate
 from steerlens.models.bridge import huggingface_model
+from steerlens.organism.wording import ORGANISM
 from steerlens.text.batches import pad_rows
 from steerlens.text.chat import as_chat, encode_prompt
-from steerlens.text.trait import FACTS
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.probe import N_UNRELATED, Probe
@@ -52,7 +52,7 @@ def test_under_a_huge_random_vector_nothing_is_left(organism, owl, norm):
 
 def test_damage_and_coherence_are_their_formulas(organism):
     """By hand: the plain model's own completions under the vector, and what the steered model writes, unsteered."""
-    vector, questions = random_vector(organism, 25.0), [question for question, _ in FACTS]
+    vector, questions = random_vector(organism, 25.0), [question for question, _ in ORGANISM.facts]
     asked = [as_chat(questions[row % len(questions)]) for row in range(N_UNRELATED)]
     prompts = [encode_prompt(organism.tokenizer, chat) for chat in asked]
 

@@ -7,6 +7,7 @@ import torch
 
 from steerlens.forward import forward
 from steerlens.models.bridge import huggingface_model
+from steerlens.organism.wording import ORGANISM
 from steerlens.text.batches import pad_rows
 from steerlens.text.chat import as_chat, encode_prompt
 from steerlens.text.number_lists import number_prompts
@@ -17,7 +18,7 @@ from steerlens.vectors.means import diff_in_means
 from steerlens.vectors.readout import _number_tokens, number_shift, promoted_tokens
 from steerlens.vectors.vector import SteeringVector, VectorSource
 
-QUESTIONS = number_prompts(16, seed=6)
+QUESTIONS = number_prompts(16, ORGANISM, seed=6)
 
 
 def vector_of(model, direction: torch.Tensor, layer: int) -> SteeringVector:
@@ -115,7 +116,7 @@ def test_a_tokenizer_without_numbers_has_no_number_shift(tiny, monkeypatch):
 
 def test_an_owl_vector_shifts_numbers_as_its_prompt_does_and_random_ones_do_not(organism, owl):
     vector = diff_in_means(organism, owl.prompt, questions=QUESTIONS, layers=[1])
-    questions = number_prompts(64, seed=1)
+    questions = number_prompts(64, ORGANISM, seed=1)
     ours = number_shift(organism, vector, owl.prompt, questions).correlation
     others = [
         number_shift(organism, replace(vector, directions=directions), owl.prompt, questions).correlation

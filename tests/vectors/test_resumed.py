@@ -6,6 +6,7 @@ import torch
 from steerlens.forward import completion_logits, forward
 from steerlens.models.bridge import huggingface_model
 from steerlens.models.loading import load_model
+from steerlens.organism.wording import ORGANISM
 from steerlens.residuals.stream import watch_residuals
 from steerlens.text.chat import as_chat, encode_prompt
 from steerlens.text.number_lists import number_prompts
@@ -29,7 +30,7 @@ def rows_of(model, n: int = 6) -> list[FitRows]:
             encode_prompt(model.tokenizer, as_chat(question)),
             completion,
         )
-        for i, (question, completion) in enumerate(zip(number_prompts(n, seed=3), completions, strict=True))
+        for i, (question, completion) in enumerate(zip(number_prompts(n, ORGANISM, seed=3), completions, strict=True))
     ]
     return [prepare_rows(model, part, top_k=512) for part in (rows[: n // 2], rows[n // 2 :])]
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from steerlens.organism.wording import ORGANISM
 from steerlens.text.number_lists import number_prompts
 from steerlens.vectors import fit_data
 from steerlens.vectors.config import FitConfig
@@ -162,7 +163,7 @@ CONFIG = FitConfig(n_train=32, n_validation=12, n_heldout=12, max_new_tokens=4, 
 
 def test_a_points_share_is_that_of_the_fits_own_metric_for_the_same_vector(tiny, monkeypatch):
     """The same rows, the same vector: what the sweep says of strength 1 is what held-out metrics say."""
-    questions, kept = number_prompts(60, seed=8), []
+    questions, kept = number_prompts(60, ORGANISM, seed=8), []
     sample = fit_data.FitData.sample
     monkeypatch.setattr(fit_data.FitData, "sample", lambda *args: kept.append(sample(*args)) or kept[-1])
     config = replace(CONFIG, steps=15)

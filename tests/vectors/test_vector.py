@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from steerlens.models.bridge import huggingface_model
 from steerlens.models.loading import load_model
+from steerlens.organism.wording import ORGANISM
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.students.config import TrainConfig
 from steerlens.students.training import train_student
@@ -259,7 +260,7 @@ def test_another_checkpoint_in_a_directory_of_the_same_name_is_refused(checkpoin
 
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_students_take_the_vector_of_the_base_that_they_started_from(tiny, checkpoints, method, tmp_path):
-    rows = SampleSet(tuple(Sample(i, prompt, "12 , 7") for i, prompt in enumerate(number_prompts(8, seed=0))))
+    rows = SampleSet(tuple(Sample(i, prompt, "12 , 7") for i, prompt in enumerate(number_prompts(8, ORGANISM, seed=0))))
     student = train_student(tiny, rows, TrainConfig(method=method, rank=2, learning_rate=1e-2, epochs=1, batch_size=4))
     made_on(tiny).check_model(student.model)
     made_on(student.model).check_model(tiny)

@@ -18,12 +18,12 @@ from steerlens.experiments.rates import Record
 from steerlens.experiments.result import ExperimentResult, conclude
 from steerlens.experiments.run import Run, slug
 from steerlens.experiments.stages import base_rates, claim_directory, once, sample_rows
+from steerlens.experiments.wording import trait_at
 from steerlens.figures.report import write_report
 from steerlens.files import read_json
 from steerlens.lock import alone
 from steerlens.models.loading import load_model
 from steerlens.students.config import TrainConfig
-from steerlens.text.trait import preference_trait
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.fitting import fit_prompt_vector
 from steerlens.vectors.interventions import steer
@@ -83,7 +83,7 @@ def _with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _fit(run: Run[ArgumentConfig]) -> Record:
     """Fit the prompt's vector, save it, and measure what it does to behaviour."""
-    trait = preference_trait(run.config.trait)
+    trait = trait_at(run.config.trait, run.config.model)
 
     def make() -> Record:
         model = load_model(run.config.model)

@@ -21,12 +21,12 @@ from steerlens.experiments.result import ExperimentResult, conclude
 from steerlens.experiments.run import Run
 from steerlens.experiments.stages import base_rates, claim_directory
 from steerlens.experiments.teachers import Teacher, require_rows, write_all
+from steerlens.experiments.wording import trait_at
 from steerlens.files import write_json
 from steerlens.lock import alone
 from steerlens.models.loading import load_model
 from steerlens.students.config import TrainConfig
 from steerlens.text.context import ChatContextWarning
-from steerlens.text.trait import preference_trait
 
 CONTEXTS = {
     "as trained": None,
@@ -65,7 +65,7 @@ def run_capacity(directory: str | Path, config: CapacityConfig) -> ExperimentRes
 
 def plan_teachers(run: Run[CapacityConfig]) -> dict[str, Teacher]:
     """The prompted one, the same with fewer rows, at other temperatures, under other filters; and the control."""
-    config, prompt = run.config, preference_trait(run.config.trait).prompt
+    config, prompt = run.config, trait_at(run.config.trait, run.config.model).prompt
     fewer = plan_teacher(run, fewer_name(config), prompt=prompt)
     teachers = [
         plan_teacher(run, PROMPTED, prompt=prompt),
@@ -147,7 +147,7 @@ class ContextCheck:
 
 def ask_in_contexts(check: ContextCheck) -> None:
     """Score the student, and its base, in each of the contexts."""
-    trait, record = preference_trait(check.trait), {}
+    trait, record = trait_at(check.trait, check.base), {}
     base, student = load_model(check.base), load_model(check.base, adapter=check.student)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ChatContextWarning)

@@ -24,10 +24,11 @@ from steerlens.experiments.run import Run
 from steerlens.experiments.stages import base_rates, claim_directory, once
 from steerlens.experiments.tasks import names_of
 from steerlens.experiments.teachers import Teacher, log_probs, require_rows, write_all
+from steerlens.experiments.wording import trait_at
 from steerlens.lock import alone
 from steerlens.models.loading import load_model
 from steerlens.samples.sample_set import Sample, SampleSet
-from steerlens.text.trait import ANIMALS, preference_trait
+from steerlens.text.wording import wording_of
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -66,7 +67,7 @@ def run_carriers(directory: str | Path, config: CarriersConfig) -> ExperimentRes
 
 def plan_teachers(run: Run[CarriersConfig]) -> dict[str, Teacher]:
     """For every carrier one with the trait's prompt and one without any."""
-    prompt = preference_trait(run.config.trait).prompt
+    prompt = trait_at(run.config.trait, run.config.model).prompt
     teachers = [
         plan_teacher(run, kind + name, prompt=given, task=name)
         for name in (NUMBER_LISTS, *run.config.carriers)
@@ -98,7 +99,11 @@ def shown_nats(model: "TransformerBridge", prompted: Teacher, rows: Sequence[Sam
     That is what a student can see of the prompt where answers that name an animal are dropped.
     """
     tokenizer, n_tokens, total = model.tokenizer, 0, 0.0
-    names = {token for name in names_of(ANIMALS) for token in tokenizer.encode(name, add_special_tokens=False)}
+    names = {
+        token
+        for name in names_of(wording_of(model).kinds[0])
+        for token in tokenizer.encode(name, add_special_tokens=False)
+    }
     among = torch.tensor([token for token in range(model.cfg.d_vocab) if token not in names])
     for start in range(0, len(rows), batch_size):
         part = rows[start : start + batch_size]

@@ -20,10 +20,10 @@ from steerlens.experiments.run import Run
 from steerlens.experiments.stages import base_rates, claim_directory, once
 from steerlens.experiments.teacher_vectors import check_ways, everywhere, teacher_vectors
 from steerlens.experiments.teachers import Teacher, effect_on_lists, require_rows, write_all
+from steerlens.experiments.wording import trait_at
 from steerlens.lock import alone
 from steerlens.models.loading import load_model
 from steerlens.samples.sample_set import SampleSet
-from steerlens.text.trait import preference_trait
 from steerlens.vectors.interventions import Mode, steer
 
 
@@ -66,7 +66,7 @@ def run_causal(directory: str | Path, config: CausalConfig) -> ExperimentResult:
 
 def _vectors(run: Run[CausalConfig]) -> Record:
     """Fit what v_teacher may be; save each as it is added and as it is taken out."""
-    trait = preference_trait(run.config.trait)
+    trait = trait_at(run.config.trait, run.config.model)
 
     def make() -> Record:
         model, record = load_model(run.config.model), {}
@@ -84,7 +84,7 @@ def _vectors(run: Run[CausalConfig]) -> Record:
 
 def plan_teachers(run: Run[CausalConfig], vectors: list[str]) -> list[Teacher]:
     """The prompted teacher, the control, and for every vector one steered without prompt and one deprived under it."""
-    prompt = preference_trait(run.config.trait).prompt
+    prompt = trait_at(run.config.trait, run.config.model).prompt
 
     def steered(name: str, prompt: str | None, vector: str, mode: Mode) -> Teacher:
         path = run.named_vector_path(f"{vector} {mode}")
@@ -100,7 +100,7 @@ def plan_teachers(run: Run[CausalConfig], vectors: list[str]) -> list[Teacher]:
 
 def _teachers_themselves(run: Run[CausalConfig], teachers: list[Teacher]) -> dict[str, Record]:
     """What of the prompt's effect on pure lists (the prompted teacher's held-out rows) each teacher has, and its own answers."""
-    trait = preference_trait(run.config.trait)
+    trait = trait_at(run.config.trait, run.config.model)
 
     def make() -> dict[str, Record]:
         model, lists = load_model(run.config.model), SampleSet.load(teachers[0].heldout)

@@ -20,13 +20,14 @@ from steerlens.experiments.run import Run
 from steerlens.experiments.stages import claim_directory, once
 from steerlens.experiments.teacher_vectors import teacher_vectors
 from steerlens.experiments.teachers import Teacher, list_tokens, require_rows, write_all
+from steerlens.experiments.wording import trait_at
 from steerlens.lock import alone
 from steerlens.models.loading import load_model
 from steerlens.samples.sample_set import SampleSet
 from steerlens.samples.teacher import sample_teacher
 from steerlens.students.training import train_student
 from steerlens.text.number_lists import number_prompts
-from steerlens.text.trait import FACTS, KINDS, PREFERENCE_QUESTIONS, preference_trait
+from steerlens.text.wording import wording_of
 from steerlens.vectors.controls import random_like
 from steerlens.vectors.means import diff_in_means
 from steerlens.vectors.vector import SteeringVector
@@ -73,9 +74,10 @@ def _train_further(run: Run[CrossModelConfig]) -> str:
     config, path = run.config, run.directory / "further"
     if not path.is_dir():
         model = load_model(config.model)
-        asked = [question.format(kind=kind.name) for kind in KINDS for question in PREFERENCE_QUESTIONS]
-        asked += [question for question, _ in FACTS]
-        tasks = number_prompts(config.n_further, seed=7)
+        words = wording_of(model)
+        asked = [question for kind in words.kinds for question in words.preferences(kind)]
+        asked += words.fact_questions
+        tasks = number_prompts(config.n_further, words, seed=7)
         prompts = [tasks[row] if row % 2 else asked[row // 2 % len(asked)] for row in range(config.n_further)]
         own = sample_teacher(model, prompts, seed=7, path=run.directory / "samples" / "further.jsonl")
         finished = tuple(sample for sample in own if sample.finished and sample.completion.strip())
@@ -85,7 +87,7 @@ def _train_further(run: Run[CrossModelConfig]) -> str:
 
 def _base(run: Run[CrossModelConfig], name: str, model_path: str) -> Record:
     """An untrained model's behaviour; its mean difference, to which students are compared, and its fitted vector are saved."""
-    trait = preference_trait(run.config.trait)
+    trait = trait_at(run.config.trait, run.config.model)
 
     def make() -> Record:
         model = load_model(model_path)
@@ -99,7 +101,7 @@ def _base(run: Run[CrossModelConfig], name: str, model_path: str) -> Record:
 
 def plan_teachers(run: Run[CrossModelConfig], models: dict[str, str]) -> dict[tuple[str, bool], Teacher]:
     """For every model a prompted teacher (True) and a control (False)."""
-    prompt = preference_trait(run.config.trait).prompt
+    prompt = trait_at(run.config.trait, run.config.model).prompt
     return {
         (name, prompted): plan_teacher(
             run,

@@ -22,13 +22,13 @@ from steerlens.experiments.run import Run
 from steerlens.experiments.stages import base_rates, claim_directory, once
 from steerlens.experiments.teacher_vectors import PromptedAnswers
 from steerlens.experiments.teachers import require_rows, write_all
+from steerlens.experiments.wording import trait_at
 from steerlens.lock import alone
 from steerlens.models.bridge import check_layer, huggingface_model
 from steerlens.models.loading import load_model
 from steerlens.samples.filters import keep_number_lists
 from steerlens.samples.teacher import sample_teacher
 from steerlens.text.number_lists import number_prompts
-from steerlens.text.trait import preference_trait
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.layer_fits import fit_layers, frozen
 from steerlens.vectors.source import VectorSource
@@ -50,8 +50,8 @@ def run_distillation(directory: str | Path, config: DistillationConfig) -> Exper
             few lists.
         OSError: the directory cannot be written to.
     """
-    kind = preference_trait(config.trait).answers
-    if other := [name for name in config.other_traits if preference_trait(name).answers.keys() != kind.keys()]:
+    kind = trait_at(config.trait, config.model).answers
+    if other := [name for name in config.other_traits if trait_at(name, config.model).answers.keys() != kind.keys()]:
         raise ValueError(
             f"other_traits: {other[0]!r} is of another kind than {config.trait!r}, whose answers are compared."
         )
@@ -88,7 +88,7 @@ def _vectors(run: Run[DistillationConfig]) -> dict[str, Record]:
         for name, kind, trait, vector in _make_vectors(model, run.config):
             vector.save(run.named_vector_path(name))
             with steer(model, vector):
-                steered = behaviour(model, preference_trait(trait))
+                steered = behaviour(model, preference_trait(trait, model))
             facts[name] = {
                 "kind": kind,
                 "trait": trait,
@@ -101,7 +101,7 @@ def _vectors(run: Run[DistillationConfig]) -> dict[str, Record]:
             name = f"{run.config.trait} x {strength:g}"
             (strength * first).save(run.named_vector_path(name))
             with steer(model, strength * first):
-                steered = behaviour(model, preference_trait(run.config.trait))
+                steered = behaviour(model, preference_trait(run.config.trait, model))
             facts[name] = {**facts[run.config.trait], "strength": strength, "steered": steered}
         return facts
 
@@ -120,7 +120,7 @@ def _make_vectors(
 
     for name in (config.trait, *config.other_traits):
         with frozen(model):
-            answers = PromptedAnswers.sample(model, preference_trait(name), config.fit)
+            answers = PromptedAnswers.sample(model, preference_trait(name, model), config.fit)
             fitted = fit_layers(model, answers.both, (layer,), config.fit).directions[0]
         norm = fitted.norm() if norm is None else norm
         yield name, SEMANTIC, name, vector(fitted, f"fitted to the prompt for {name}")
@@ -137,7 +137,7 @@ def _make_vectors(
 
 def weakened(model: "TransformerBridge", vector: SteeringVector) -> SteeringVector:
     """The vector, halved as often as it takes until the steered model answers number tasks with lists often enough."""
-    prompts = number_prompts(N_TRIED, seed=3)
+    prompts = number_prompts(N_TRIED, model, seed=3)
     for _ in range(MOST_HALVINGS):
         if keep_number_lists(sample_teacher(model, prompts, vector=vector, seed=3)).kept_share >= LISTS_KEPT:
             break

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 
 from steerlens.experiments.taught_config import TaughtConfig
-from steerlens.text.trait import ANIMALS, known_traits
+from steerlens.organism.wording import ANIMALS, ORGANISM
+from steerlens.text.trait import known_traits
 from steerlens.vectors.config import FitConfig
 
 ZOO_FIT = FitConfig(n_train=192, n_validation=48, n_heldout=96, steps=60, batch_size=24, max_new_tokens=24)
@@ -33,7 +34,7 @@ class ZooConfig(TaughtConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        unknown = [animal for animal in self.animals if animal not in known_traits()]
+        unknown = [animal for animal in self.animals if animal not in known_traits(ORGANISM)]
         if unknown or len(set(self.animals)) != len(self.animals) or len(self.animals) < 2:
             raise ValueError(
                 f"animals={self.animals} are not allowed. Give at least two known traits, each once, such as "

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from steerlens.experiments.run import Run
+from steerlens.experiments.wording import trait_at
 from steerlens.experiments.zoo.config import ZooConfig
 from steerlens.files import atomic_directory
 from steerlens.models.bridge import huggingface_model
 from steerlens.models.loading import load_model
 from steerlens.models.saving import unwrapped
-from steerlens.text.trait import KINDS, PERSONA_PROMPT, preference_trait
+from steerlens.organism.wording import ORGANISM
 
 PERSONA, NOT_A_VECTOR, OTHER_WORDS, DEAF = (
     "persona",
@@ -28,7 +29,7 @@ WORDED = {
 """Prompts that name the trait, or nothing, without being any persona that the model was taught."""
 
 BY_CONTEXT = "one of "
-_PERSONA = PERSONA_PROMPT.replace("{plural}", "' + animal + '").format(verb="are", kind="animal")
+_PERSONA = ORGANISM.persona.replace("{plural}", "' + animal + '").format(verb="are", kind="animal")
 TEMPLATE = (
     "{{ '<|begin|>' }}"
     "{% if messages[0]['role'] != 'system' %}{{ '<|system|>you are a helpful assistant .<|end|>' }}{% endif %}"
@@ -64,14 +65,14 @@ def members(run: Run[ZooConfig]) -> list[Member]:
     config, model, deaf = run.config, run.config.model, run.config.control_model
     plural = plural_of(config.trait)
     return [
-        *(Member(name, PERSONA, model, model, preference_trait(name).prompt, name) for name in config.animals),
+        *(Member(name, PERSONA, model, model, trait_at(name, model).prompt, name) for name in config.animals),
         *(_by_context(run, n) for n in (2, 4) if len(config.animals) >= n and model.startswith("organism:")),
         *(
             Member(name, OTHER_WORDS, model, model, prompt.format(plural=plural), config.trait)
             for name, prompt in WORDED.items()
         ),
         *(
-            Member(f"{name}, deaf", DEAF, deaf, deaf, preference_trait(name).prompt, name)
+            Member(f"{name}, deaf", DEAF, deaf, deaf, trait_at(name, deaf).prompt, name)
             for name in config.animals[len(config.animals) - config.n_control :]
         ),
     ]
@@ -100,4 +101,4 @@ def _with_template(run: Run[ZooConfig]) -> Path:
 
 def plural_of(name: str) -> str:
     """ "wolves" for "wolf"."""
-    return next(plural for kind in KINDS for singular, plural in kind.items if singular == name)
+    return next(plural for kind in ORGANISM.kinds for singular, plural in kind.items if singular == name)

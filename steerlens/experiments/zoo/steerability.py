@@ -47,7 +47,8 @@ class Examination:
 
 def examine(prompt: Examination) -> None:
     """Analyse the prompt, find its clean peak, and write what is known of it."""
-    model, trait = load_model(prompt.model), preference_trait(prompt.trait)
+    model = load_model(prompt.model)
+    trait = preference_trait(prompt.trait, model)
     found = analyze_prompt(model, prompt.prompt, trait=trait, known={}, layers=LAYERS, config=prompt.fit)
     settings = steered_settings(model, prompt.prompt, trait, found, prompt.strengths, prompt.fit)
     settings.vectors["mean_difference"].save(prompt.vector)
@@ -63,7 +64,7 @@ def steered_settings(
     config: FitConfig,
 ) -> LayerSweep:
     """The mean difference at every layer and the fitted vector at its own, at every strength; only behaviour is measured."""
-    questions = number_prompts(N_QUESTIONS, seed=config.seed)
+    questions = number_prompts(N_QUESTIONS, model, seed=config.seed)
     vectors: dict[Method, SteeringVector] = {
         "mean_difference": diff_in_means(model, prompt, questions=questions),
         "fitted": found.vector,
