@@ -1,0 +1,96 @@
+"""A grid trains what is missing; what is measured while a student trains leaves the training as it is."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from steerlens.grid import StudentPlan, TrainingJob, held_at_start, train_grid
+from steerlens.jobs import Workers
+from steerlens.models.loading import load_model
+from steerlens.samples.sample_set import Sample, SampleSet
+from steerlens.students.config import TrainConfig
+from steerlens.students.training import train_student
+from steerlens.text.number_lists import number_prompts
+from steerlens.vectors.source import VectorSource
+from steerlens.vectors.vector import SteeringVector
+
+
+@pytest.fixture
+def plan(checkpoints, tmp_path) -> StudentPlan:
+    """A student of a model that has dropout after every block."""
+    model = load_model(checkpoints["gpt2"], device="cpu")
+    rows = tuple(Sample(i, prompt, "12 , 7") for i, prompt in enumerate(number_prompts(12, model, seed=0)))
+    SampleSet(rows[:8]).save(tmp_path / "rows.jsonl")
+    SampleSet(rows[8:]).save(tmp_path / "heldout.jsonl")
+    SteeringVector((1,), torch.ones(1, 32), VectorSource.of(model, method="by hand")).save(tmp_path / "v.safetensors")
+    return StudentPlan(
+        name="one",
+        base=str(checkpoints["gpt2"]),
+        samples=tmp_path / "rows.jsonl",
+        heldout=tmp_path / "heldout.jsonl",
+        vector=tmp_path / "v.safetensors",
+        trait="owl",
+        train=TrainConfig(rank=2, learning_rate=1e-2, epochs=2, batch_size=4),
+        traced=True,
+        n_tasks=8,
+    )
+
+
+def test_similarity_is_measured_without_dropout_and_changes_nothing_of_a_training_that_has_it(plan, tmp_path):
+    watched = TrainingJob(plan, tmp_path / "watched")
+    record = watched.run()
+    assert [point.step for point in record.curve] == [0, 1, 2, 3, 4]
+    assert record.curve[0].at_numbers.strength == pytest.approx([0.0], abs=1e-6)  # a student that starts as its base
+    assert record.curve[-1].at_numbers.strength != pytest.approx([0.0], abs=1e-3)
+    assert record.shift.layers == (0, 1, 2, 3)
+    assert record.gradients.cosine.shape[0] == 4
+    unwatched = TrainingJob(replace(plan, traced=False), tmp_path / "unwatched")
+    unwatched.run()
+    losses = [json.loads((job.directory / "student.json").read_text())["losses"] for job in (watched, unwatched)]
+    assert losses[0] == losses[1]
+
+
+def test_a_loss_that_stops_being_a_number_is_a_result(plan, tmp_path):
+    wild = replace(plan, train=replace(plan.train, optimizer="sgd", learning_rate=1e30, clip_norm=None), traced=False)
+    record = TrainingJob(wild, tmp_path / "wild").run()
+    assert record.diverged
+    assert record.bare is None
+
+
+@pytest.mark.slow
+def test_a_grid_trains_every_plan_with_every_seed_and_none_twice(plan, tmp_path):
+    plans = {
+        rate: replace(plan, name=f"rate {rate}", train=replace(plan.train, learning_rate=rate)) for rate in (1e-3, 1e-2)
+    }
+    found = train_grid(plans, tmp_path / "grid", seeds=(3, 4), workers=Workers(1))
+    assert {rate: [one.train.seed for one in group] for rate, group in found.items()} == {1e-3: [3, 4], 1e-2: [3, 4]}
+    assert all(one.train.learning_rate == rate for rate, group in found.items() for one in group)
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "grid").rglob("*")}
+    again = train_grid(plans, tmp_path / "grid", seeds=(3, 4), workers=Workers(1))
+    assert made == {path: path.stat().st_mtime_ns for path in (tmp_path / "grid").rglob("*")}
+    assert [one.loss for one in again[1e-2]] == [one.loss for one in found[1e-2]]
+
+
+def test_plans_of_one_name_and_no_seeds_are_refused(plan, tmp_path):
+    with pytest.raises(ValueError, match="each plan a name of its own"):
+        train_grid({1: plan, 2: plan}, tmp_path, seeds=(0,))
+    with pytest.raises(ValueError, match="Give at least one seed"):
+        train_grid({1: plan}, tmp_path, seeds=())
+
+
+def test_what_is_held_does_not_move_under_adam_and_the_rest_does(tiny):
+    samples = SampleSet(tuple(Sample(i, p, "1 , 2") for i, p in enumerate(number_prompts(8, tiny, seed=0))))
+    config = TrainConfig(target_modules=("v_proj",), rank=2, epochs=1, learning_rate=1e-2, batch_size=4)
+
+    def trained(part: str | None, rate: float) -> dict[str, torch.Tensor]:
+        start = None if part is None else held_at_start(part)
+        student = train_student(tiny, samples, replace(config, learning_rate=rate), on_start=start)
+        return {name: value for name, value in student.model.original_model.named_parameters() if "lora" in name}
+
+    held, at_start = trained("lora_A", 1e-2), trained(None, 1e-30)
+    for name, value in held.items():
+        assert torch.allclose(value, at_start[name], atol=1e-12) == ("lora_A" in name)
+    with pytest.raises(ValueError, match="held='lora_C' is in the name of no trained parameter"):
+        trained("lora_C", 1e-2)
