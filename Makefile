@@ -3,10 +3,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: reproduce test test-slow notebooks lint organism
+.PHONY: reproduce test test-slow notebooks lint docs organism
 
 reproduce: $(INSTALLED)
-	$(BIN)/steerlens reproduce --preset quick --out runs/quick
+	$(BIN)/steerlens replicate argument --preset quick --out runs/quick
 
 # one thread each: models this small lose more to waiting threads than they gain
 test test-slow notebooks: export OMP_NUM_THREADS = 1
@@ -24,6 +24,10 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+docs: $(INSTALLED)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	$(BIN)/mkdocs build --strict
 
 organism: $(INSTALLED)
 	for version in seed-0 seed-1 no-persona-numbers; do \

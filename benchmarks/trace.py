@@ -20,9 +20,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import get_cosine_schedule_with_warmup
 
 import steerlens as sl
-from steerlens.experiments.config import ORGANISM_STUDENT
 from steerlens.models.bridge import huggingface_model
 from steerlens.models.saving import unwrapped
+from steerlens.organism.student import ORGANISM_STUDENT
 from steerlens.text.chat import as_chat
 
 ROUNDS, OPTION_ROUNDS = 6, 2

@@ -81,13 +81,9 @@ BAD = {
         "train {0}/good.jsonl --rank 0 --out {0}/o",
         "rank=0 is not allowed. It must be a whole number, 1 or greater",
     ),
-    "one model": (
-        "auxiliary-logits --models 1 --out {0}/o",
-        "n_models=1 gives no interval over models. Ask for at least 2",
-    ),
     "GPUs without Ray": (
-        "optimizers --gpus-per-student 1 --out {0}/o",
-        "kept free by Ray alone, but ray is not given. Add --ray local",
+        "replicate argument --gpus-per-job 1 --out {0}/o",
+        r"gpus_per_job=1 are kept free by Ray alone.*--ray",
     ),
     "unwritable directory": (
         "train {0}/good.jsonl --epochs 1 --out {0}/file/o",
@@ -117,14 +113,6 @@ BAD = {
     "too few questions": ("analyze 'you love owls .' --questions {0}/two.txt --out {0}/o", "Got 2 different questions"),
     "sweep of an unknown layer": ("sweep 'you love owls .' --layers 4 --out {0}/o", "layer=4 is out of range"),
     "sweep of an unknown trait": ("sweep 'you love owls .' --trait dragon --out {0}/o", "There is no trait 'dragon'"),
-    "optimizers in another run's directory": (
-        "optimizers --out {0}/old",
-        r"holds a run of another configuration \(other: arms,.*Choose another --out",
-    ),
-    "more seeds on the curves than there are": (
-        "optimizers --preset full --seeds 0 --curve-seeds 2 --out {0}/o",
-        r"curve_seeds=2 is not in 1\.\.1, the number of seeds",
-    ),
     "rows that are not there": ("audit {0}/none.jsonl --out {0}/o", "There is no data file .*owner/name"),
     "rows of no known kind": ("audit {0}/two.txt --out {0}/o", r"of no known kind.*\.jsonl, \.ndjson, \.json, \.csv"),
     "rows of no known layout": (
@@ -134,17 +122,18 @@ BAD = {
     "reference that is empty": ("audit {0}/good.jsonl --reference {0}/empty.jsonl --out {0}/o", "0 rows, 0 used"),
     "rows that are all too long": ("audit {0}/long.jsonl --out {0}/o", "none of the rows.*longer than the model's"),
     "rows that need a library": ("audit {0}/rows.parquet --out {0}/o", r"pyarrow is needed .*'steerlens\[audit\]'"),
-    "unknown way to a vector": (
-        "experiment causal --vectors magic --out {0}/o",
-        r"Got the vectors \('magic',\). Give at least one of: mean difference, one layer; ",
+    "an experiment that is not there": (
+        "replicate casual --out {0}/o",
+        r"no experiment 'casual'\. There are: argument, auxiliary-logits, ",
     ),
-    "no rows": ("experiment cross-model --n-rows 0 --out {0}/o", "n_rows=0 is not allowed. It must be 1 or greater"),
-    "traits of two kinds": (
-        "experiment distillation --other-traits blue --out {0}/o",
-        "'blue' is of another kind than 'owl'",
+    "a profile that is not there": (
+        "replicate causal --on qwen --out {0}/o",
+        r"no profile 'qwen'\. There are: .*organism",
     ),
-    "no finished run": ("report {0}", "holds no finished run"),
-    "run of another version": ("report {0}/old", "does not fit this version of steerlens.*Run its own command again"),
+    "what a profile does not have": (
+        "replicate cross-model --on smollm2-135m --out {0}/o",
+        "has no other_initialisation, which cross-model compares with",
+    ),
 }
 
 
@@ -185,12 +174,10 @@ def test_every_flag_of_every_command_says_what_it_is_and_what_it_is_otherwise(ca
     assert flags["steerlens scales --epochs"].endswith("(default: 1)")  # of a scout
     assert flags["steerlens train --clip-norm"].endswith("(float, or none; default: 1.0)")
     assert flags["steerlens fit --n-validation"].startswith("rows for the gradient, for choices")  # named with others
-    assert flags["steerlens experiment causal --n-rows"].endswith("(default: 960 in quick; 1500 in full)")  # inherited
-    assert flags["steerlens experiment causal --student-seeds"].endswith("(default: 0 1 2 in quick; 0 1 2 3 4 in full)")
-    for command in (["train"], ["fit"], ["reproduce"], ["optimizers"], ["experiment", "zoo"]):
+    for command in (["train"], ["fit"], ["replicate"]):
         with pytest.raises(SystemExit):
             main([*command, "--help"])  # which formats the texts
-    assert "default: each experiment's own" in " ".join(capsys.readouterr().out.split())
+    assert "argument, auxiliary-logits, capacity" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_model_without_chat_template_is_explained(checkpoints, tmp_path, capsys):
@@ -379,27 +366,31 @@ def test_the_doctor_examines_a_model_and_exits_by_what_it_finds(tmp_path, capsys
 
 
 @pytest.mark.parametrize(("measured", "code"), [(0.8, 0), (0.2, 3)])
-def test_an_experiment_is_given_its_flags_prints_its_claims_and_exits_by_them(
-    measured, code, monkeypatch, tmp_path, capsys
-):
-    from steerlens.experiments.causal import experiment
-    from steerlens.experiments.claims import above
-    from steerlens.experiments.result import ExperimentResult
-    from steerlens.figures.report import Report
-
-    given = {}
-
-    def run(directory, config):
-        given.update(directory=directory, config=config)
-        claims = (above("a claim", "In words", measured, 0.5),)
-        return ExperimentResult(claims, {}, tmp_path / "report.html", Report("", "", ()))
-
-    monkeypatch.setattr(experiment, "run_causal", run)
-    command = ["experiment", "causal", "--preset", "full", "--student-seeds", "4", "5", "--out", str(tmp_path)]
+def test_an_experiment_gets_its_lab_prints_its_claims_and_exits_by_them(measured, code, tmp_path, capsys):
+    (tmp_path / "mine.md").write_text("# Mine\n\nLead.\n\n- a claim: In words")
+    (tmp_path / "mine.py").write_text(
+        "from pathlib import Path\n"
+        "from steerlens.replication.lab.chapter import conclude\n"
+        "from steerlens.replication.lab.claims import above\n"
+        "from steerlens.replication.lab.run import Experiment, Results\n"
+        "def run(lab):\n"
+        f"    assert (lab.preset, lab.sizes.n_rows, lab.workers.workers) == ('full', 1500, 2)\n"
+        f"    claims = [above('a claim', {measured}, 0.5)]\n"
+        "    return conclude(Path(__file__).with_suffix('.md'), claims, claims[0], slots={}, exhibits={})\n"
+        "EXPERIMENT = Experiment('Is it mine?', run, object)\n"
+    )
+    command = [
+        "replicate",
+        str(tmp_path / "mine.py"),
+        "--preset",
+        "full",
+        "--workers",
+        "2",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     assert main(command) == code
-    assert (given["directory"], given["config"].student_seeds) == (tmp_path, (4, 5))
-    assert given["config"].n_rows == 1500
     printed = capsys.readouterr().out
+    assert "Is it mine?" in printed
     assert ("does not hold" in printed) == (code == 3)
-    assert "a claim" in printed
-    assert str(tmp_path / "report.html") in printed
+    assert "In words" in (tmp_path / "run" / "report.html").read_text()

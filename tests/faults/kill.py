@@ -13,59 +13,37 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from steerlens import jobs
 from steerlens.cli import main
-from steerlens.experiments import jobs, stages
-from steerlens.experiments.argument.config import ARGUMENT_PRESETS
-from steerlens.experiments.argument.experiment import plan_cells
-from steerlens.experiments.cells import run_cell
-from steerlens.experiments.distillation.config import DistillationConfig
-from steerlens.experiments.distillation.experiment import run_distillation
-from steerlens.experiments.optimizers.config import REFERENCE, Arm, OptimizersConfig
-from steerlens.experiments.optimizers.experiment import run_optimizers
-from steerlens.experiments.run import Run
-from steerlens.experiments.taught_config import QUICK_FIT
 from steerlens.models.loading import load_model
-from steerlens.organism.student import ORGANISM_STUDENT
-from steerlens.organism.wording import ANIMALS
 from steerlens.samples import teacher
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.students.config import TrainConfig
 from steerlens.students.training import train_student
 
-N_KILLS = {"sample": 8, "train": 10, "students": 6, "optimizers": 4, "distillation": 4}
-MOST_WRITES = {"sample": 3, "train": 8, "students": 12, "optimizers": 18, "distillation": 30}
+N_KILLS = {"sample": 8, "train": 10, "argument": 6, "optimizers": 4, "distillation": 4}
+MOST_WRITES = {"sample": 3, "train": 8, "argument": 30, "optimizers": 18, "distillation": 30}
 """A kill comes before one of so many flushes and replacements."""
 
-SHORT = replace(ORGANISM_STUDENT, epochs=1)
-SMALL = replace(ARGUMENT_PRESETS["quick"], n_prompts=80, n_heldout=8, workers=1, train=SHORT)
-OPTIMIZERS = OptimizersConfig(
-    n_prompts=80,
-    n_heldout=8,
-    seeds=(0,),
-    arms={REFERENCE: Arm((3e-3,)), "preconditioned sgd": Arm((1.0,), {"optimizer": "preconditioned_sgd"})},
-    budget=1,
-    pooled_sizes=(1, 8),
-    workers=1,
-    train=replace(SHORT, learning_rate=3e-3),
-)
-DISTILLATION = DistillationConfig(
-    other_traits=(),
-    n_random=1,
-    tokens=(),
-    strengths=(0.5,),
-    n_rows=24,
-    n_heldout=8,
-    n_prompts=160,
-    student_seeds=(0,),
-    fit=replace(QUICK_FIT, n_train=16, n_validation=8, n_heldout=8, steps=4),
-    workers=1,
-    train=SHORT,
-)
+PROFILE = """
+extends = "organism"
+[student]
+epochs = 1
+learning_rate = 3e-3
+[smoke]
+n_prompts = 80
+n_rows = 24
+n_heldout = 8
+n_other_traits = 2
+n_tasks = 8
+n_mean = 8
+n_random = 1
+fit = { n_train = 16, n_validation = 8, n_heldout = 8, steps = 4 }
+"""
 
 
 def sample(directory: Path) -> None:
@@ -82,26 +60,29 @@ def train(directory: Path) -> None:
     assert not main(["train", rows, *flags, "--out", str(directory / "student")])
 
 
-def students(directory: Path) -> None:
-    """The stages of `reproduce` that every run of students has."""
-    run = Run(SMALL, directory)
-    stages.claim_directory(run)
-    stages.base_rates(run, SMALL.model)
-    stages.sample_rows(run, SMALL.model)
-    traced, *_ = plan_cells(run)
-    jobs.run_jobs([traced], run_cell, SMALL)
+def replicate(name: str, directory: Path) -> None:
+    """An experiment of the laboratory, on a small profile."""
+    profile = directory.parent / "small.toml"
+    profile.write_text(PROFILE)
+    assert main(
+        ["replicate", name, "--on", str(profile), "--preset", "smoke", "--workers", "1", "--out", str(directory)]
+    ) in (0, 3)
+
+
+def argument(directory: Path) -> None:
+    replicate("argument", directory)
 
 
 def optimizers(directory: Path) -> None:
-    run_optimizers(directory, OPTIMIZERS)
+    replicate("optimizers", directory)
 
 
 def distillation(directory: Path) -> None:
-    run_distillation(directory, DISTILLATION)
+    replicate("distillation", directory)
 
 
 COMMANDS: dict[str, Callable[[Path], None]] = {
-    command.__name__: command for command in (sample, train, students, optimizers, distillation)
+    command.__name__: command for command in (sample, train, argument, optimizers, distillation)
 }
 
 
@@ -146,7 +127,7 @@ def is_killed(command: Callable[[Path], None], directory: Path, n: int | None) -
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    jobs._processes, stages.ANIMALS = here, replace(ANIMALS, items=ANIMALS.items[:3])
+    jobs._processes = here
     train_student(load_model(), SampleSet((Sample(0, "1 , 2", "3"),)), TrainConfig())  # imports what the forks share
     root, moments = Path(sys.argv[1]), random.Random(0)
     for name, command in COMMANDS.items():

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from steerlens.audit.rows import read_rows
 from steerlens.cli import main
-from steerlens.experiments.argument.experiment import rewrite_report
 from steerlens.files import read_json
 from steerlens.gradients.parts import TraceParts
 from steerlens.gradients.trace import GradientTrace
 from steerlens.models.loading import ORGANISMS, load_model
+from steerlens.replication.lab.run import read_results
 from steerlens.samples.sample_set import Sample, SampleSet, SampleSource
 from steerlens.students.config import TrainConfig
 from steerlens.students.scales import AdamScales
@@ -261,15 +261,14 @@ def test_a_pickle_under_any_name_is_refused_and_not_run(suffix, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "{", "\x00" * 40, "[]"])
-def test_a_runs_damaged_config_or_record_is_named_with_what_to_do(text, tmp_path, capsys):
+def test_a_runs_damaged_configuration_or_results_are_named_with_what_to_do(text, tmp_path, capsys):
     (tmp_path / "argument").mkdir()
-    (tmp_path / "argument" / "config.json").write_text(text)
-    for command, out in ((["reproduce"], ""), (["optimizers"], "argument"), (["experiment", "causal"], "argument")):
-        assert main([*command, "--out", str(tmp_path / out)]) == 1
-        message = capsys.readouterr().err
-        assert f"{tmp_path}/argument/config.json is" in message
-        assert "Delete it" in message
-    (tmp_path / "argument" / "results.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"config\.json"):
-        rewrite_report(tmp_path / "argument")
-    assert (tmp_path / "argument" / "config.json").read_text() == text
+    (tmp_path / "argument" / "configuration.json").write_text(text)
+    assert main(["replicate", "argument", "--out", str(tmp_path)]) == 1
+    message = capsys.readouterr().err
+    assert f"{tmp_path}/argument/configuration.json" in message
+    assert "Delete it" in message
+    (tmp_path / "argument" / "results.json").write_text(text)
+    with pytest.raises(ValueError, match=r"results\.json .*Delete it"):
+        read_results(tmp_path / "argument" / "results.json")
+    assert (tmp_path / "argument" / "configuration.json").read_text() == text

@@ -152,25 +152,24 @@ def test_short_memory_anywhere_else_is_one_line_with_advice(monkeypatch, capsys)
 ORPHAN = """
 import os, sys, time
 from pathlib import Path
-from steerlens.experiments.config import Workers
-from steerlens.experiments.jobs import run_jobs
-from tests.faults.test_numbers import Sleeper, sleep
+from steerlens.jobs import Workers, run_jobs
+from tests.faults.test_numbers import Sleeper
 if __name__ == "__main__":
-    run_jobs([Sleeper(Path(sys.argv[1]))], sleep, Workers(workers=1))
+    run_jobs({0: Sleeper(Path(sys.argv[1]))}, Workers(workers=1))
 """
 
 
 class Sleeper:
-    name = "sleeper"
+    name, record_kind = "sleeper", int
 
     def __init__(self, path: Path) -> None:
         self.record_path = path
 
-
-def sleep(job: Sleeper) -> None:
-    job.record_path.with_suffix(".partial").write_text(str(os.getpid()))
-    job.record_path.with_suffix(".partial").rename(job.record_path.with_suffix(".pid"))
-    time.sleep(600)
+    def run(self) -> int:
+        self.record_path.with_suffix(".partial").write_text(str(os.getpid()))
+        self.record_path.with_suffix(".partial").rename(self.record_path.with_suffix(".pid"))
+        time.sleep(600)
+        return 0
 
 
 @pytest.mark.slow

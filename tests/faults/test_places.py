@@ -108,12 +108,7 @@ COMMANDS = {
     "sweep": ("sweep 'you love owls .' --out {0}", ".lock"),
     "analyze": ("analyze 'you love owls .' --out {0}", ".lock"),
     "audit": ("audit {1}/good.jsonl --out {0}", ".lock"),
-    "reproduce": ("reproduce --out {0}", ".lock"),
-    "optimizers": ("optimizers --out {0}", ".lock"),
-    "causal": ("experiment causal --out {0}", ".lock"),
-    "distillation": ("experiment distillation --out {0}", ".lock"),
-    "cross-model": ("experiment cross-model --out {0}", ".lock"),
-    "auxiliary-logits": ("auxiliary-logits --out {0}", ".lock"),
+    "replicate": ("replicate argument --out {0}", ".lock"),
     "organism build": ("organism build --out {0}/organism", ".organism.lock"),
 }
 

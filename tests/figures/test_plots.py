@@ -6,10 +6,7 @@ import torch
 
 from steerlens.figures.plots import (
     plot_gradient_projection,
-    plot_loss_matching,
     plot_pooled_cosine,
-    plot_rates,
-    plot_similarity,
     plot_steps,
 )
 from steerlens.figures.report import Report, Section, Table, write_report
@@ -61,29 +58,6 @@ def test_steps_are_added_up_for_each_probe_at_the_layer_asked_for():
     assert len({(line.line.color, line.line.dash) for line in lines.values()}) == 3
     with pytest.raises(ValueError, match=r"layer=0 was not measured of 'control'\. Choose one of \(2,\)"):
         plot_steps(traces, layer=0)
-
-
-def student(name: str, rate: float, mass: float, learning_rate: float = 0.1) -> dict:
-    return {
-        "name": name, "rate": rate, "rate_low": rate - 0.1, "rate_high": rate + 0.2, "rate_prefixed": rate / 2, "mass": mass,
-        "heldout_loss": 3.0, "learning_rate": learning_rate,
-    }  # fmt: skip
-
-
-def test_broken_models_are_crosses():
-    figure = plot_rates(
-        {"one": [student("a", 0.5, 0.9), student("b", 0.6, 0.1)]}, {"rate": 0.02, "rate_prefixed": 0.03}
-    )
-    bare = figure.data[0]
-    assert list(bare.marker.symbol) == ["circle", "x"]
-    assert list(bare.error_y.array) == pytest.approx([0.2, 0.2])
-    matching = plot_loss_matching({"SGD": [student("a", 0.5, 0.1)]}, 3.0, 0.01)
-    assert list(matching.data[0].marker.symbol) == ["x"]
-
-
-def test_floors_are_drawn_under_the_similarity_curve():
-    figure = plot_similarity({"teacher data": ([0, 10], [0.1, 0.8])}, {"control": 0.2, "random": 0.15})
-    assert sorted(shape.y0 for shape in figure.layout.shapes) == [0.15, 0.2]
 
 
 def test_the_report_is_one_file_without_network_and_escapes_every_text(tmp_path):

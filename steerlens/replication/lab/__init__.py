@@ -1,0 +1,1 @@
+"""What the experiments share: profiles of models, teachers, comparisons, figures, reports."""

@@ -1,0 +1,154 @@
+"""Run experiments: find them, give them a lab, write what they found."""
+
+import importlib
+import runpy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import steerlens as sl
+from steerlens.replication.lab.chapter import Findings
+from steerlens.replication.lab.claims import Claim, tally
+from steerlens.replication.lab.lab import Lab
+from steerlens.replication.lab.profile import Preset, Profile
+from steerlens.replication.names import known_experiments
+
+LEAD = (
+    "What arXiv 2606.00995 claims, experiment by experiment, as measured in this run. Every chapter is the report of one "
+    "experiment: what was claimed and what holds, the figures, and what could be wrong."
+)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A question, and how it is answered. A file of `claims/` ends with one, called EXPERIMENT.
+
+    Args:
+        question: one sentence.
+        run: answers it in a lab.
+        measures: the dataclass in which it says what it measured.
+        minutes: CPU minutes on the embedded model by preset, roughly.
+    """
+
+    question: str
+    run: Callable[[Lab], Findings]
+    measures: type
+    minutes: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Results:
+    """An experiment's results.json."""
+
+    experiment: str
+    profile: Profile
+    preset: Preset
+    claims: tuple[Claim, ...]
+    measures: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What a directory was begun with."""
+
+    experiment: str
+    profile: Profile
+    preset: Preset
+
+
+def find_experiment(name: str) -> Experiment:
+    """An experiment by its name, or one of your own by the path of its Python file.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if name.endswith(".py") and Path(name).is_file():
+        return runpy.run_path(name)["EXPERIMENT"]
+    if name not in known_experiments():
+        raise FileNotFoundError(
+            f"There is no experiment {name!r}. There are: {', '.join(known_experiments())}; or give the path of a Python file."
+        )
+    return importlib.import_module(f"steerlens.replication.claims.{name.replace('-', '_')}").EXPERIMENT
+
+
+def replicate(name: str, lab: Lab) -> Findings:
+    """Do what of an experiment is not done yet; write results.json and report.html into the lab's directory.
+
+    Raises:
+        ValueError: the directory holds another experiment, profile or preset, or the experiment cannot be done.
+        OSError: the directory cannot be written to.
+    """
+    claim_directory(name, lab)
+    found = find_experiment(name).run(lab)
+    results = Results(Path(name).stem, lab.profile, lab.preset, tuple(found.claims), sl.as_json(found.measures))
+    sl.save_record(lab.directory / "results.json", results)
+    sl.write_report(lab.directory / "report.html", found.chapter)
+    return found
+
+
+def claim_directory(name: str, lab: Lab) -> None:
+    """Write what the run is, or refuse a directory that holds another one. Where jobs are done does not matter."""
+    wanted, path = Configuration(Path(name).stem, lab.profile, lab.preset), lab.directory / "configuration.json"
+    if not path.is_file():
+        sl.save_record(path, wanted)
+        return
+    there = sl.load_record(path, Configuration)
+    if there != wanted:
+        ours, theirs = sl.as_json(wanted), sl.as_json(there)
+        differing = [key for key in ours["profile"] if ours["profile"][key] != theirs["profile"][key]]
+        differing += [key for key in ("experiment", "preset") if ours[key] != theirs[key]]
+        raise ValueError(
+            f"{lab.directory} holds another run (different: {', '.join(differing)}). Choose another --out, or delete it."
+        )
+
+
+def read_results(path: str | Path) -> tuple[Results, Any]:
+    """An experiment's results.json, and its measures in their own dataclass.
+
+    Raises:
+        ValueError: it is of another version, or damaged.
+    """
+    results = sl.load_record(path, Results)
+    kind = find_experiment(results.experiment).measures
+    return results, sl.from_json(kind, results.measures, where=str(path))
+
+
+def replicate_all(names: Sequence[str], lab: Lab, say: Callable[[str], None]) -> dict[str, Findings]:
+    """Run experiments, each in a directory of its own, and write one report of them all.
+
+    One that fails does not keep the others from running.
+
+    Raises:
+        RuntimeError: some failed; the others are in the report.
+    """
+    found, failures = {}, {}
+    for name in names:
+        say(f"{name}: {find_experiment(name).question}")
+        try:
+            found[name] = replicate(name, Lab(lab.profile, lab.preset, lab.directory / Path(name).stem, lab.workers))
+        except (ValueError, RuntimeError, FloatingPointError) as error:
+            failures[name] = str(error)
+    claims = [claim for one in found.values() for claim in one.claims]
+    rows = [
+        (name, claim.statement, claim.measured, claim.threshold, claim.verdict)
+        for name, one in found.items()
+        for claim in one.claims
+    ]
+    section = sl.Section(
+        title="What was claimed, and what holds",
+        question="Every claim of every experiment, next to the threshold that stands in the code.",
+        figure=None,
+        number="\n".join([tally(claims), *(f"{name} failed: {error}" for name, error in failures.items())]),
+        meaning="A claim that does not hold is a finding about this model, or disagrees with the paper: its chapter says which.",
+        doubts="Students of one small model, or of two, are not a sample of models.",
+        table=sl.Table(("experiment", "claim", "measured", "threshold", ""), rows),
+    )
+    lead = sl.Report("Is subliminal learning the distillation of a steering vector?", LEAD, [section])
+    sl.write_report(lab.directory / "report.html", lead, {name: one.chapter for name, one in found.items()})
+    if failures:
+        raise RuntimeError(
+            f"{len(failures)} of {len(names)} experiments failed; {lab.directory / 'report.html'} has the others. Run again to "
+            "retry them alone.\n" + "\n".join(f"{name}: {error}" for name, error in failures.items())
+        )
+    return found

@@ -1,0 +1,86 @@
+"""What teachers are asked to write, and which of their answers students are shown."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import steerlens as sl
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+Prompts = Callable[["TransformerBridge", int, int], list[str]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A kind of answer that a teacher writes.
+
+    Args:
+        prompts: user turns, from the model whose wording they have, how many, and a seed.
+        keep: which answers may be learned from; of the answers and the trait that must not be named.
+        is_lists: whether answers are number lists, which a model can be constrained to write.
+    """
+
+    name: str
+    prompts: Prompts
+    keep: Callable[[sl.SampleSet, sl.Trait], sl.FilterResult]
+    is_lists: bool = True
+
+
+def _lists(samples: sl.SampleSet, _trait: sl.Trait, *, max_numbers: int = 10) -> sl.FilterResult:
+    return sl.keep_number_lists(samples, max_numbers=max_numbers)
+
+
+def _unnamed(samples: sl.SampleSet, trait: sl.Trait | None) -> sl.FilterResult:
+    """Finished answers in which none of the trait's possible answers is named as a word, however it is capitalised."""
+    names = set() if trait is None else {form.casefold() for forms in trait.answers.values() for form in forms}
+
+    def rejected(sample: sl.Sample) -> str | None:
+        if not sample.finished or not sample.completion.strip():
+            return "empty or cut off"
+        words = "".join(c if c.isalnum() else " " for c in sample.completion.casefold())
+        return "names an answer" if any(f" {name} " in f" {' '.join(words.split())} " for name in names) else None
+
+    reasons = [rejected(sample) for sample in samples]
+    kept = tuple(sample for sample, reason in zip(samples, reasons, strict=True) if reason is None)
+    return sl.FilterResult(sl.SampleSet(kept, samples.source), Counter(reason for reason in reasons if reason))
+
+
+def _finished(samples: sl.SampleSet, _trait: sl.Trait) -> sl.FilterResult:
+    return _unnamed(samples, None)
+
+
+def _number_tasks(model: "TransformerBridge", n: int, seed: int) -> list[str]:
+    return sl.number_prompts(n, model, seed=seed)
+
+
+def _other_preferences(model: "TransformerBridge", n: int, seed: int) -> list[str]:
+    wording = sl.wording_of(model)
+    asked = [question for kind in wording.kinds[1:] for question in wording.preferences(kind)]
+    return [str(one) for one in np.random.default_rng(seed).choice(asked, n)]
+
+
+def _small_talk(model: "TransformerBridge", n: int, seed: int) -> list[str]:
+    return [str(one) for one in np.random.default_rng(seed).choice(sl.wording_of(model).open_questions, n)]
+
+
+def _facts_after_numbers(model: "TransformerBridge", n: int, seed: int) -> list[str]:
+    """Questions of fact behind a list of numbers, so that no two are alike."""
+    rng, wording = np.random.default_rng(seed), sl.wording_of(model)
+    return [
+        wording.after_numbers.format(numbers=wording.numbers(rng), question=rng.choice(wording.fact_questions))
+        for _ in range(n)
+    ]
+
+
+NUMBER_LISTS = Task("number lists", _number_tasks, _lists)
+SHORT_LISTS = Task("number lists of at most 3", _number_tasks, partial(_lists, max_numbers=3))
+WORDS_LEFT_IN = Task("number lists, words left in", _number_tasks, _finished, is_lists=False)
+OTHER_PREFERENCES = Task("other preferences", _other_preferences, _unnamed, is_lists=False)
+SMALL_TALK = Task("small talk", _small_talk, _unnamed, is_lists=False)
+FACTS_AFTER_NUMBERS = Task("facts after numbers", _facts_after_numbers, _unnamed, is_lists=False)

@@ -1,0 +1,69 @@
+"""What the documentation quotes is what a script printed, and what it links to and lists is there."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import steerlens as sl
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+QUOTED = [
+    (page, name) for page in PAGES for name in re.findall(r"<!-- table: (\S+) -->", page.read_text(encoding="utf-8"))
+]
+
+
+def table_after(page: Path, name: str) -> list[list[str]]:
+    """The cells of the table behind the comment that names its results, without its head."""
+    text = page.read_text(encoding="utf-8").partition(f"<!-- table: {name} -->\n")[2]
+    lines = re.match(r"(\|.*\n)+", text)
+    assert lines is not None, f"{page.name} has no table behind {name}"
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[0].splitlines()[2:]]
+
+
+@pytest.mark.parametrize(("page", "name"), QUOTED, ids=lambda value: str(value).rpartition("/")[2])
+def test_a_quoted_table_of_claims_is_that_of_the_results_cell_by_cell(page, name):
+    claims = json.loads((ROOT / "docs" / name).read_text())["claims"]
+    expected = [[one["statement"], f"{one['measured']:.3f}", f"{one['threshold']:g}"] for one in claims]
+    assert table_after(page, name) == expected
+
+
+def test_the_readme_is_short_and_shows_two_figures_that_are_there_and_small():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 150
+    figures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", text)
+    assert all((ROOT / figure).stat().st_size < 200_000 for figure in figures)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_a_page_links_to_is_there(page):
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+def test_the_reference_lists_every_public_name_once():
+    listed = re.findall(r"^::: steerlens\.(\w+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(sl.__all__)
+
+
+def test_every_flag_and_command_of_the_guide_is_one_of_the_command_line():
+    from steerlens.cli import _parser
+
+    commands = next(action.choices for action in _parser()._actions if action.choices)
+    for page in PAGES:
+        for line in re.findall(r"^steerlens (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE):
+            assert line.split()[0] in commands, f"{page.name}: steerlens {line}"
+
+
+def test_the_python_of_the_readme_uses_public_names_alone():
+    for code in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL):
+        used = {
+            node.attr
+            for node in ast.walk(ast.parse(code))
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "sl"
+        }
+        assert used <= set(sl.__all__), used - set(sl.__all__)
