@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from steerlens.cache import continue_rows, gaps_are_safe, make_room
 from steerlens.draw import draw
@@ -32,6 +33,9 @@ order would change one of a thousand documented rows."""
 
 WORTH_SHARING = 10**9
 """Shared tokens times the model's parameters (half of the operations that are saved a row) from which sharing pays."""
+
+PLAIN_ATTENTION = 512
+"""The longest rows, in tokens, that attend plainly under gradients on a CPU."""
 
 LARGE_HEAD = 1_000_000
 """Weights of a head from which it pays to compute no more logits than are read."""
@@ -68,7 +72,7 @@ def forward(model: "TransformerBridge", batch: TokenBatch, **options: Any) -> An
     While it runs, `batch_in_flight` tells interventions which tokens are prompt and which completion.
     """
     check_length(model, int(batch.attention_mask.sum(-1).max()))
-    with _in_flight(batch):
+    with _in_flight(batch), _attention_for_gradients(model, batch):
         return huggingface_model(model)(
             input_ids=batch.tokens,
             attention_mask=batch.attention_mask.long(),
@@ -85,6 +89,17 @@ def _in_flight(batch: TokenBatch) -> Iterator[None]:
         yield
     finally:
         batch_in_flight.reset(token)
+
+
+def _attention_for_gradients(model: "TransformerBridge", batch: TokenBatch) -> contextlib.AbstractContextManager:
+    """Plain attention where torch's fused one takes gradients slowly and coarsely: in half precision on a CPU.
+
+    Plain attention keeps [head pos pos] scores for every row and layer, so long rows keep to the fused one.
+    """
+    half_on_cpu = batch.tokens.device.type == "cpu" and huggingface_model(model).dtype != torch.float32
+    if torch.is_grad_enabled() and half_on_cpu and batch.tokens.shape[1] <= PLAIN_ATTENTION:
+        return sdpa_kernel(SDPBackend.MATH)
+    return contextlib.nullcontext()
 
 
 def completion_logits(model: "TransformerBridge", batch: TokenBatch) -> Float[Tensor, "token d_vocab"]:

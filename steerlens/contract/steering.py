@@ -15,6 +15,7 @@ from steerlens.vectors.fit_data import FitData, FitRow, FitRows
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.layer_fits import frozen
 from steerlens.vectors.resumed import ResumedRows
+from steerlens.vectors.sensitivity import sensitivity
 from steerlens.vectors.source import VectorSource
 from steerlens.vectors.vector import SteeringVector
 
@@ -76,13 +77,15 @@ def planted_vector(subject: Subject) -> Measurement:
     model, layer = subject.model, max(0, subject.model.cfg.n_layers - 2)
     planted = random_vector(subject, layer)
     with frozen(model):
-        train, validation = (ResumedRows(model, [layer], rows, "all") for rows in _planted_rows(subject, planted))
-        directions, explained = descend(train, validation, train.nothing, FIT, label="planted vector")
-    one, two = (_visible(subject, direction) for direction in (planted.directions[0], directions[0]))
+        rows = _planted_rows(subject, planted)
+        train, validation = (ResumedRows(model, [layer], part, "all") for part in rows)
+        units = sensitivity(model, [layer], rows[0], FIT.positions, seed=FIT.seed).units
+        found = descend(train, validation, train.nothing, FIT, units=units)
+    one, two = (_visible(subject, direction) for direction in (planted.directions[0], found.directions[0]))
     cosine = float(torch.nn.functional.cosine_similarity(one, two, dim=0))
     if model.cfg.d_model > FIT.n_train * FIT.max_new_tokens:
-        return Measurement(explained, 0.9, f"kl_explained at block {layer}; cosine {cosine:.3f}", at_least=True)
-    return Measurement(cosine, 0.99, f"cosine at block {layer}; kl_explained {explained:.3f}", at_least=True)
+        return Measurement(found.explained, 0.9, f"kl_explained at block {layer}; cosine {cosine:.3f}", at_least=True)
+    return Measurement(cosine, 0.99, f"cosine at block {layer}; kl_explained {found.explained:.3f}", at_least=True)
 
 
 def _planted_rows(subject: Subject, planted: SteeringVector) -> tuple[tuple[FitRows, ...], tuple[FitRows, ...]]:

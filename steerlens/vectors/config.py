@@ -1,12 +1,13 @@
 """What a fit depends on; the command line's flags come from here."""
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 from steerlens.text.positions import POSITIONS, Positions
 
 Objective = Literal["forward_kl", "reverse_kl", "cross_entropy", "centred_mse"]
 Parametrization = Literal["free", "direction_and_strength"]
+Budget = Literal["quick", "default", "thorough"]
 
 
 @dataclass(frozen=True)
@@ -16,15 +17,16 @@ class FitConfig:
     Args:
         objective: what is minimised (`steerlens.vectors.objectives`); what is reported is forward KL always.
         positions: the tokens at which the vector is added.
-        parametrization: "free" fits v; "direction_and_strength" fits v = exp(s) u / |u|, so that a step turns the
-            vector and scales it separately (arXiv 2605.05983).
+        parametrization: "free" fits v; "direction_and_strength" fits v = s u / |u|, so that a step turns the vector
+            and scales it separately (arXiv 2605.05983).
         l2: weight of |v|^2 / |h|^2, the vector's squared norm in units of the residual's, in nats.
         n_train, n_validation, n_heldout: rows for the gradient, for choices (strength, step, layer), and for
             the reported numbers. Their prompts are distinct.
         max_new_tokens: length of the sampled completions.
-        learning_rate: of Adam, in units of the residual's root mean square at the layer; falls linearly to 0.
-        steps, batch_size: of the descent; the best vector on validation rows is kept.
-        patience: steps without progress on validation rows after which the descent ends.
+        learning_rate: of Adam, in natural units (`steerlens.vectors.sensitivity`): a step of 1 in every coordinate
+            would change the predictions by as much as the prompt does. The same value suits every model.
+        steps, batch_size: the most steps of the descent, and rows a step. It ends earlier where nothing is gained.
+        candidates: where a layer is searched, on how many it is tried; one backward pass chooses them.
         top_k: targets keep the probabilities of that many tokens, and the rest as one; vocabularies of up to
             8192 tokens are kept whole.
         seed: fixes completions, batches and random vectors.
@@ -37,14 +39,14 @@ class FitConfig:
     positions: Positions = "all"
     parametrization: Parametrization = "free"
     l2: float = 0.0
-    n_train: int = 1536
-    n_validation: int = 96
-    n_heldout: int = 512
+    n_train: int = 256
+    n_validation: int = 48
+    n_heldout: int = 128
     max_new_tokens: int = 32
-    learning_rate: float = 0.4
-    steps: int = 300
-    batch_size: int = 64
-    patience: int = 100
+    learning_rate: float = 0.15
+    steps: int = 320
+    batch_size: int = 8
+    candidates: int = 6
     top_k: int = 512
     seed: int = 0
 
@@ -64,7 +66,7 @@ class FitConfig:
             "max_new_tokens",
             "steps",
             "batch_size",
-            "patience",
+            "candidates",
             "top_k",
         ):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
@@ -80,3 +82,23 @@ class FitConfig:
     def n_rows(self) -> int:
         """Rows in all."""
         return self.n_train + self.n_validation + self.n_heldout
+
+    @classmethod
+    def of_budget(cls, budget: Budget, **changes: Any) -> "FitConfig":
+        """A fit of known size, with some fields changed.
+
+        "quick" is for a first look (a fifth of the default's cost), "thorough" for figures to publish (six times).
+
+        Raises:
+            ValueError: a budget that is not known.
+        """
+        if budget not in BUDGETS:
+            raise ValueError(f"budget={budget!r} is not known. Allowed: {', '.join(BUDGETS)}.")
+        return replace(BUDGETS[budget], **changes)
+
+
+BUDGETS: dict[str, FitConfig] = {
+    "quick": FitConfig(n_train=64, n_validation=24, n_heldout=48, steps=80, candidates=4),
+    "default": FitConfig(),
+    "thorough": FitConfig(n_train=1024, n_validation=128, n_heldout=512, steps=1280, candidates=24),
+}

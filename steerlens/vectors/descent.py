@@ -1,38 +1,92 @@
-"""Adam on the vector alone, with the best of it on validation rows kept."""
+"""Adam on the vector alone, in natural units, with the best of it on validation rows kept.
 
-from collections.abc import Iterator
+The descent goes in rounds. In each, the learning rate falls linearly to nearly nothing, and validation rows say what the
+round gained. A round that gains next to nothing is followed by one at a much smaller rate, from the best directions so far;
+when that gains nothing either, the descent has converged. So the answer does not hang on the rate, and a descent that ran
+out of steps is known as such.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.resumed import Directions, ResumedRows
 
-EVALUATE_EVERY = 20
-PROGRESS = 2e-4
-"""A gain in kl_explained on validation rows that counts as progress."""
+ROUND = 40
+"""Steps in a round."""
+
+PROGRESS = 0.004
+"""A gain in kl_explained on validation rows that makes another round worth its cost."""
+
+SMALLER, MUCH_SMALLER = 0.5, 0.25
+"""The next round's learning rate over this one's, where this one gained, and where it did not."""
+
+ENOUGH = 2
+"""Rounds in a row without progress, the last of them at a much smaller rate, after which a descent has converged."""
+
+
+@dataclass(frozen=True)
+class Descent:
+    """Directions, their kl_explained on validation rows, and whether more steps would have gained nothing."""
+
+    directions: Directions
+    explained: float
+    converged: bool
 
 
 def descend(
-    train: ResumedRows, validation: ResumedRows, start: Directions, config: FitConfig, *, label: str
-) -> tuple[Directions, float]:
-    """Minimise the objective from `start`.
+    train: ResumedRows,
+    validation: ResumedRows,
+    start: Directions,
+    config: FitConfig,
+    *,
+    units: Directions,
+    on_step: Callable[[], object] = lambda: None,
+) -> Descent:
+    """Minimise the objective from `start`, in at most `config.steps` steps.
 
-    Ends after `config.steps`, or when `config.patience` steps have gone by without progress.
+    Args:
+        units: the length of each coordinate that counts as one (`Sensitivity.units`).
+        on_step: called after every step, for a progress bar.
 
     Returns:
-        The best directions on validation rows, `start` among them, and their kl_explained there.
+        The best directions on validation rows, `start` among them.
     """
     plain = validation.mean_kl(validation.nothing)
-    best, best_kl = start.clone(), validation.mean_kl(start)
-    milestone, milestone_step = best_kl, 0
-    parameters, directions = _parametrize(start, train.scales[:, None], config)
-    optimizer = torch.optim.Adam(parameters, lr=config.learning_rate)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, total_iters=config.steps)
-    progress = tqdm(_batches(len(train), config), total=config.steps, desc=label, unit="step", leave=False)
-    for step, index in enumerate(progress, 1):
+    best, explained = start.clone(), 1 - validation.mean_kl(start) / plain
+    rate, converged, batches = config.learning_rate * (2 * plain / start.numel()) ** 0.5, False, _batches(train, config)
+    idle = 0
+    for done in range(0, config.steps, ROUND):
+        steps = min(ROUND, config.steps - done)
+        tried = _round(train, best, units, rate, [next(batches) for _ in range(steps)], config, on_step)
+        gain = 1 - validation.mean_kl(tried) / plain - explained
+        if gain > 0:
+            best, explained = tried, explained + gain
+        idle = idle + 1 if gain < PROGRESS else 0
+        rate *= SMALLER if gain >= PROGRESS else MUCH_SMALLER
+        if steps == ROUND and idle == ENOUGH:
+            converged = True
+            break
+    return Descent(best, explained, converged)
+
+
+def _round(
+    train: ResumedRows,
+    start: Directions,
+    units: Directions,
+    rate: float,
+    batches: list[int],
+    config: FitConfig,
+    on_step: Callable[[], object],
+) -> Directions:
+    parameters, directions = _parametrize(start, units, rate, config)
+    optimizer = torch.optim.Adam(parameters, lr=rate)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, total_iters=len(batches))
+    for index in batches:
         optimizer.zero_grad()
         loss = train.loss(index, directions(), config.objective).mean()
         if config.l2:
@@ -40,42 +94,32 @@ def descend(
         loss.backward()
         optimizer.step()
         schedule.step()
-        if step % EVALUATE_EVERY and step != config.steps:
-            continue
-        kl = validation.mean_kl(directions().detach())
-        if kl < best_kl:
-            best, best_kl = directions().detach().clone(), kl
-        progress.set_postfix(kl_explained=f"{1 - best_kl / plain:.3f}", refresh=False)
-        if best_kl < milestone - PROGRESS * plain:
-            milestone, milestone_step = best_kl, step
-        elif step - milestone_step >= config.patience:
-            break
-    progress.close()
-    return best, 1 - best_kl / plain
+        on_step()
+    return directions().detach()
 
 
-def _parametrize(start: Directions, scales: Tensor, config: FitConfig):
-    """The fitted parameters, in units of the residual, and the directions that they stand for."""
-    relative = start / scales
+def _parametrize(
+    start: Directions, units: Directions, rate: float, config: FitConfig
+) -> tuple[list[Tensor], Callable[[], Tensor]]:
+    """The fitted parameters, in natural units, and the directions that they stand for."""
+    natural = start / units
     if config.parametrization == "free":
-        free = relative.clone().requires_grad_(True)
-        return [free], lambda: free * scales
-    size = relative.square().mean(-1, keepdim=True).sqrt().clamp(min=0.1)
+        free = natural.clone().requires_grad_(True)
+        return [free], lambda: free * units
     generator = torch.Generator().manual_seed(config.seed)
-    is_zero = (relative == 0).all(-1, keepdim=True)
-    direction = torch.where(is_zero, torch.randn(relative.shape, generator=generator), relative / size)
-    direction, log_size = direction.requires_grad_(True), size.log().requires_grad_(True)
+    is_zero = (natural == 0).all(-1, keepdim=True)
+    direction = torch.where(is_zero, rate * torch.randn(natural.shape, generator=generator), natural)
+    strength = direction.square().mean(-1, keepdim=True).sqrt().requires_grad_(True)
+    direction.requires_grad_(True)
 
     def joint() -> Tensor:
-        return log_size.exp() * direction / direction.square().mean(-1, keepdim=True).sqrt() * scales
+        return strength * direction / direction.square().mean(-1, keepdim=True).sqrt() * units
 
-    return [direction, log_size], joint
+    return [direction, strength], joint
 
 
-def _batches(n_batches: int, config: FitConfig) -> Iterator[int]:
+def _batches(train: ResumedRows, config: FitConfig) -> Iterator[int]:
+    """Batches in a new order each time round, without end."""
     order = np.random.default_rng(config.seed)
-    made = 0
-    while made < config.steps:
-        for index in order.permutation(n_batches)[: config.steps - made]:
-            made += 1
-            yield int(index)
+    while True:
+        yield from order.permutation(len(train)).tolist()

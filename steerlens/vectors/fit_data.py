@@ -109,14 +109,40 @@ def answered(
             "one for the reported numbers. Give more."
         )
     asked = _asked(len(questions), config)
-    order = [question for part in asked for question in part]
+    rows = iter(_answer(model, prompt, questions, [question for part in asked for question in part], config))
+    return [list(itertools.islice(rows, len(part))) for part in asked]
+
+
+def heldout_rows(
+    model: "TransformerBridge", prompt: str, questions: Sequence[str | Chat], config: FitConfig
+) -> tuple["FitRows", ...]:
+    """Rows for reported numbers alone: `config.n_heldout` answers of the prompted model, each question asked in turn.
+
+    Raises:
+        ValueError: no questions, or one that cannot be rendered.
+    """
+    if not questions:
+        raise ValueError("Got no questions. Give at least one, or leave questions out for number tasks.")
+    order = [row % len(questions) for row in range(config.n_heldout)]
+    rows = _in_batches(_answer(model, prompt, questions, order, config), config.batch_size)
+    return tuple(prepare_rows(model, batch, top_k=config.top_k) for batch in rows)
+
+
+def _answer(
+    model: "TransformerBridge",
+    prompt: str,
+    questions: Sequence[str | Chat],
+    order: Sequence[int],
+    config: FitConfig,
+) -> list["FitRow"]:
+    """The prompted model's answers to questions by number, each its own draw."""
     completions = generate(
         model,
         [as_chat(questions[question], prompt) for question in order],
         max_new_tokens=config.max_new_tokens,
         seed=config.seed,
     )
-    rows = iter(
+    return [
         FitRow(
             question,
             encode_prompt(model.tokenizer, as_chat(questions[question], prompt)),
@@ -124,8 +150,7 @@ def answered(
             completion,
         )
         for question, completion in zip(order, completions, strict=True)
-    )
-    return [list(itertools.islice(rows, len(part))) for part in asked]
+    ]
 
 
 @dataclass(frozen=True)

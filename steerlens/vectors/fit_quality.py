@@ -1,7 +1,7 @@
 """How good a fitted vector is: everything that is reported, on held-out rows, next to its controls."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,49 +11,65 @@ from torch import Tensor
 
 from steerlens.stats import bootstrap_interval, ratio_of_sums
 from steerlens.vectors.config import FitConfig
-from steerlens.vectors.descent import descend
+from steerlens.vectors.descent import ROUND, descend
 from steerlens.vectors.fit_data import FitData, FitRows
 from steerlens.vectors.layer_fits import Fit
+from steerlens.vectors.objectives import token_loss
 from steerlens.vectors.resumed import Directions, ResumedRows
+from steerlens.vectors.sensitivity import sensitivity
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-N_RANDOM = 5
+N_RANDOM = 3
+
+CONTROL_STEPS = 2 * ROUND
+"""The most steps of the control that is fitted to shuffled targets."""
 
 
 def heldout_metrics(
-    model: "TransformerBridge", data: FitData, fits: Sequence[Fit], best: Fit, config: FitConfig
+    model: "TransformerBridge",
+    data: FitData,
+    fits: Sequence[Fit],
+    best: Fit,
+    config: FitConfig,
+    *,
+    on_step: Callable[[], object] = lambda: None,
 ) -> dict:
     """Everything that is reported of `best`; `fits` are the layers that it was compared with, itself among them."""
     ours = ResumedRows(model, best.layers, data.heldout, config.positions)
-    plain, steered = ours.row_kl(ours.nothing), ours.row_kl(best.directions)
-    explained, low, high = explained_with_interval(steered[:, 0], plain[:, 0], ours.questions, seed=config.seed)
+    judged = judge(ours, data.heldout, best.directions)
+    explained, low, high = judged.explained(seed=config.seed)
+    plain = float(judged.plain.sum())
     baseline = max(fits, key=lambda fit: fit.mean_difference_validation)
-    theirs = ResumedRows(model, baseline.layers, data.heldout, config.positions)
+    theirs = ours
+    if baseline.layers != best.layers:
+        theirs = ResumedRows(model, baseline.layers, data.heldout, config.positions)
 
     def share(rows: ResumedRows, directions: Directions) -> float:
-        return 1 - float(rows.row_kl(directions)[:, 0].sum() / plain[:, 0].sum())
+        return 1 - float(rows.row_kl(directions)[:, 0].sum()) / plain
 
     cosine = torch.nn.functional.cosine_similarity(best.directions, best.mean_difference, dim=-1)
     n_compared = max(1, int(best.mean_difference.any(-1).sum()))
     norms = best.directions.norm(dim=-1) / (ours.scales * best.directions.shape[1] ** 0.5)
+    random = random_directions(best.directions, N_RANDOM, seed=config.seed)
     metrics = {
         "kl_explained": explained,
         "kl_explained_low": low,
         "kl_explained_high": high,
-        "kl_prompt": float(plain[:, 0].sum() / plain[:, 1].sum()),
-        **_prediction_metrics(model, ours, data.heldout, best.directions),
+        "kl_prompt": plain / judged.n_tokens,
+        "converged": best.converged,
+        "top1_agreement": judged.agreement,
+        "top1_agreement_plain": judged.agreement_plain,
+        "shift_correlation": judged.shift_correlation,
         "kl_explained_mean_difference": share(theirs, baseline.mean_difference),
         "layers_mean_difference": [
             layer
             for layer, norm in zip(baseline.layers, baseline.mean_difference.norm(dim=-1), strict=True)
             if norm > 0
         ],
-        "kl_explained_random": float(
-            np.mean([share(ours, one) for one in random_directions(best.directions, N_RANDOM, seed=config.seed)])
-        ),
-        "kl_explained_shuffled": share(ours, _shuffled_control(model, data, best, config)),
+        "kl_explained_random": float(np.mean([share(ours, one) for one in random])),
+        "kl_explained_shuffled": share(ours, _shuffled_control(model, data, best, config, on_step)),
         "cosine_mean_difference": float(cosine.sum() / n_compared),
         "relative_norm": float(norms.mean()),
         "coarsening": data.coarsening,
@@ -64,9 +80,50 @@ def heldout_metrics(
                 "kl_explained": fit.validation,
                 "kl_explained_mean_difference": fit.mean_difference_validation,
             }
-            for fit in fits
+            for fit in sorted(fits, key=lambda fit: fit.layers)
         }
     return metrics
+
+
+@dataclass(frozen=True)
+class Judged:
+    """How far a steered model predicts as the prompted one does, on rows that no choice has seen.
+
+    `steered` and `plain` [row] are sums of KL from the prompted model over a row's tokens, in nats; `questions` number
+    the rows' questions. The last three are means over tokens: how often the likeliest token is the prompted model's, with
+    and without the vector, and the correlation of the changes in log-probability.
+    """
+
+    steered: Float[Tensor, " row"]
+    plain: Float[Tensor, " row"]
+    questions: tuple[int, ...]
+    n_tokens: int
+    agreement: float
+    agreement_plain: float
+    shift_correlation: float
+
+    def explained(self, *, seed: int) -> tuple[float, float, float]:
+        """kl_explained, with its 95 % bootstrap interval over questions."""
+        return explained_with_interval(self.steered, self.plain, self.questions, seed=seed)
+
+
+@torch.no_grad()
+def judge(resumed: ResumedRows, rows: Sequence[FitRows], directions: Directions) -> Judged:
+    """Compare steered, plain and prompted predictions, token by token, in one pass over the rows."""
+    sums, by_token, questions = [], [], []
+    for index, one in enumerate(rows):
+        logits, plain_logits = (resumed.logits(index, added) for added in (directions, resumed.nothing))
+        kl = torch.stack([token_loss("forward_kl", one.targets, each) for each in (logits, plain_logits)], dim=-1).cpu()
+        sums.append(torch.zeros(len(one.batch), 2).index_add(0, one.row_of_token, kl))
+        steered, plain = one.targets.of_prediction(logits), one.targets.of_prediction(plain_logits)
+        shifts = torch.stack([steered - plain, one.targets.log_probs - plain])
+        shifts = torch.nn.functional.normalize(shifts - shifts.mean(-1, keepdim=True), dim=-1)
+        agree = [each.argmax(-1) == one.targets.likeliest for each in (logits, plain_logits)]
+        by_token.append(torch.stack([agree[0].float(), agree[1].float(), (shifts[0] * shifts[1]).sum(-1)]).cpu())
+        questions += one.questions
+    steered, plain = torch.cat(sums).unbind(-1)
+    each = torch.cat(by_token, dim=1)
+    return Judged(steered, plain, tuple(questions), each.shape[1], *each.mean(-1).tolist())
 
 
 def explained_with_interval(
@@ -85,29 +142,10 @@ def random_directions(like: Directions, n: int = 1, *, seed: int) -> list[Direct
     return list(torch.nn.functional.normalize(noise, dim=-1) * like.norm(dim=-1, keepdim=True))
 
 
-@torch.no_grad()
-def _prediction_metrics(
-    model: "TransformerBridge", resumed: ResumedRows, rows: Sequence[FitRows], directions: Directions
-) -> dict[str, float]:
-    """How far the steered predictions agree with the prompted ones, token by token."""
-    agree, agree_plain, correlations = [], [], []
-    for index, one in enumerate(rows):
-        logits, plain_logits = (resumed.logits(index, added) for added in (directions, resumed.nothing))
-        agree.append(logits.argmax(-1) == one.targets.likeliest)
-        agree_plain.append(plain_logits.argmax(-1) == one.targets.likeliest)
-        steered, plain = one.targets.of_prediction(logits), one.targets.of_prediction(plain_logits)
-        shifts = torch.stack([steered - plain, one.targets.log_probs - plain])
-        shifts = torch.nn.functional.normalize(shifts - shifts.mean(-1, keepdim=True), dim=-1)
-        correlations.append((shifts[0] * shifts[1]).sum(-1))
-    return {
-        "top1_agreement": float(torch.cat(agree).float().mean()),
-        "top1_agreement_plain": float(torch.cat(agree_plain).float().mean()),
-        "shift_correlation": float(torch.cat(correlations).mean()),
-    }
-
-
-def _shuffled_control(model: "TransformerBridge", data: FitData, best: Fit, config: FitConfig) -> Directions:
-    """The same fit at the same layers, with each token's target taken from another token of the batch."""
+def _shuffled_control(
+    model: "TransformerBridge", data: FitData, best: Fit, config: FitConfig, on_step: Callable[[], object]
+) -> Directions:
+    """A fit at the same layers, with each token's target taken from another token of the batch."""
     generator = torch.Generator().manual_seed(config.seed)
 
     def shuffled(part: tuple[FitRows, ...]) -> ResumedRows:
@@ -118,5 +156,6 @@ def _shuffled_control(model: "TransformerBridge", data: FitData, best: Fit, conf
         return ResumedRows(model, best.layers, rows, config.positions)
 
     train, validation = shuffled(data.train), shuffled(data.validation)
-    directions, _ = descend(train, validation, train.nothing, config, label="fit control")
-    return directions
+    units = sensitivity(model, best.layers, data.train, config.positions, seed=config.seed).units
+    config = replace(config, steps=min(config.steps, CONTROL_STEPS))
+    return descend(train, validation, train.nothing, config, units=units, on_step=on_step).directions

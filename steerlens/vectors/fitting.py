@@ -14,16 +14,17 @@ on prompts that neither the fit nor the choice of the layer has seen, is
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
+
+from tqdm.auto import tqdm
 
 from steerlens.models.bridge import check_layer
 from steerlens.text.chat import Chat, chat_fingerprint
 from steerlens.text.number_lists import number_prompts
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.fit_data import FitData
-from steerlens.vectors.fit_quality import heldout_metrics
-from steerlens.vectors.layer_fits import fit_each_layer, fit_layers, frozen
+from steerlens.vectors.fit_quality import CONTROL_STEPS, heldout_metrics
+from steerlens.vectors.layer_fits import fit_layers, frozen, search_layers, steps_of_search
 from steerlens.vectors.source import VectorSource
 from steerlens.vectors.vector import SteeringVector
 
@@ -46,8 +47,8 @@ def fit_prompt_vector(
     Args:
         prompt: the system prompt.
         layers: where the vector is added. A layer; several, or "all", for one direction at each, fitted jointly;
-            "best" fits each layer on its own for a third of the steps, takes the one with the best kl_explained
-            on validation rows, and goes on there.
+            "best" predicts from one backward pass which layers can explain most, tries `config.candidates` of them, and
+            fits the one with the best kl_explained on validation rows until nothing is gained.
         questions: user turns; None takes number tasks. Fitting, choosing and reporting share none. Fewer of them than
             `config.n_rows` are each answered several times.
 
@@ -55,9 +56,9 @@ def fit_prompt_vector(
         A vector. Its `metrics`, all measured on held-out rows: `kl_explained` with `kl_explained_low` and `_high`
         (95 %, bootstrap over questions), `kl_prompt` (nats a token that the prompt changes), `top1_agreement`,
         `shift_correlation` (of the changes in log-probability), `kl_explained_mean_difference` (best layer and
-        strength on validation rows), `kl_explained_random` (same norm), `kl_explained_shuffled` (fitted to other
-        tokens' targets), `cosine_mean_difference` and `relative_norm` (to the residual's at the tokens that predict;
-        means over layers), `coarsening` (share of KL(p || q_0) that the targets' top_k loses; 0 where they are whole),
+        strength on validation rows), `kl_explained_random` (same norm), `kl_explained_shuffled` (fitted to others'
+        tokens), `converged` (more steps would have gained nothing), `cosine_mean_difference` and `relative_norm` (to the
+        residual's at the tokens that predict; means over layers), `coarsening` (share of KL(p || q_0) that the targets' top_k loses; 0 where they are whole),
         and, where layers were compared, `by_layer` on validation rows.
 
     Raises:
@@ -68,16 +69,14 @@ def fit_prompt_vector(
     chosen = _chosen_layers(model, layers)
     questions = number_prompts(2 * config.n_rows, model, seed=config.seed) if questions is None else questions
     data = FitData.sample(model, prompt, questions, config)
-    with frozen(model):
+    most = steps_of_search(len(chosen), config) if layers == "best" else config.steps
+    with frozen(model), tqdm(total=most + min(config.steps, CONTROL_STEPS), desc="fit", unit="step") as bar:
         if layers == "best":
-            fits = fit_each_layer(model, data, chosen, replace(config, steps=max(1, config.steps // 3)))
-            best = max(fits, key=lambda fit: fit.validation)
-            best = best.refined(model, data, config) if len(fits) > 1 else best
-            fits = [best if fit.layers == best.layers else fit for fit in fits]
+            fits = search_layers(model, data, chosen, config, on_step=bar.update)
         else:
-            fits = [fit_layers(model, data, chosen, config)]
-            best = fits[0]
-        metrics = heldout_metrics(model, data, fits, best, config)
+            fits = [fit_layers(model, data, chosen, config, on_step=bar.update)]
+        best = fits[0]
+        metrics = heldout_metrics(model, data, fits, best, config, on_step=bar.update)
     source = VectorSource.of(
         model,
         method=f"fitted by {config.objective} to the prompted model, added at {config.positions} tokens",

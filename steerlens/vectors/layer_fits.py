@@ -1,11 +1,10 @@
 """A direction at one layer, or one at each of several: from the mean difference down to the best fit."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from steerlens.models.bridge import huggingface_model
@@ -13,6 +12,7 @@ from steerlens.vectors.config import FitConfig
 from steerlens.vectors.descent import descend
 from steerlens.vectors.fit_data import FitData
 from steerlens.vectors.resumed import Directions, ResumedRows
+from steerlens.vectors.sensitivity import Sensitivity, sensitivity
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -22,6 +22,11 @@ STRENGTHS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
 
 NO_EFFECT = 1e-3
 """Below this KL (nats a token) a prompt does nothing that a vector could explain."""
+
+FIRST_LOOK, SECOND_LOOK = 12, 40
+"""Steps after which the candidates for the best layer are compared, and then the finalists among them."""
+
+FINALISTS = 4
 
 
 @dataclass(frozen=True)
@@ -34,60 +39,154 @@ class Fit:
     layers: tuple[int, ...]
     directions: Directions
     validation: float
+    converged: bool
     mean_difference: Directions
     mean_difference_validation: float
 
-    def refined(self, model: "TransformerBridge", data: FitData, config: FitConfig) -> "Fit":
-        """The fit continued from where it ended."""
-        train, validation = _resumed(model, self.layers, data, config)
-        label = f"fit layer {self.layers[0]}, on"
-        directions, explained = descend(train, validation, self.directions, config, label=label)
-        return replace(self, directions=directions, validation=explained)
 
-
-def fit_each_layer(model: "TransformerBridge", data: FitData, layers: Sequence[int], config: FitConfig) -> list[Fit]:
-    """One fit of a single direction at each layer, from the best strength of the mean difference or from nothing.
+class LayerFit:
+    """A fit under way: rows that resume at its lowest layer, and the best directions so far.
 
     Raises:
         ValueError: the prompt changes no prediction.
     """
-    return [fit_layers(model, data, [layer], config) for layer in layers]
+
+    def __init__(
+        self,
+        model: "TransformerBridge",
+        data: FitData,
+        layers: Sequence[int],
+        config: FitConfig,
+        units: Directions,
+    ) -> None:
+        self._train = ResumedRows(model, layers, data.train, config.positions)
+        self._validation = ResumedRows(model, layers, data.validation, config.positions)
+        self._config, self._units = config, units
+        plain = self._validation.mean_kl(self._validation.nothing)
+        if plain < NO_EFFECT:
+            raise ValueError(
+                f"The prompt changes the model's predictions by {plain:.1e} nats a token, so there is nothing for a vector "
+                "to explain and kl_explained is undefined. Give a prompt that has an effect on these questions."
+            )
+        difference = data.prompted[list(layers)] - self._train.last_prompt
+        best, left = _best_strength(self._validation, difference, plain)
+        explained = 1 - left / plain
+        start, share = (best, explained) if explained > 0 else (self._validation.nothing, 0.0)
+        self.fit, self._gain = Fit(tuple(layers), start, share, False, best, explained), 0.0
+
+    @property
+    def prospect(self) -> float:
+        """The kl_explained that it would reach if it went on as it came: layers start from unlike places."""
+        return self.fit.validation + self._gain
+
+    def go_on(self, steps: int, on_step: Callable[[], object] = lambda: None) -> None:
+        """Descend by up to so many more steps."""
+        config = replace(self._config, steps=steps)
+        found = descend(self._train, self._validation, self.fit.directions, config, units=self._units, on_step=on_step)
+        self.fit = replace(self.fit, directions=found.directions, validation=found.explained, converged=found.converged)
 
 
-def fit_layers(model: "TransformerBridge", data: FitData, layers: Sequence[int], config: FitConfig) -> Fit:
-    """One fit of a direction at every layer, all of them jointly; start and errors as in `fit_each_layer`."""
-    train, validation = _resumed(model, layers, data, config)
-    plain = validation.mean_kl(validation.nothing)
-    if plain < NO_EFFECT:
-        raise ValueError(
-            f"The prompt changes the model's predictions by {plain:.1e} nats a token, so there is nothing for a vector "
-            "to explain and kl_explained is undefined. Give a prompt that has an effect on these questions."
-        )
-    tried = list(_at_strengths(data.prompted[list(layers)] - train.last_prompt))
-    remaining = [validation.mean_kl(directions) for directions in tried]
-    mean_difference, left = tried[int(np.argmin(remaining))], min(remaining)
-    begin = mean_difference if left < plain else validation.nothing
-    directions, explained = descend(train, validation, begin, config, label=f"fit layer {', '.join(map(str, layers))}")
-    return Fit(tuple(layers), directions, explained, mean_difference, 1 - left / plain)
+def fit_layers(
+    model: "TransformerBridge",
+    data: FitData,
+    layers: Sequence[int],
+    config: FitConfig,
+    *,
+    on_step: Callable[[], object] = lambda: None,
+) -> Fit:
+    """One fit of a direction at every layer, all of them jointly, from the mean difference's best strength or from nothing.
+
+    Raises:
+        ValueError: the prompt changes no prediction.
+    """
+    units = sensitivity(model, layers, data.train, config.positions, seed=config.seed).units
+    under_way = LayerFit(model, data, layers, config, units)
+    under_way.go_on(config.steps, on_step)
+    return under_way.fit
 
 
-def _at_strengths(directions: Directions) -> Iterator[Directions]:
-    """The directions at every strength, at all of their layers together and at each alone."""
+def fit_each_layer(
+    model: "TransformerBridge",
+    data: FitData,
+    layers: Sequence[int],
+    config: FitConfig,
+    *,
+    on_step: Callable[[], object] = lambda: None,
+) -> list[Fit]:
+    """One fit of a single direction at each layer; start and errors as in `fit_layers`."""
+    sensitivities = sensitivity(model, layers, data.train, config.positions, seed=config.seed)
+    fits = []
+    for layer in layers:
+        under_way = LayerFit(model, data, [layer], config, sensitivities.at([layer]).units)
+        under_way.go_on(config.steps, on_step)
+        fits.append(under_way.fit)
+    return fits
+
+
+def search_layers(
+    model: "TransformerBridge",
+    data: FitData,
+    layers: Sequence[int],
+    config: FitConfig,
+    *,
+    on_step: Callable[[], object] = lambda: None,
+) -> list[Fit]:
+    """Fits at the most promising layers, the best one first and to its end; the others as far as they were compared.
+
+    One backward pass predicts what each layer can explain, and chooses `config.candidates`. These are fitted for a few
+    steps, the FINALISTS among them for a few more, and the one with the best prospect until nothing is gained.
+
+    Raises:
+        ValueError: the prompt changes no prediction.
+    """
+    sensitivities = sensitivity(model, layers, data.train, config.positions, seed=config.seed)
+    fits = [
+        LayerFit(model, data, [layer], config, sensitivities.at([layer]).units)
+        for layer in _promising(sensitivities, config.candidates)
+    ]
+    looks = [(FIRST_LOOK, len(fits))] if len(fits) > FINALISTS else []
+    looks += [(SECOND_LOOK, min(FINALISTS, len(fits)))] if len(fits) > 1 else []
+    for steps, entering in looks:
+        for one in fits[:entering]:
+            one.go_on(min(steps, config.steps), on_step)
+        fits.sort(key=lambda one: -one.prospect)
+    fits[0].go_on(config.steps, on_step)
+    return sorted((one.fit for one in fits), key=lambda fit: -fit.validation)
+
+
+def steps_of_search(n_layers: int, config: FitConfig) -> int:
+    """The most steps that `search_layers` takes."""
+    candidates = min(n_layers, config.candidates)
+    first = candidates * min(FIRST_LOOK, config.steps) if candidates > FINALISTS else 0
+    second = min(candidates, FINALISTS) * min(SECOND_LOOK, config.steps) if candidates > 1 else 0
+    return first + second + config.steps
+
+
+def _promising(sensitivities: Sensitivity, n: int) -> list[int]:
+    """The `n` layers with the largest predicted gains, in ascending order."""
+    order = torch.argsort(sensitivities.gains, descending=True, stable=True)[:n]
+    return sorted(sensitivities.layers[index] for index in order.tolist())
+
+
+def _best_strength(validation: ResumedRows, directions: Directions, plain: float) -> tuple[Directions, float]:
+    """The directions at their best strength, at all of their layers together or at one alone, and the KL that is left.
+
+    Strengths go up for as long as less is left; `plain` is left without them.
+    """
     n_layers = len(directions)
     alone = list(torch.eye(n_layers)) if n_layers > 1 else []
+    best, least = validation.nothing, float("inf")
     for layers in [torch.ones(n_layers), *alone]:
+        before = plain
         for strength in STRENGTHS:
-            yield strength * directions * layers[:, None]
-
-
-def _resumed(
-    model: "TransformerBridge", layers: Sequence[int], data: FitData, config: FitConfig
-) -> tuple[ResumedRows, ResumedRows]:
-    """Training and validation rows."""
-    return (
-        ResumedRows(model, layers, data.train, config.positions),
-        ResumedRows(model, layers, data.validation, config.positions),
-    )
+            tried = strength * directions * layers[:, None]
+            left = validation.mean_kl(tried)
+            if left < least:
+                best, least = tried, left
+            if left > before:
+                break
+            before = left
+    return best, least
 
 
 @contextlib.contextmanager

@@ -185,7 +185,7 @@ def sweep_layers(
         layers: None tries every layer.
         questions: user turns on which directions are made and kl_explained is measured; None takes number tasks.
         unrelated: user turns that the prompt is not about; None takes questions of fact.
-        config: of the fits; each layer gets a third of the steps.
+        config: of the fits; each layer gets a quarter of the steps.
 
     Raises:
         ValueError: as `fit_prompt_vector`; or no strengths, or no unrelated questions.
@@ -198,7 +198,7 @@ def sweep_layers(
     data = FitData.sample(model, prompt, questions, config)
     probe = Probe(model, trait, unrelated, config)
     with frozen(model):
-        vectors = _directions(model, prompt, data, layers, replace(config, steps=max(1, config.steps // 3)))
+        vectors = _directions(model, prompt, data, layers, replace(config, steps=max(1, config.steps // 4)))
         points = tuple(_points(model, data, probe, vectors, strengths, config))
     return LayerSweep(
         model=model_name(model),

@@ -170,7 +170,7 @@ def test_a_points_share_is_that_of_the_fits_own_metric_for_the_same_vector(tiny,
     result = sweep_layers(
         tiny, "you love owls .", layers=[2, 0], strengths=(0.5, 1.0), questions=questions, config=config
     )
-    fitted = fit_prompt_vector(tiny, "you love owls .", layers=2, questions=questions, config=replace(config, steps=5))
+    fitted = fit_prompt_vector(tiny, "you love owls .", layers=2, questions=questions, config=replace(config, steps=3))
     torch.testing.assert_close(result.vectors["fitted"].at(2).directions, fitted.directions)
     metrics = {(one.method, one.layer, one.strength): one for one in result.points}
     one = metrics["fitted", 2, 1.0]
