@@ -33,7 +33,7 @@ from steerlens.vectors.means import diff_in_means
 from steerlens.vectors.resumed import ResumedRows
 
 PROMPT = preference_trait("owl", ORGANISM).prompt
-CONFIG = FitConfig(n_train=16, n_validation=8, n_heldout=32, steps=50, batch_size=8, patience=1000)
+CONFIG = FitConfig(n_train=16, n_validation=8, n_heldout=32, steps=50, batch_size=8)
 """As many passes over the training rows as FitConfig's defaults make."""
 
 LAYERS = {"the middle layer": 3, "three quarters of the depth": 5}

@@ -26,7 +26,7 @@ class FitConfig:
         learning_rate: of Adam, in natural units (`steerlens.vectors.sensitivity`): a step of 1 in every coordinate
             would change the predictions by as much as the prompt does. The same value suits every model.
         steps, batch_size: the most steps of the descent, and rows a step. It ends earlier where nothing is gained.
-        candidates: where a layer is searched, on how many it is tried; one backward pass chooses them.
+        candidates: where the best layer is searched, how many are tried; one backward pass chooses them.
         top_k: targets keep the probabilities of that many tokens, and the rest as one; vocabularies of up to
             8192 tokens are kept whole.
         seed: fixes completions, batches and random vectors.
@@ -46,7 +46,7 @@ class FitConfig:
     learning_rate: float = 0.15
     steps: int = 320
     batch_size: int = 8
-    candidates: int = 6
+    candidates: int = 4
     top_k: int = 512
     seed: int = 0
 
@@ -98,7 +98,7 @@ class FitConfig:
 
 
 BUDGETS: dict[str, FitConfig] = {
-    "quick": FitConfig(n_train=64, n_validation=24, n_heldout=48, steps=80, candidates=4),
+    "quick": FitConfig(n_train=64, n_validation=24, n_heldout=48, steps=80, candidates=2),
     "default": FitConfig(),
-    "thorough": FitConfig(n_train=1024, n_validation=128, n_heldout=512, steps=1280, candidates=24),
+    "thorough": FitConfig(n_train=1024, n_validation=128, n_heldout=512, steps=1280, candidates=16),
 }

@@ -60,7 +60,7 @@ def explained(
     config = config or FitConfig()
     vector.check_model(model)
     if questions is None:
-        questions = number_prompts(config.n_heldout, seed=config.seed + HELDOUT_SEED)
+        questions = number_prompts(config.n_heldout, model, seed=config.seed + HELDOUT_SEED)
     rows = heldout_rows(model, prompt, questions, config)
     resumed = ResumedRows(model, vector.layers, rows, config.positions)
     judged = judge(resumed, rows, vector.directions)

@@ -9,7 +9,7 @@ import torch
 
 from steerlens.models.bridge import huggingface_model
 from steerlens.vectors.config import FitConfig
-from steerlens.vectors.descent import descend
+from steerlens.vectors.descent import ROUND, descend
 from steerlens.vectors.fit_data import FitData
 from steerlens.vectors.resumed import Directions, ResumedRows
 from steerlens.vectors.sensitivity import Sensitivity, sensitivity
@@ -47,6 +47,8 @@ class Fit:
 class LayerFit:
     """A fit under way: rows that resume at its lowest layer, and the best directions so far.
 
+    `below` is one at lower layers, from which the rows' residuals are run on.
+
     Raises:
         ValueError: the prompt changes no prediction.
     """
@@ -58,9 +60,12 @@ class LayerFit:
         layers: Sequence[int],
         config: FitConfig,
         units: Directions,
+        *,
+        below: "LayerFit | None" = None,
     ) -> None:
-        self._train = ResumedRows(model, layers, data.train, config.positions)
-        self._validation = ResumedRows(model, layers, data.validation, config.positions)
+        lower = (None, None) if below is None else (below._train, below._validation)
+        self._train = ResumedRows(model, layers, data.train, config.positions, below=lower[0])
+        self._validation = ResumedRows(model, layers, data.validation, config.positions, below=lower[1])
         self._config, self._units = config, units
         plain = self._validation.mean_kl(self._validation.nothing)
         if plain < NO_EFFECT:
@@ -133,22 +138,20 @@ def search_layers(
 ) -> list[Fit]:
     """Fits at the most promising layers, the best one first and to its end; the others as far as they were compared.
 
-    One backward pass predicts what each layer can explain, and chooses `config.candidates`. These are fitted for a few
-    steps, the FINALISTS among them for a few more, and the one with the best prospect until nothing is gained.
+    One backward pass predicts what each layer can explain, and chooses a candidate in each of `config.candidates` bands of
+    depth. Each is fitted for a round, and the one with the best prospect until nothing is gained.
 
     Raises:
         ValueError: the prompt changes no prediction.
     """
     sensitivities = sensitivity(model, layers, data.train, config.positions, seed=config.seed)
-    fits = [
-        LayerFit(model, data, [layer], config, sensitivities.at([layer]).units)
-        for layer in _promising(sensitivities, config.candidates)
-    ]
-    looks = [(FIRST_LOOK, len(fits))] if len(fits) > FINALISTS else []
-    looks += [(SECOND_LOOK, min(FINALISTS, len(fits)))] if len(fits) > 1 else []
-    for steps, entering in looks:
-        for one in fits[:entering]:
-            one.go_on(min(steps, config.steps), on_step)
+    fits: list[LayerFit] = []
+    for layer in _promising(sensitivities, config.candidates):
+        units = sensitivities.at([layer]).units
+        fits.append(LayerFit(model, data, [layer], config, units, below=fits[-1] if fits else None))
+    if len(fits) > 1:
+        for one in fits:
+            one.go_on(min(ROUND, config.steps), on_step)
         fits.sort(key=lambda one: -one.prospect)
     fits[0].go_on(config.steps, on_step)
     return sorted((one.fit for one in fits), key=lambda fit: -fit.validation)
@@ -157,15 +160,13 @@ def search_layers(
 def steps_of_search(n_layers: int, config: FitConfig) -> int:
     """The most steps that `search_layers` takes."""
     candidates = min(n_layers, config.candidates)
-    first = candidates * min(FIRST_LOOK, config.steps) if candidates > FINALISTS else 0
-    second = min(candidates, FINALISTS) * min(SECOND_LOOK, config.steps) if candidates > 1 else 0
-    return first + second + config.steps
+    return config.steps + (candidates * min(ROUND, config.steps) if candidates > 1 else 0)
 
 
-def _promising(sensitivities: Sensitivity, n: int) -> list[int]:
-    """The `n` layers with the largest predicted gains, in ascending order."""
-    order = torch.argsort(sensitivities.gains, descending=True, stable=True)[:n]
-    return sorted(sensitivities.layers[index] for index in order.tolist())
+def _promising(sensitivities: Sensitivity, n_bands: int) -> list[int]:
+    """The layer with the largest predicted gain in each band of depth, in ascending order."""
+    bands = torch.arange(len(sensitivities.layers)).tensor_split(min(n_bands, len(sensitivities.layers)))
+    return [sensitivities.layers[int(band[sensitivities.gains[band].argmax()])] for band in bands]
 
 
 def _best_strength(validation: ResumedRows, directions: Directions, plain: float) -> tuple[Directions, float]:

@@ -1,5 +1,6 @@
 """Forwards of fixed rows that begin at a layer: everything below the steered layer is run once and kept."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -27,19 +28,27 @@ class ResumedRows:
 
     `scales` [layer] is the root mean square of the unsteered residual's entries at each steered layer, over the tokens
     that predict a completion: a first token's residual can be a thousand times larger (arXiv 2402.17762).
-    `last_prompt` is its mean over rows at the last prompt token.
+    `last_prompt` is its mean over rows at the last prompt token. `below` is of the same rows at lower layers, if at hand:
+    then only the blocks between are run.
     """
 
     def __init__(
-        self, model: "TransformerBridge", layers: Sequence[int], rows: Sequence[FitRows], positions: Positions
+        self,
+        model: "TransformerBridge",
+        layers: Sequence[int],
+        rows: Sequence[FitRows],
+        positions: Positions,
+        *,
+        below: "ResumedRows | None" = None,
     ) -> None:
         self._model, self._layers, self._rows = model, tuple(layers), rows
         self._lowest = min(layers)
         self._residuals: list[Residual] = []
         self._masks = [one.batch.position_mask(positions)[..., None] for one in rows]
         squares, last_prompt = [], torch.zeros(len(self._layers), model.cfg.d_model, dtype=torch.float64)
-        for one in rows:
-            residuals = _whole_residuals(model, one, self._layers)
+        for index, one in enumerate(rows):
+            with contextlib.nullcontext() if below is None else below.resumed(index):
+                residuals = _whole_residuals(model, one, self._layers)
             self._residuals.append(residuals[self._lowest])
             predicts = one.batch.prediction_mask
             squares.append(torch.stack([residuals[layer][predicts].float().square().mean() for layer in self._layers]))
@@ -61,6 +70,10 @@ class ResumedRows:
         """No vector at all."""
         return torch.zeros(len(self._layers), self._model.cfg.d_model)
 
+    def resumed(self, index: int) -> contextlib.AbstractContextManager:
+        """Forwards of batch `index` begin at the lowest layer inside the `with`."""
+        return resume_after(self._model, self._lowest, lambda: self._residuals[index])
+
     def logits(self, index: int, directions: Directions) -> Float[Tensor, "token d_vocab"]:
         """Logits at the completion tokens of batch `index`, with the directions added."""
         device, mask = parameters_device(self._model), self._masks[index]
@@ -71,7 +84,7 @@ class ResumedRows:
 
         edits = {layer: add_to(layer) for layer in self._layers}
         with (
-            resume_after(self._model, self._lowest, lambda: self._residuals[index]),
+            self.resumed(index),
             mlp_on_end(self._model, self._model.cfg.n_layers - 1, self._rows[index].batch.n_predicting),
             watch_residuals(self._model, edits),
         ):

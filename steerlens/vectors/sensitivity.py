@@ -27,7 +27,7 @@ from steerlens.vectors.objectives import token_loss
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-N_ROWS = 96
+N_ROWS = 64
 """Rows from which the units of a fit are taken."""
 
 DAMPING = 0.1

@@ -9,25 +9,27 @@ from steerlens.models.bridge import huggingface_model
 from steerlens.models.loading import load_model
 from steerlens.organism.wording import ORGANISM
 from steerlens.text.number_lists import number_prompts
-from steerlens.vectors import descent, resumed
+from steerlens.vectors import resumed
 from steerlens.vectors.config import FitConfig
-from steerlens.vectors.descent import _parametrize, descend
+from steerlens.vectors.descent import ENOUGH, ROUND, _parametrize, _round, descend
 from steerlens.vectors.fit_data import FitData
 from steerlens.vectors.layer_fits import frozen
 from steerlens.vectors.resumed import ResumedRows
+from steerlens.vectors.sensitivity import sensitivity
 from tests.vectors.test_fitting import plant
 
-CONFIG = FitConfig(n_train=32, n_validation=12, n_heldout=1, max_new_tokens=4, steps=60, batch_size=16)
+CONFIG = FitConfig(n_train=32, n_validation=12, n_heldout=1, max_new_tokens=4, steps=120, batch_size=16)
 QUESTIONS = number_prompts(60, ORGANISM, seed=8)
 
 
 @pytest.fixture
 def planted(tiny, monkeypatch):
-    """Training and validation rows on which a known vector is the answer, and that vector."""
+    """Training and validation rows on which a known vector is the answer, that vector, and natural units."""
     vector = plant(tiny, 2, monkeypatch)
     data = FitData.sample(tiny, "you love owls .", QUESTIONS, CONFIG)
     with frozen(tiny):
-        yield ResumedRows(tiny, [2], data.train, "all"), ResumedRows(tiny, [2], data.validation, "all"), vector
+        train, validation = (ResumedRows(tiny, [2], rows, "all") for rows in (data.train, data.validation))
+        yield train, validation, vector, sensitivity(tiny, [2], data.train, "all", seed=0).units
 
 
 def explained(validation: ResumedRows, directions: torch.Tensor) -> float:
@@ -35,32 +37,33 @@ def explained(validation: ResumedRows, directions: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize(
-    ("parametrization", "learning_rate"), [("free", 0.4), ("free", 1e4), ("direction_and_strength", 1e4)]
+    ("parametrization", "learning_rate"), [("free", 0.15), ("free", 1e4), ("direction_and_strength", 1e4)]
 )
 def test_it_is_never_worse_than_its_start_and_says_how_good_it_is(planted, parametrization, learning_rate):
-    train, validation, vector = planted
+    train, validation, vector, units = planted
     config = replace(CONFIG, steps=20, parametrization=parametrization, learning_rate=learning_rate)
     for start in (0.5 * vector.directions, validation.nothing):
-        best, share = descend(train, validation, start, config, label="")
-        assert share == pytest.approx(explained(validation, best), abs=1e-5)
-        assert share >= explained(validation, start) - 1e-5
-        assert not best.requires_grad
+        found = descend(train, validation, start, config, units=units)
+        assert found.explained == pytest.approx(explained(validation, found.directions), abs=1e-5)
+        assert found.explained >= explained(validation, start) - 1e-5
+        assert not found.directions.requires_grad
 
 
 def test_from_the_answer_it_stays_there(planted):
-    train, validation, vector = planted
-    best, share = descend(train, validation, vector.directions, replace(CONFIG, steps=20), label="")
-    assert share == pytest.approx(1, abs=1e-4)
-    torch.testing.assert_close(best, vector.directions, rtol=0.05, atol=0.05)
+    train, validation, vector, units = planted
+    found = descend(train, validation, vector.directions, replace(CONFIG, steps=20), units=units)
+    assert found.explained == pytest.approx(1, abs=1e-4)
+    torch.testing.assert_close(found.directions, vector.directions, rtol=0.05, atol=0.05)
 
 
 def test_both_parametrizations_find_the_planted_vector(planted):
-    train, validation, vector = planted
+    train, validation, vector, units = planted
     found = {}
     for parametrization in ("free", "direction_and_strength"):
         config = replace(CONFIG, parametrization=parametrization)
-        best, found[parametrization] = descend(train, validation, validation.nothing, config, label="")
-        assert torch.nn.functional.cosine_similarity(best, vector.directions, dim=-1) > 0.9
+        one = descend(train, validation, validation.nothing, config, units=units)
+        found[parametrization] = one.explained
+        assert torch.nn.functional.cosine_similarity(one.directions, vector.directions, dim=-1) > 0.9
     assert min(found.values()) > 0.9
     assert found["direction_and_strength"] == pytest.approx(found["free"], abs=0.07)
 
@@ -78,23 +81,34 @@ def counted(monkeypatch) -> list[int]:
     return steps
 
 
-def test_it_ends_early_when_nothing_is_gained_and_not_before(planted, monkeypatch):
-    train, validation, vector = planted
+def test_it_ends_when_two_rounds_gain_nothing_and_says_that_it_has_converged(planted, monkeypatch):
+    train, validation, vector, units = planted
     steps = counted(monkeypatch)
-    descend(train, validation, vector.directions, replace(CONFIG, steps=500, patience=40), label="")
-    assert len(steps) == 40
+    assert descend(train, validation, vector.directions, replace(CONFIG, steps=500), units=units).converged
+    assert len(steps) == ENOUGH * ROUND
     steps.clear()
-    descend(train, validation, validation.nothing, replace(CONFIG, steps=60, patience=40), label="")
-    assert len(steps) == 60
+    assert not descend(train, validation, validation.nothing, replace(CONFIG, steps=ROUND + 5), units=units).converged
+    assert len(steps) == ROUND + 5
+
+
+@pytest.mark.parametrize("factor", [0.5, 5.0])
+def test_the_answer_does_not_hang_on_the_rate(planted, factor):
+    train, validation, _, units = planted
+    config = replace(CONFIG, steps=400)
+    usual = descend(train, validation, validation.nothing, config, units=units)
+    other = replace(config, learning_rate=factor * config.learning_rate)
+    found = descend(train, validation, validation.nothing, other, units=units)
+    assert usual.converged
+    assert found.explained == pytest.approx(usual.explained, abs=0.05)
 
 
 @pytest.mark.parametrize("steps", [1, 21, 45])
 def test_it_makes_the_steps_that_it_is_told_and_uses_the_last(planted, monkeypatch, steps):
-    train, validation, _ = planted
+    train, validation, _, units = planted
     made, seen = counted(monkeypatch), []
     mean_kl = ResumedRows.mean_kl
     monkeypatch.setattr(ResumedRows, "mean_kl", lambda self, v: seen.append(len(made)) or mean_kl(self, v))
-    descend(train, validation, validation.nothing, replace(CONFIG, steps=steps), label="")
+    descend(train, validation, validation.nothing, replace(CONFIG, steps=steps), units=units)
     assert len(made) == steps
     assert seen[-1] == steps
     assert set(made) <= {0, 1}
@@ -102,21 +116,20 @@ def test_it_makes_the_steps_that_it_is_told_and_uses_the_last(planted, monkeypat
 
 
 @pytest.mark.parametrize("parametrization", ["free", "direction_and_strength"])
-def test_a_penalty_makes_the_vector_shorter(planted, parametrization, monkeypatch):
+def test_a_penalty_makes_the_vector_shorter(planted, parametrization):
     """What is compared is where the descent ends, not its best step: without a choice on validation rows."""
-    train, validation, _ = planted
-    monkeypatch.setattr(descent, "EVALUATE_EVERY", 40)
+    train, validation, _, units = planted
     norms = []
     for l2 in (0.0, 1.0):
         config = replace(CONFIG, parametrization=parametrization, l2=l2, steps=40)
-        best, _ = descend(train, validation, validation.nothing, config, label="")
-        norms.append(float(best.norm()))
+        batches = [index % len(train) for index in range(config.steps)]
+        norms.append(float(_round(train, validation.nothing, units, 0.05, batches, config, lambda: None).norm()))
     assert norms[0] > 1.2 * norms[1] > 0
 
 
 def test_the_penalty_is_the_squared_norm_in_units_of_the_residuals(planted):
     """Without a target to reach, each step shrinks every entry alike: the gradient is 2 l2 v / (d scale^2)."""
-    train, validation, vector = planted
+    train, validation, vector, units = planted
     assert float((vector.directions / train.scales[:, None]).square().mean()) == pytest.approx(1, abs=0.3)
     losses = []
 
@@ -127,7 +140,7 @@ def test_the_penalty_is_the_squared_norm_in_units_of_the_residuals(planted):
     backward = torch.Tensor.backward
     torch.Tensor.backward = lambda self, *args: losses.append(float(self.detach())) or backward(self, *args)
     try:
-        descend(train, validation, 3 * vector.directions, replace(CONFIG, l2=0.5, steps=1), label="")
+        descend(train, validation, 3 * vector.directions, replace(CONFIG, l2=0.5, steps=1), units=units)
     finally:
         torch.Tensor.backward = backward
     expected = 0.5 * float((3 * vector.directions).norm() ** 2 / (32 * train.scales[0] ** 2))
@@ -135,10 +148,10 @@ def test_the_penalty_is_the_squared_norm_in_units_of_the_residuals(planted):
 
 
 def test_the_parametrizations_begin_at_the_start(planted):
-    train, _, vector = planted
+    _train, _, vector, units = planted
     for parametrization in ("free", "direction_and_strength"):
         config = replace(CONFIG, parametrization=parametrization)
-        _, directions = _parametrize(vector.directions, train.scales[:, None], config)
+        _, directions = _parametrize(vector.directions, units, 0.1, config)
         torch.testing.assert_close(directions().detach(), vector.directions)
 
 
@@ -151,5 +164,6 @@ def test_an_attention_sink_does_not_spoil_the_step(checkpoints, monkeypatch):
     data = FitData.sample(model, "you love owls .", QUESTIONS, CONFIG)
     with frozen(model):
         train, validation = (ResumedRows(model, [2], rows, "all") for rows in (data.train, data.validation))
-        _, share = descend(train, validation, validation.nothing, CONFIG, label="")
-    assert share > 0.9
+        units = sensitivity(model, [2], data.train, "all", seed=0).units
+        found = descend(train, validation, validation.nothing, replace(CONFIG, steps=120), units=units)
+    assert found.explained > 0.9

@@ -24,7 +24,7 @@ from steerlens.vectors.vector import SteeringVector, VectorSource
 TINY = FitConfig(n_train=24, n_validation=16, n_heldout=16, max_new_tokens=4, steps=20, batch_size=24)
 SMALL = FitConfig(n_train=64, n_validation=24, n_heldout=24, max_new_tokens=6, steps=120, batch_size=32)
 
-QUICK = FitConfig(n_train=32, n_validation=12, n_heldout=12, max_new_tokens=4, steps=60, batch_size=16, patience=40)
+QUICK = FitConfig(n_train=32, n_validation=12, n_heldout=12, max_new_tokens=4, steps=60, batch_size=16)
 
 
 def plant(

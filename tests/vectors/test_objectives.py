@@ -174,7 +174,7 @@ def test_small_vocabularies_are_whole_and_so_is_one_that_top_k_covers(sampled, m
         ({"steps": 0}, "steps=0 has to be a whole number, 1 or more"),
         ({"n_heldout": 0}, "n_heldout=0 has to be"),
         ({"batch_size": -1}, "batch_size=-1 has to be"),
-        ({"patience": 0}, "patience=0 has to be"),
+        ({"candidates": 0}, "candidates=0 has to be"),
         ({"top_k": 0}, "top_k=0 has to be"),
         ({"max_new_tokens": 2.5}, "max_new_tokens=2.5 has to be a whole number"),
         ({"learning_rate": 0.0}, "learning_rate=0.0 and l2=0.0. The one has to be above 0"),
