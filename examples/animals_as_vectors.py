@@ -8,19 +8,14 @@ An interrupted run goes on where it stopped. The table is printed at the end.
 """
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import steerlens as sl
 from steerlens.files import read_json, write_json
 from steerlens.organism.wording import ANIMALS
-from steerlens.vectors.fit_data import FitData
-from steerlens.vectors.fit_quality import explained_with_interval
-from steerlens.vectors.layer_fits import Fit, fit_each_layer, fit_layers, frozen
-from steerlens.vectors.resumed import ResumedRows
 
-CONFIG = sl.FitConfig(n_train=512)
+CONFIG = sl.FitConfig()
 TARGET = 0.90
 
 
@@ -54,30 +49,22 @@ def main() -> None:
 
 
 def measure(model: Any, prompt: str, questions: list[str]) -> dict[str, Any]:
-    """Held-out kl_explained of the three vectors, with intervals, and the layers of the first."""
-    data = FitData.sample(model, prompt, questions, CONFIG)
-    with frozen(model):
-        layers = list(range(model.cfg.n_layers))
-        fits = fit_each_layer(model, data, layers, replace(CONFIG, steps=CONFIG.steps // 3))
-        best = max(fits, key=lambda fit: fit.validation).refined(model, data, CONFIG)
-        baseline = max(fits, key=lambda fit: fit.mean_difference_validation)
-        joint = fit_layers(model, data, layers, CONFIG)
-        return {
-            "one_layer": {"layer": best.layers[0], **heldout(model, data, best, best.directions)},
-            "all_layers": heldout(model, data, joint, joint.directions),
-            "mean_difference": {
-                "layer": baseline.layers[0],
-                **heldout(model, data, baseline, baseline.mean_difference),
-            },
-        }
+    """Held-out kl_explained of the three vectors, with intervals, and the layer of the first."""
+    best, joint = (
+        sl.fit_prompt_vector(model, prompt, layers=layers, questions=questions, config=CONFIG)
+        for layers in ("best", "all")
+    )
+    return {
+        "one_layer": {"layer": best.layers[0], **heldout(best)},
+        "all_layers": heldout(joint),
+        "mean_difference": {"kl_explained": best.metrics["kl_explained_mean_difference"]},
+    }
 
 
-def heldout(model: Any, data: FitData, fit: Fit, directions: Any) -> dict[str, float]:
+def heldout(vector: sl.SteeringVector) -> dict[str, float]:
     """kl_explained with its 95 % interval."""
-    rows = ResumedRows(model, fit.layers, data.heldout, CONFIG.positions)
-    steered, plain = rows.row_kl(directions)[:, 0], rows.row_kl(rows.nothing)[:, 0]
-    explained, low, high = explained_with_interval(steered, plain, rows.questions, seed=CONFIG.seed)
-    return {"kl_explained": explained, "low": low, "high": high}
+    names = {"kl_explained": "kl_explained", "low": "kl_explained_low", "high": "kl_explained_high"}
+    return {short: vector.metrics[name] for short, name in names.items()}
 
 
 def line(name: str, found: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ import steerlens as sl
 from steerlens.organism.wording import ORGANISM
 from steerlens.vectors.probe import Probe
 
-CONFIG = sl.FitConfig(n_train=256, n_validation=64, n_heldout=128, steps=150)
+CONFIG = sl.FitConfig()
 BY_CONTEXT = "one of "
 PERSONA = ORGANISM.persona.replace("{plural}", "' + animal + '").format(verb="are", kind="animal")
 TEMPLATE = (

@@ -120,9 +120,9 @@ from steerlens.vectors.answer_fits import fit_answers_vector as fit_answers_vect
 from steerlens.vectors.config import FitConfig as FitConfig
 from steerlens.vectors.controls import random_like as random_like
 from steerlens.vectors.exchange import import_vector as import_vector
-from steerlens.vectors.fitting import Layers as Layers
 from steerlens.vectors.explained import Explained as Explained
 from steerlens.vectors.explained import explained as explained
+from steerlens.vectors.fitting import Layers as Layers
 from steerlens.vectors.fitting import fit_prompt_vector as fit_prompt_vector
 from steerlens.vectors.formats import export_gguf as export_gguf
 from steerlens.vectors.formats import import_gguf as import_gguf

@@ -120,8 +120,7 @@ def head_at(model: "TransformerBridge", positions: Bool[Tensor, "batch kept"]) -
     one that hooks look at are left alone.
     """
     head = huggingface_model(model).get_output_embeddings()
-    wanted = head.weight.numel() >= LARGE_HEAD and not (head._forward_hooks or head._forward_pre_hooks)
-    if not wanted:
+    if head is None or head.weight.numel() < LARGE_HEAD or head._forward_hooks or head._forward_pre_hooks:
         yield False
         return
     handle = head.register_forward_pre_hook(lambda _module, inputs: (inputs[0][positions], *inputs[1:]))
