@@ -10,6 +10,9 @@ from torch import Tensor
 
 from steerlens.text.positions import POSITIONS, Positions
 
+TokenMask = Bool[Tensor, "row pos"]
+"""Tokens of one's own choice, True where they are meant; a row for each prompt, padding included."""
+
 
 @dataclass(frozen=True)
 class TokenBatch:
