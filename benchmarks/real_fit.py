@@ -1,0 +1,83 @@
+"""What `fit_prompt_vector` costs on a real model, in forward passes over its own rows, and how near the best it ends.
+
+The unit is one forward pass of the model over all rows of the fit, prompts without the persona and completions, every
+position's residual and no head. Times are CPU seconds of one thread; the unit is measured before and after each fit.
+
+With `--exhaustive`, the answer is compared with the best that a search over every layer finds with ten times the steps and
+three learning rates; that takes hours on two cores.
+
+Run: python benchmarks/real_fit.py [--model NAME_OR_DIRECTORY] [--trait owl] [--exhaustive]
+"""
+
+import argparse
+import time
+from dataclasses import replace
+from typing import Any
+
+import torch
+from harness import n_parameters, report
+
+import steerlens as sl
+from steerlens.forward import forward
+from steerlens.vectors.fit_data import FitData, FitRows
+from steerlens.vectors.layer_fits import fit_each_layer, frozen
+
+CONFIG = sl.FitConfig()
+RATES = (0.05, 0.15, 0.45)
+
+
+def main() -> None:
+    """Print and save the cost in forwards and the quality."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="smollm2-135m", help="name or directory")
+    parser.add_argument("--trait", default="owl", help="whose prompt is fitted")
+    parser.add_argument("--exhaustive", action="store_true", help="compare with every layer, ten times the steps")
+    options = parser.parse_args()
+    model = sl.load_model(options.model, device="cpu", dtype=torch.bfloat16)
+    prompt = sl.preference_trait(options.trait, model).prompt
+    questions = sl.number_prompts(2 * CONFIG.n_rows, model, seed=CONFIG.seed)
+    data = FitData.sample(model, prompt, questions, CONFIG)
+    rows = [*data.train, *data.validation, *data.heldout]
+    results: dict[str, Any] = {}
+    for name, layers in (("default", "best"), ("one layer", model.cfg.n_layers // 2)):
+        before = seconds_of_forward(model, rows)
+        start = time.process_time()
+        vector = sl.fit_prompt_vector(model, prompt, layers=layers, questions=questions, config=CONFIG)
+        took = time.process_time() - start
+        unit = (before + seconds_of_forward(model, rows)) / 2
+        results[name] = {
+            "forwards": round(took / unit, 1),
+            "CPU seconds": round(took),
+            "layer": vector.layers[0],
+            **{key: vector.metrics[key] for key in ("kl_explained", "converged", "kl_explained_shuffled")},
+        }
+    if options.exhaustive:
+        results["exhaustive"] = exhaustive(model, data)
+    tokens = sum(int(one.batch.attention_mask.sum()) for one in rows)
+    report("real_fit", [], model=n_parameters(model), prompt=prompt, rows=CONFIG.n_rows, tokens=tokens, results=results)
+
+
+@torch.no_grad()
+def seconds_of_forward(model: Any, rows: list[FitRows]) -> float:
+    """CPU seconds of one forward pass over the rows."""
+    start = time.process_time()
+    for one in rows:
+        forward(model, one.batch, logits_to_keep=1)
+    return time.process_time() - start
+
+
+def exhaustive(model: Any, data: FitData) -> dict[str, Any]:
+    """The best kl_explained on validation rows over every layer and learning rate, with ten times the steps."""
+    layers = range(model.cfg.n_layers)
+    with frozen(model):
+        fits = [
+            fit
+            for rate in RATES
+            for fit in fit_each_layer(model, data, layers, replace(CONFIG, steps=10 * CONFIG.steps, learning_rate=rate))
+        ]
+    best = max(fits, key=lambda fit: fit.validation)
+    return {"layer": best.layers[0], "kl_explained on validation rows": best.validation}
+
+
+if __name__ == "__main__":
+    main()
