@@ -18,7 +18,7 @@ import torch
 from harness import n_parameters, report
 
 import steerlens as sl
-from steerlens.forward import forward
+from steerlens.forward import forward, head_at
 from steerlens.vectors.fit_data import FitData, FitRows
 from steerlens.vectors.layer_fits import fit_each_layer, frozen
 
@@ -62,7 +62,8 @@ def seconds_of_forward(model: Any, rows: list[FitRows]) -> float:
     """CPU seconds of one forward pass over the rows."""
     start = time.process_time()
     for one in rows:
-        forward(model, one.batch, logits_to_keep=1)
+        with head_at(model, torch.zeros_like(one.batch.attention_mask[:, -1:])):
+            forward(model, one.batch, logits_to_keep=1)
     return time.process_time() - start
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from steerlens.forward import begin, forward, run_on
+from steerlens.forward import begin, forward, head_at, run_on
 from steerlens.models.bridge import parameters_device
 from steerlens.residuals.stream import nothing_beyond, watch_residuals
 from steerlens.text.batches import TokenBatch, pad_rows
@@ -113,7 +113,8 @@ def read_residuals(
     Args:
         first: before the edits of a steering that is on, not after them.
     """
-    with _read(model, layers, batch.position_mask(positions), first=first) as seen:
+    nowhere = torch.zeros_like(batch.attention_mask[:, -1:])
+    with _read(model, layers, batch.position_mask(positions), first=first) as seen, head_at(model, nowhere):
         forward(model, batch, logits_to_keep=1)
     return seen
 
