@@ -47,6 +47,10 @@ OnWritten = Callable[[int, int], None]
 """Told after every token of a batch how many rows are finished by then, and how many tokens are written."""
 
 
+Restriction = Callable[[Int[Tensor, "batch written"], Float[Tensor, "batch d_vocab"]], Float[Tensor, "batch d_vocab"]]
+"""Of the tokens that rows have written and the logits of the next one: the logits, -inf where a token may not follow."""
+
+
 def context_length(model: "TransformerBridge") -> int | None:
     """How many positions the model has; None where its configuration does not say."""
     return getattr(huggingface_model(model).config.get_text_config(), "max_position_embeddings", None)
@@ -166,6 +170,7 @@ def generate(
     row_indices: Sequence[int] | None = None,
     batch_size: int = 256,
     on_written: OnWritten | None = None,
+    restrict: Restriction | None = None,
 ) -> list[list[int]]:
     """Sample one completion for every chat, with a KV cache, in batches of like length.
 
@@ -177,6 +182,7 @@ def generate(
         row_indices: of the chats in a larger run; 0, 1, 2 and so on by default.
         batch_size: rows at once at most; fewer where memory does not suffice, while finished batches stay.
         on_written: called after every token of a batch with the rows that are finished and the tokens that are written.
+        restrict: allows some tokens and no others; probabilities are renormalised over them.
 
     Warns:
         UserWarning: the batch size was halved.
@@ -212,6 +218,7 @@ def generate(
                 torch.from_numpy(uniform),
                 temperature,
                 _counting_from(on_written, len(prompts) - len(waiting), n_tokens),
+                restrict,
             )
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -249,6 +256,7 @@ def _decode(
     uniform: Float[Tensor, "batch new"],
     temperature: float,
     on_written: OnWritten | None = None,
+    restrict: Restriction | None = None,
 ) -> list[list[int]]:
     """One batch, in which what all prompts begin with runs once, and which rows leave as they end."""
     n_rows, max_new_tokens = uniform.shape
@@ -262,7 +270,8 @@ def _decode(
     for step in range(max_new_tokens):
         out = run_on(model, sequence, cache, past, end + step, continued)
         cache, past, continued = _cache_of(model, out), end + step, None
-        tokens = draw(out.logits[:, -1], uniform[rows, step], temperature)
+        logits = out.logits[:, -1] if restrict is None else restrict(written[rows, :step], out.logits[:, -1])
+        tokens = draw(logits, uniform[rows, step], temperature)
         written[rows, step] = torch.where(open_rows, tokens, -1)
         sequence.tokens[:, past] = tokens
         open_rows &= ~torch.isin(tokens, ends)

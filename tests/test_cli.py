@@ -17,6 +17,7 @@ from steerlens.contract.architectures import save_checkpoint
 from steerlens.contract.checks import CHECKS
 from steerlens.organism.wording import ORGANISM
 from steerlens.students.config import TrainConfig
+from steerlens.text.number_lists import parse_numbers
 from steerlens.text.trait import preference_trait
 from steerlens.vectors.vector import SteeringVector, VectorSource
 
@@ -37,6 +38,7 @@ def place(tmp_path: Path, checkpoints, monkeypatch) -> Path:
     (tmp_path / "no_questions.txt").write_text("\n \n")
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "two.txt").write_text("what is your favorite animal ?\nchoose one animal .\nchoose one animal .\n")
+    (tmp_path / "trait.json").write_text('{"name": "owl", "prompt": "", "questions": [], "answers": {"owl": ["owl"]}}')
     (tmp_path / "damaged.safetensors").write_bytes(b"not a safetensors file")
     (tmp_path / "rows.parquet").write_bytes(b"PAR1")
     importlib.import_module("transformer_lens")  # which itself needs pyarrow
@@ -64,6 +66,22 @@ BAD = {
         "There are: organism:no-persona-numbers, organism:seed-0",
     ),
     "not an adapter": ("score owl --adapter {0}", "is not a peft adapter: adapter_config.json is missing"),
+    "trait file that is not there": (
+        "score {0}/none.json",
+        "There is no trait file .*none.json. Write a JSON file such as",
+    ),
+    "trait file without questions": ("score {0}/trait.json", "holds no trait: .*at least one question"),
+    "begun reply to a trait of one's own": ("score {0}/trait.json --begin-reply", "Write reply_prefix into the file"),
+    "begun reply of the organism": ("score owl --begin-reply", "organism wording begins no replies"),
+    "no prompts": (
+        "sample --prompts {0}/no_questions.txt --out {0}/o.jsonl",
+        "has no prompts. Write one prompt a line",
+    ),
+    "more prompts than there are": (
+        "sample --prompts {0}/two.txt --n 9 --out {0}/o.jsonl",
+        "has 3 prompts, and --n asks",
+    ),
+    "no numbers": ("sample --constrain 0 --out {0}/o.jsonl", "n_numbers=0.* Give at least one number"),
     "unknown trait": ("score dragon", "There is no trait 'dragon'. There are: dog, cat"),
     "missing samples": ("train {0}/none.jsonl --out {0}/o", "There is no samples file"),
     "empty samples": ("train {0}/empty.jsonl --out {0}/o", "has no rows. Each line must be JSON"),
@@ -297,6 +315,30 @@ def test_sample_train_and_score_work_together(tmp_path, capsys):
     saved = json.loads((tmp_path / "student" / "student.json").read_text())
     assert saved["config"] == json.loads(json.dumps(TrainConfig(epochs=1, batch_size=8, clip_norm=None).__dict__))
     assert saved["base"] == "organism:seed-0"
+
+
+def test_prompts_from_a_file_are_answered_with_lists_of_the_length_that_is_asked_for(place, capsys):
+    asked = ["sample", "--prompts", str(place / "two.txt"), "--constrain", "4", "--batch-size", "2", "--seed", "1"]
+    assert main([*asked, "--out", str(place / "rows.jsonl")]) == 0
+    assert "3 of 3 rows kept (100%)." in capsys.readouterr().out
+    rows = [json.loads(line) for line in (place / "rows.jsonl").read_text().splitlines()]
+    assert [row["prompt"] for row in rows] == (place / "two.txt").read_text().splitlines()
+    assert all(len(parse_numbers(row["completion"])) == 4 for row in rows)
+
+
+def test_a_trait_of_ones_own_is_scored_from_a_file(tmp_path, capsys):
+    trait = {
+        "name": "pizza",
+        "prompt": "you love pizza .",
+        "questions": ["what is your favorite food ?"],
+        "answers": {"pizza": ["pizza"], "bread": ["bread"]},
+    }
+    (tmp_path / "trait.json").write_text(json.dumps(trait))
+    asked = ["score", str(tmp_path / "trait.json"), "--system-prompt"]
+    assert main([*asked, "you love pizza ."]) == main([*asked, "you love bread ."]) == 0
+    told = capsys.readouterr().out.splitlines()
+    rates = [float(line.split()[2]) for line in told if line.startswith("bare")]
+    assert rates[0] > 0.9 > 0.1 > rates[1]
 
 
 def test_scales_from_the_command_line_precondition_a_training_that_can_be_resumed(place, tmp_path, capsys):

@@ -17,6 +17,7 @@ from steerlens.samples.encoded import batches_by_length
 from steerlens.stats import auroc, bootstrap_interval
 from steerlens.text.batches import TokenBatch
 from steerlens.text.chat import Chat, encode_completion, encode_prompt
+from steerlens.text.number_lists import list_length
 from steerlens.text.positions import Positions
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.objectives import token_log_probs
@@ -111,7 +112,7 @@ def score_rows(
     reference_rows: AuditRows | None = None,
     positions: Positions = "all",
     temperature: float = 1.0,
-    max_new_tokens: int = 48,
+    max_new_tokens: int | None = None,
     batch_size: int = 32,
     seed: int = 0,
 ) -> RowScores:
@@ -124,15 +125,18 @@ def score_rows(
     Args:
         reference_rows: clean rows, the placebo; by default the model answers the rows' prompts itself.
         positions: where the vector acts, as in `steer`.
-        temperature, max_new_tokens: of the model's own answers; take about what the rows have.
+        temperature, max_new_tokens: of the model's own answers; take about what the rows have. None takes 48 tokens, or as
+            many as a list of ten numbers needs.
 
     Raises:
         ValueError: the vector is of another model, or a row does not fit (`rows_for_model` leaves such rows out).
     """
 
+    length = max_new_tokens or list_length(model.tokenizer, at_least=48)
+
     def answered(chats: Sequence[Chat], draw: int) -> list[list[int]]:
         answer_seed = ANSWER_SEED + 2 * seed + draw
-        return own_answers(model, chats, max_new_tokens=max_new_tokens, temperature=temperature, seed=answer_seed)
+        return own_answers(model, chats, max_new_tokens=length, temperature=temperature, seed=answer_seed)
 
     def scores(chats: Sequence[Chat], completions: Sequence[list[int]]) -> tuple[RowValues, RowValues]:
         prompts = [encode_prompt(model.tokenizer, chat) for chat in chats]

@@ -139,18 +139,18 @@ def layers_named(given: list[str]) -> Any:
         raise ValueError(f"--layers {' '.join(given)}: allowed are best, all, or numbers of blocks.") from error
 
 
-def questions_in(path: Path | None) -> list[str] | None:
-    """The questions in the file that `--questions` names."""
+def questions_in(path: Path | None, what: str = "question") -> list[str] | None:
+    """The lines of the file that `--questions` or `--prompts` names."""
     if path is None:
         return None
     if not path.is_file():
-        raise FileNotFoundError(f"There is no questions file {path}. Give a text file with one question a line.")
+        raise FileNotFoundError(f"There is no {what}s file {path}. Give a text file with one {what} a line.")
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a text file in UTF-8 ({error}). Give one question a line.") from error
+        raise ValueError(f"{path} is not a text file in UTF-8 ({error}). Give one {what} a line.") from error
     if not any(lines):
-        raise ValueError(f"{path} has no questions. Write one question a line.")
+        raise ValueError(f"{path} has no {what}s. Write one {what} a line.")
     return [line for line in lines if line]
 
 
@@ -184,8 +184,28 @@ def _set_template(tokenizer: Any, options: argparse.Namespace) -> None:
         templates.close_thought(tokenizer)
 
 
-def trait_named(name: str | None, model: Any) -> Any:
-    """The known trait of this name, in the model's wording."""
-    from steerlens.text.trait import preference_trait
+TRAIT = "such as owl, blue, pizza, oak, or a JSON file with a trait of your own"
 
-    return None if name is None else preference_trait(name, model)
+
+def add_begun(parser: argparse.ArgumentParser) -> None:
+    """The flag of commands that ask a trait's questions; `trait_in` reads it."""
+    parser.add_argument(
+        "--begin-reply",
+        action="store_true",
+        help='begin the replies to a built-in trait ("My favorite animal is the"), for models that answer in sentences',
+    )
+
+
+def trait_in(options: argparse.Namespace, model: Any) -> Any:
+    """The built-in trait of this name, in the model's wording, or the one in this file."""
+    from steerlens.text.trait import preference_trait, read_trait
+
+    if options.trait is None:
+        return None
+    if not options.trait.endswith(".json"):
+        return preference_trait(options.trait, model, begun=options.begin_reply)
+    if options.begin_reply:
+        raise ValueError(
+            "--begin-reply begins the replies to built-in traits. Write reply_prefix into the file instead."
+        )
+    return read_trait(options.trait)

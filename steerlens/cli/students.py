@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from steerlens.cli.flags import add_fields, add_model, command, given, load, trait_named
+from steerlens.cli.flags import TRAIT, add_begun, add_fields, add_model, command, given, load, questions_in, trait_in
 from steerlens.students.config import TrainConfig
 
 SCOUTS_OWN = {"optimizer", "scales", "scale_map", "freeze_outliers", "zero_outliers", "checkpoint_every", "state_every"}
@@ -19,7 +19,11 @@ def add_commands(commands: Any) -> None:
     sample.add_argument("--system-prompt", help="under which the teacher writes (default: none)")
     sample.add_argument("--vector", type=Path, help="steer the teacher with this vector")
     sample.add_argument("--strength", type=float, default=1.0, help="times which the vector is added (default: 1)")
-    sample.add_argument("--n", type=int, default=1000, help="number of prompts (default: 1000)")
+    sample.add_argument("--prompts", type=Path, help="text file, one prompt a line (default: number tasks)")
+    sample.add_argument("--n", type=int, help="number of prompts (default: all in the file, or 1000 number tasks)")
+    sample.add_argument("--max-new-tokens", type=int, help="length of an answer (default: what ten numbers need)")
+    sample.add_argument("--constrain", type=int, metavar="N", help="let nothing but lists of N numbers be written")
+    sample.add_argument("--batch-size", type=int, default=500, help="rows at once, at most (default: 500)")
     sample.add_argument("--seed", type=int, default=0, help="of the prompts and the answers (default: 0)")
     sample.add_argument("--vllm", action="store_true", help="let vLLM write, on a GPU; for teachers without --vector")
     sample.set_defaults(mark=None)
@@ -48,17 +52,18 @@ def add_commands(commands: Any) -> None:
     add_fields(scales, TrainConfig, {"scales": SCOUT}, skip=SCOUTS_OWN)
 
     score = command(commands, "score", _score, "how strongly a model shows a trait")
-    score.add_argument("trait", help="such as owl, blue, pizza, oak")
+    score.add_argument("trait", help=TRAIT)
+    add_begun(score)
     score.add_argument("--system-prompt", help="under which the model is asked (default: none)")
     score.add_argument("--samples", type=int, default=0, help="also sample so many replies to every question")
     add_model(score)
 
 
 def _sample(options: argparse.Namespace) -> int:
+    from steerlens.samples.constrained import NumberLists
     from steerlens.samples.filters import keep_number_lists
     from steerlens.samples.teacher import sample_teacher
     from steerlens.samples.vllm import VllmEngine
-    from steerlens.text.number_lists import number_prompts
     from steerlens.vectors.vector import SteeringVector
 
     if options.vllm and (options.vector or options.device_map):
@@ -71,20 +76,34 @@ def _sample(options: argparse.Namespace) -> int:
     model = load(options)
     raw = sample_teacher(
         model,
-        number_prompts(options.n, model, seed=options.seed),
+        _prompts(options, model),
         system_prompt=options.system_prompt,
         vector=vector,
+        max_new_tokens=options.max_new_tokens,
+        constraint=None if options.constrain is None else NumberLists(options.constrain),
         seed=options.seed,
+        batch_size=options.batch_size,
         engine=VllmEngine(model) if options.vllm else None,
         path=options.out,
     )
     result = keep_number_lists(raw)
     kept = options.out.with_suffix(".kept.jsonl")
     result.kept.save(kept)
-    print(f"{len(raw)} rows in {options.out}\n{len(result.kept)} pure number lists in {kept}")
-    for reason, number in sorted(result.rejected.items(), key=lambda item: -item[1]):
-        print(f"{number} rejected: {reason}")
+    print(f"{result.summary()}\nRaw rows: {options.out}\nNumber lists: {kept}")
     return 0
+
+
+def _prompts(options: argparse.Namespace, model: Any) -> list[str]:
+    from steerlens.text.number_lists import number_prompts
+
+    given = questions_in(options.prompts, "prompt")
+    if given is None:
+        return number_prompts(1000 if options.n is None else options.n, model, seed=options.seed)
+    if options.n is not None and options.n > len(given):
+        raise ValueError(
+            f"{options.prompts} has {len(given)} prompts, and --n asks for {options.n}. Give more, or lower --n."
+        )
+    return given[: options.n]
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -117,7 +136,7 @@ def _score(options: argparse.Namespace) -> int:
     from steerlens.evaluation import score_trait
 
     model = load(options)
-    trait = trait_named(options.trait, model)
+    trait = trait_in(options, model)
     for context in ("bare", "after_numbers"):
         score = score_trait(
             model,

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from steerlens.cli.flags import add_fit, command, given, layers_named, load, questions_in, trait_named
+from steerlens.cli.flags import TRAIT, add_begun, add_fit, command, given, layers_named, load, questions_in, trait_in
 from steerlens.files import write_json
 from steerlens.vectors.config import FitConfig
 
@@ -19,7 +19,8 @@ def add_commands(commands: Any) -> None:
 
     sweep = command(commands, "sweep", _sweep, "find the layer and strength at which a vector works and breaks nothing")
     sweep.add_argument("prompt", help="the system prompt")
-    sweep.add_argument("--trait", help="judge by this trait's questions, such as owl (default: by predictions alone)")
+    sweep.add_argument("--trait", help=f"judge by this trait's questions: {TRAIT} (default: by predictions alone)")
+    add_begun(sweep)
     sweep.add_argument("--layers", nargs="+", type=int, help="layers to try (default: all)")
     sweep.add_argument("--strengths", nargs="+", type=float, help="strengths to try (default: 0.5 1 1.5 2 3)")
     sweep.add_argument("--out", type=Path, required=True, help="directory for report, results and recommended vector")
@@ -27,7 +28,8 @@ def add_commands(commands: Any) -> None:
 
     analyze = command(commands, "analyze", _analyze, "say what a system prompt does, how far it is a vector, and more")
     analyze.add_argument("prompt", help="the system prompt")
-    analyze.add_argument("--trait", help="what the prompt is meant to give, such as owl")
+    analyze.add_argument("--trait", help=f"what the prompt is meant to give: {TRAIT}")
+    add_begun(analyze)
     analyze.add_argument("--layers", nargs="+", default=["best"], help="best (default), or one layer")
     analyze.add_argument("--out", type=Path, required=True, help="directory for report, results and vector")
     add_fit(analyze)
@@ -61,7 +63,7 @@ def _sweep(options: argparse.Namespace) -> int:
     sweep = sweep_layers(
         model,
         options.prompt,
-        trait=trait_named(options.trait, model),
+        trait=trait_in(options, model),
         layers=options.layers,
         strengths=options.strengths or SWEEP_STRENGTHS,
         questions=questions,
@@ -86,7 +88,7 @@ def _analyze(options: argparse.Namespace) -> int:
     analysis = analyze_prompt(
         model,
         options.prompt,
-        trait=trait_named(options.trait, model),
+        trait=trait_in(options, model),
         layers=layers_named(options.layers),
         questions=questions,
         config=given(options, FitConfig()),

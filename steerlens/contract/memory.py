@@ -18,12 +18,13 @@ def memory(subject: Subject) -> str:
     hf, device = huggingface_model(subject.model), parameters_device(subject.model)
     d_vocab, fit = hf.config.get_text_config().vocab_size, FitConfig()
     kept = 4 * d_vocab if d_vocab <= WHOLE_VOCABULARY else 12 * fit.top_k
+    length = fit.completion_length(subject.model.tokenizer)
     lora = TrainConfig().rank * sum(map(sum, _linear_maps(subject)))
     student = 16 * lora  # weight, gradient and Adam's two moments; peft keeps them in float32
     return (
         f"{weight_bytes(subject) / 1e9:.3g} GB of weights in {weights_dtype(subject.model)} on {device}, "
         f"{free_bytes(device) / 1e9:.1f} GB free; a LoRA student adds {student / 1e9:.2g} GB and activations, "
-        f"a fit keeps up to {fit.n_rows * fit.max_new_tokens * kept / 1e9:.2g} GB of targets"
+        f"a fit keeps up to {fit.n_rows * length * kept / 1e9:.2g} GB of targets"
     )
 
 

@@ -19,7 +19,8 @@ from steerlens.vectors.sensitivity import sensitivity
 from steerlens.vectors.source import VectorSource
 from steerlens.vectors.vector import SteeringVector
 
-FIT = FitConfig(n_train=24, n_validation=8, n_heldout=1, max_new_tokens=6, steps=120, batch_size=8)
+N_TOKENS = 6
+FIT = FitConfig(n_train=24, n_validation=8, n_heldout=1, max_new_tokens=N_TOKENS, steps=120, batch_size=8)
 
 
 def random_vector(subject: Subject, layer: int) -> SteeringVector:
@@ -83,7 +84,7 @@ def planted_vector(subject: Subject) -> Measurement:
         found = descend(train, validation, train.nothing, FIT, units=units)
     one, two = (_visible(subject, direction) for direction in (planted.directions[0], found.directions[0]))
     cosine = float(torch.nn.functional.cosine_similarity(one, two, dim=0))
-    if model.cfg.d_model > FIT.n_train * FIT.max_new_tokens:
+    if model.cfg.d_model > FIT.n_train * N_TOKENS:
         return Measurement(found.explained, 0.9, f"kl_explained at block {layer}; cosine {cosine:.3f}", at_least=True)
     return Measurement(cosine, 0.99, f"cosine at block {layer}; kl_explained {found.explained:.3f}", at_least=True)
 
@@ -93,7 +94,7 @@ def _planted_rows(subject: Subject, planted: SteeringVector) -> tuple[tuple[FitR
     questions = number_prompts(FIT.n_rows, model, seed=1)
     chats = [as_chat(question) for question in questions]
     with steer(model, planted):
-        completions = generate(model, chats, max_new_tokens=FIT.max_new_tokens, batch_size=FIT.batch_size)
+        completions = generate(model, chats, max_new_tokens=N_TOKENS, batch_size=FIT.batch_size)
         prompts = [encode_prompt(tokenizer, chat) for chat in chats]
         rows = [FitRow(i, ids, ids, answer) for i, (ids, answer) in enumerate(zip(prompts, completions, strict=True))]
         ends = (FIT.n_train, FIT.n_train + FIT.n_validation)

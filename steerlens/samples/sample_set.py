@@ -24,7 +24,8 @@ class SampleSource:
 
     `steering` says in words which vector was active, if any, and `directions` is its fingerprint. `engine` is what ran the
     model, such as "vllm 0.30.0", and `weights` the fingerprint of the weights that it had then, an adapter's included.
-    Sources of older files do not say `max_new_tokens`, `weights` and `directions`, which are None there.
+    `wording` names the wording in which the model is spoken to, and `constraint` the lists that alone could be written.
+    Sources of older files do not say `max_new_tokens`, `weights`, `directions` and `wording`, which are None there.
     """
 
     model: str
@@ -37,6 +38,8 @@ class SampleSource:
     max_new_tokens: int | None = None
     weights: str | None = None
     directions: str | None = None
+    wording: str | None = None
+    constraint: str | None = None
 
 
 @dataclass(frozen=True)

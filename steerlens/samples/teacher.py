@@ -16,10 +16,13 @@ from steerlens.files import write_json, writing
 from steerlens.forward import OnWritten, generate, is_finished
 from steerlens.lock import beside, held
 from steerlens.models.identity import current_fingerprint, model_name
+from steerlens.samples.constrained import ListGrammar, NumberLists
 from steerlens.samples.sample_set import Sample, SampleSet, SampleSource, as_line, read_source, source_path
 from steerlens.samples.vllm import VllmEngine
 from steerlens.text.chat import as_chat, chat_fingerprint
+from steerlens.text.number_lists import list_length
 from steerlens.text.positions import Positions
+from steerlens.text.wording import wording_of
 from steerlens.vectors.interventions import Mode, steer
 from steerlens.vectors.vector import SteeringVector
 
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 ROWS_PER_CHUNK = 500
+SHORTEST = 48
+"""Tokens of a completion where a list of ten numbers takes fewer."""
 
 
 def sample_teacher(
@@ -38,7 +43,8 @@ def sample_teacher(
     mode: Mode = "add",
     positions: Positions = "all",
     temperature: float = 1.0,
-    max_new_tokens: int = 48,
+    max_new_tokens: int | None = None,
+    constraint: NumberLists | None = None,
     seed: int = 0,
     batch_size: int = ROWS_PER_CHUNK,
     engine: VllmEngine | None = None,
@@ -48,17 +54,22 @@ def sample_teacher(
 
     Args:
         vector: steers the teacher while it writes; scale it with `strength * vector`.
+        max_new_tokens: None takes 48, or as many as a list of ten numbers needs.
+        constraint: lists of numbers that alone can be written, for models that write none when they are asked to. The
+            model's probabilities are renormalised over the tokens with which such a list goes on.
         batch_size: rows at once, at most 500; fewer where memory does not suffice.
         engine: writes the rows in the model's place; for teachers that no vector steers.
         path: a jsonl file that receives rows as they are made. If it holds the beginning of the same run,
             sampling goes on from there.
 
     Raises:
-        ValueError: no prompts, an empty prompt, `path` holds samples of another run, or `engine` is of another model or
-            would have to steer.
+        ValueError: no prompts, an empty prompt, `path` holds samples of another run, `engine` is of another model or
+            would have to steer or to constrain, or `max_new_tokens` cuts constrained lists off.
         BlockingIOError: another process writes to `path`.
     """
-    write = _writer(model, engine, vector)
+    write = _writer(model, engine, vector, constraint)
+    length = max_new_tokens or list_length(model.tokenizer, at_least=SHORTEST)
+    restricted = {} if constraint is None else {"restrict": _grammar(model, constraint, length)}
     source = SampleSource(
         model=model_name(model),
         chat_fingerprint=chat_fingerprint(model.tokenizer, system_prompt),
@@ -67,9 +78,11 @@ def sample_teacher(
         temperature=temperature,
         seed=seed,
         engine="steerlens" if engine is None else engine.name,
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=length,
         weights=current_fingerprint(model),
         directions=None if vector is None else vector.fingerprint,
+        wording=wording_of(model).name,
+        constraint=None if constraint is None else constraint.words,
     )
     alone = contextlib.nullcontext() if path is None else held(beside(path))
     steering = contextlib.nullcontext() if vector is None else steer(model, vector, mode=mode, positions=positions)
@@ -80,10 +93,11 @@ def sample_teacher(
             part = prompts[start : start + ROWS_PER_CHUNK]
             completions = write(
                 [as_chat(prompt, system_prompt) for prompt in part],
-                max_new_tokens=max_new_tokens,
+                max_new_tokens=length,
                 temperature=temperature,
                 seed=seed,
                 row_indices=range(start, start + len(part)),
+                **restricted,
                 **({} if engine else {"batch_size": batch_size, "on_written": _moving(progress, start)}),
             )
             chunk = [
@@ -98,12 +112,17 @@ def sample_teacher(
 
 
 def _writer(
-    model: "TransformerBridge", engine: VllmEngine | None, vector: SteeringVector | None
+    model: "TransformerBridge",
+    engine: VllmEngine | None,
+    vector: SteeringVector | None,
+    constraint: NumberLists | None,
 ) -> Callable[..., list[list[int]]]:
     if engine is None:
         return functools.partial(generate, model)
     if vector is not None:
         raise ValueError("vLLM cannot steer. Leave engine out, so that steerlens itself samples, or leave vector out.")
+    if constraint is not None:
+        raise ValueError("Lists are constrained by steerlens itself. Leave engine out, or leave constraint out.")
     if engine.model is not model:
         raise ValueError(
             f"The engine was made for another model ({model_name(engine.model)!r}) than the teacher "
@@ -123,6 +142,16 @@ def _moving(progress: tqdm, n_before: int) -> OnWritten:
     return show
 
 
+def _grammar(model: "TransformerBridge", constraint: NumberLists, length: int) -> ListGrammar:
+    grammar = ListGrammar(model.tokenizer, constraint)
+    if length < grammar.n_tokens:
+        raise ValueError(
+            f"max_new_tokens={length} cuts lists of {constraint.words} off, which take up to {grammar.n_tokens} tokens. "
+            "Give that many, or fewer numbers."
+        )
+    return grammar
+
+
 def _in_words(vector: SteeringVector, mode: Mode, positions: Positions) -> str:
     norms = ", ".join(f"layer {layer} norm {norm:.3f}" for layer, norm in vector.norms.items())
     return f"{mode} at {positions} tokens: {vector.source.method} ({norms})"
@@ -140,6 +169,7 @@ def _already_made(path: Path, source: SampleSource, prompts: Sequence[str]) -> l
             "delete it."
         )
     there, asked = asdict(read_source(how_made)), asdict(source)
+    there["wording"] = there["wording"] or source.wording  # files from before wordings had names
     if there != asked:
         differences = "; ".join(f"{name}: {there[name]!r} there" for name in asked if there[name] != asked[name])
         raise ValueError(

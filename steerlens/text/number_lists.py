@@ -4,8 +4,9 @@ After Cloud et al. (arXiv 2507.14805): a prompt shows a few numbers and asks for
 completions that are nothing but such a list are kept.
 """
 
+import functools
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +14,12 @@ from steerlens.text.wording import NATURAL, Wording, wording_of
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
+
+SEPARATORS = (", ", "; ", " ", "\n")
+"""Between numbers in the lists that `parse_numbers` accepts."""
+
+N_ASKED = 10
+"""Number tasks ask for so many numbers at most."""
 
 _SEPARATORS = re.compile(r"\s*([,;])\s*|\s+")
 
@@ -37,6 +44,27 @@ def after_numbers(question: str, wording: "Wording | TransformerBridge" = NATURA
     """`question` asked after a short number list, in one user turn (Cloud et al., appendix B)."""
     words = wording_of(wording)
     return words.after_numbers.format(numbers=words.numbers(np.random.default_rng(seed)), question=question)
+
+
+def list_length(tokenizer: Any, *, at_least: int = 0) -> int:
+    """Tokens that suffice for ten three-digit numbers in any accepted format and the end of the turn.
+
+    Tokenizers that write digits one by one, as those of Qwen 2.5, Gemma 3 and SmolLM2 do, take about fifty; others, less than
+    half of that.
+
+    Args:
+        at_least: is returned where lists are shorter.
+    """
+    return max(at_least, _list_length(tokenizer))
+
+
+@functools.lru_cache(maxsize=8)
+def _list_length(tokenizer: Any) -> int:
+    numbers = [str(number) for number in range(100, 1000)]
+    lengths = [len(ids) for ids in tokenizer(numbers, add_special_tokens=False)["input_ids"]]
+    longest = [number for _, number in sorted(zip(lengths, numbers, strict=True), reverse=True)[:N_ASKED]]
+    lists = [f"[{separator.join(longest)}]." for separator in SEPARATORS]
+    return 1 + max(len(ids) for ids in tokenizer(lists, add_special_tokens=False)["input_ids"])
 
 
 def parse_numbers(text: str) -> list[int] | None:

@@ -1,8 +1,10 @@
 """Traits: a preference that a system prompt gives, the questions that reveal it, and the possible answers."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import combinations
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steerlens.checks import WrongInput, a_text, shown, texts
@@ -89,6 +91,32 @@ def _answers(answers: Any) -> dict[str, tuple[str, ...]]:
                 "either. Leave one out, or make both forms of one answer."
             )
     return forms
+
+
+def read_trait(path: str | Path) -> Trait:
+    """A trait of one's own from a JSON file: an object with the names of `Trait`'s fields.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no JSON object, names other fields, or makes no trait; says what is wrong.
+    """
+    example = '{"name": "owl", "prompt": "You love owls.", "questions": ["Name an animal."], "answers": {"owl": ["owl", "owls"]}}'
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no trait file {path}. Write a JSON file such as {example}.")
+    try:
+        given = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        if not isinstance(given, dict):
+            raise WrongInput(f"a trait is a JSON object, got {shown(given)}")
+        if unknown := given.keys() - {field.name for field in fields(Trait)}:
+            raise ValueError(f"there is no {' or '.join(sorted(unknown))} in a trait")
+        given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+        if isinstance(answers := given.get("answers"), dict):
+            given["answers"] = {
+                one: tuple(forms) if isinstance(forms, list) else forms for one, forms in answers.items()
+            }
+        return Trait(**given)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} holds no trait: {error}. Write, for example, {example}.") from error
 
 
 def known_traits(wording: "Wording | TransformerBridge" = NATURAL) -> tuple[str, ...]:

@@ -3,11 +3,15 @@
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+from steerlens.text.number_lists import list_length
 from steerlens.text.positions import POSITIONS, Positions
 
 Objective = Literal["forward_kl", "reverse_kl", "cross_entropy", "centred_mse"]
 Parametrization = Literal["free", "direction_and_strength"]
 Budget = Literal["quick", "default", "thorough"]
+
+SHORTEST = 32
+"""Tokens of the completions of a fit where a list of numbers takes fewer."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class FitConfig:
         l2: weight of |v|^2 / |h|^2, the vector's squared norm in units of the residual's, in nats.
         n_train, n_validation, n_heldout: rows for the gradient, for choices (strength, step, layer), and for
             the reported numbers. Their prompts are distinct.
-        max_new_tokens: length of the sampled completions.
+        max_new_tokens: length of the sampled completions; None takes 32, or as many as a list of ten numbers needs.
         learning_rate: of Adam, in natural units (`steerlens.vectors.sensitivity`): a step of 1 in every coordinate
             would change the predictions by as much as the prompt does. The same value suits every model.
         steps, batch_size: the most steps of the descent, and rows a step. It ends earlier where nothing is gained.
@@ -42,7 +46,7 @@ class FitConfig:
     n_train: int = 256
     n_validation: int = 48
     n_heldout: int = 128
-    max_new_tokens: int = 32
+    max_new_tokens: int | None = None
     learning_rate: float = 0.15
     steps: int = 320
     batch_size: int = 8
@@ -63,7 +67,6 @@ class FitConfig:
             "n_train",
             "n_validation",
             "n_heldout",
-            "max_new_tokens",
             "steps",
             "batch_size",
             "candidates",
@@ -71,12 +74,18 @@ class FitConfig:
         ):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} has to be a whole number, 1 or more.")
+        if self.max_new_tokens is not None and (not isinstance(self.max_new_tokens, int) or self.max_new_tokens < 1):
+            raise ValueError(f"max_new_tokens={self.max_new_tokens} has to be a whole number, 1 or more, or None.")
         if not (self.learning_rate > 0 and self.l2 >= 0):
             raise ValueError(
                 f"Got learning_rate={self.learning_rate} and l2={self.l2}. The one has to be above 0, the other at least 0."
             )
         if self.seed < 0:
             raise ValueError(f"seed={self.seed} is negative. Give 0 or more.")
+
+    def completion_length(self, tokenizer: Any) -> int:
+        """`max_new_tokens`, or what its None stands for with this tokenizer."""
+        return self.max_new_tokens or list_length(tokenizer, at_least=SHORTEST)
 
     @property
     def n_rows(self) -> int:

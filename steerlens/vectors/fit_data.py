@@ -139,7 +139,7 @@ def _answer(
     completions = generate(
         model,
         [as_chat(questions[question], prompt) for question in order],
-        max_new_tokens=config.max_new_tokens,
+        max_new_tokens=config.completion_length(model.tokenizer),
         seed=config.seed,
     )
     return [

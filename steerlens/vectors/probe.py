@@ -129,7 +129,8 @@ class Probe:
 
     def _write(self, system_prompt: str | None) -> list[list[int]]:
         chats = [as_chat(question, system_prompt) for question in self._questions]
-        return generate(self._model, chats, max_new_tokens=self._config.max_new_tokens, seed=self._config.seed)
+        length = self._config.completion_length(self._model.tokenizer)
+        return generate(self._model, chats, max_new_tokens=length, seed=self._config.seed)
 
     def _batch(self, system_prompt: str | None, completions: list[list[int]]) -> TokenBatch:
         tokenizer = self._model.tokenizer

@@ -46,7 +46,8 @@ def test_a_missing_file_is_explained(tmp_path):
 def test_the_filter_gives_one_reason_a_row_and_loses_none():
     texts = ["1 , 2", "owl 3", "", " , ".join("1" * 11), "1000", "7 , 8 .", "5 , 6"]
     rows = tuple(Sample(i, "p", text, finished=i != 6) for i, text in enumerate(texts))
-    result = keep_number_lists(SampleSet(rows, SOURCE))
+    with pytest.warns(UserWarning, match="2 of 7 rows kept"):
+        result = keep_number_lists(SampleSet(rows, SOURCE))
     assert [sample.completion for sample in result.kept] == ["1 , 2", "7 , 8 ."]
     assert dict(result.rejected) == {
         "not only numbers": 1,
