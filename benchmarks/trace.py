@@ -21,7 +21,7 @@ from transformers import get_cosine_schedule_with_warmup
 
 import steerlens as sl
 from steerlens.models.bridge import huggingface_model
-from steerlens.models.saving import unwrapped
+from steerlens.models.unwrapping import unwrapped
 from steerlens.organism.student import ORGANISM_STUDENT
 from steerlens.text.chat import as_chat
 

@@ -62,6 +62,7 @@ from steerlens.grid import train_grid as train_grid
 from steerlens.jobs import Job as Job
 from steerlens.jobs import Workers as Workers
 from steerlens.jobs import run_jobs as run_jobs
+from steerlens.models.in_memory import wrap_model as wrap_model
 from steerlens.models.loading import load_model as load_model
 from steerlens.organism.student import ORGANISM_STUDENT as ORGANISM_STUDENT
 from steerlens.records import as_json as as_json

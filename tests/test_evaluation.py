@@ -9,7 +9,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from steerlens import evaluation
 from steerlens.contract.architectures import save_checkpoint
 from steerlens.evaluation import TraitScore, compare_log_odds, score_trait
-from steerlens.models.loading import ORGANISMS, load_model
+from steerlens.models.loading import load_model
+from steerlens.models.sources import ORGANISMS
 from steerlens.organism.wording import ORGANISM
 from steerlens.text.templates import PLAIN_TEXT_TEMPLATE
 from steerlens.text.trait import Trait, preference_trait

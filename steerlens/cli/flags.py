@@ -25,7 +25,7 @@ def command(commands: Any, name: str, action: Any, summary: str) -> argparse.Arg
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """The flags of commands that load a model; `load` reads them."""
-    parser.add_argument("--model", help="directory or Hub name (default: the embedded organism)")
+    parser.add_argument("--model", help="directory, GGUF file, Hub name, or smollm2-135m (default: the organism)")
     parser.add_argument("--adapter", type=Path, help="peft adapter to load onto it")
     parser.add_argument(
         "--plain-text", action="store_true", help="join the texts of a chat without a chat template, for base models"
@@ -42,7 +42,8 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         help="let the answer begin behind an empty thought, for models whose template opens one, as DeepSeek R1's",
     )
     parser.add_argument("--device-map", help="auto spreads the model over all GPUs, then the CPU's memory")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="of the weights")
+    dtypes = ("float32", "bfloat16", "float16")
+    parser.add_argument("--dtype", choices=dtypes, help="of the weights (default: the checkpoint's own)")
     parser.add_argument("--load-in-4bit", action="store_true", help="weights in NF4 by bitsandbytes; --dtype computes")
 
 
@@ -163,7 +164,7 @@ def load(options: argparse.Namespace) -> Any:
     model = load_model(
         options.model,
         adapter=options.adapter,
-        dtype=getattr(torch, options.dtype),
+        dtype=None if options.dtype is None else getattr(torch, options.dtype),
         load_in_4bit=options.load_in_4bit,
         device_map=options.device_map,
     )

@@ -13,7 +13,7 @@ from steerlens.contract.steering import random_vector
 from steerlens.forward import forward
 from steerlens.models.bridge import bridge
 from steerlens.models.identity import model_name
-from steerlens.models.saving import weight_sharing_copy
+from steerlens.models.unwrapping import weight_sharing_copy
 from steerlens.students.config import TrainConfig
 from steerlens.students.training import train_student
 from steerlens.vectors.vector import SteeringVector

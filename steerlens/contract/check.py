@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerlens.models.bridge import huggingface_model, parameters_device
-from steerlens.models.saving import weight_sharing_copy
+from steerlens.models.unwrapping import weight_sharing_copy
 from steerlens.text.batches import TokenBatch, pad_rows
 from steerlens.text.chat import Chat, as_chat, encode_chat
 from steerlens.text.context import ChatContextWarning

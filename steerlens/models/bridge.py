@@ -40,6 +40,8 @@ def bridge(model: "PreTrainedModel", tokenizer: Any, *, name: str) -> "Transform
         }
         adapter.cfg.attn_implementation = None
 
+    from steerlens.models.residual_bridge import ResidualBridge, keep_names
+
     remember_weights(model)
     keep_gradients(model)
     architecture = _hf_format.determine_architecture_from_hf_config(model.config)
@@ -50,8 +52,17 @@ def bridge(model: "PreTrainedModel", tokenizer: Any, *, name: str) -> "Transform
         model_name=name,
         post_adapter_hook=keep_residual_stream,
     )
+    wrapped.__class__ = ResidualBridge  # the builder knows one class only
+    keep_names(model)
     wrapped.tokenizer = tokenizer
     return wrapped.eval()
+
+
+def is_wrapped(model: "PreTrainedModel") -> bool:
+    """Whether a bridge is in the Hugging Face model."""
+    from transformer_lens.model_bridge.generalized_components.base import GeneralizedComponent
+
+    return any(isinstance(module, GeneralizedComponent) for module in model.modules())
 
 
 def huggingface_model(model: "TransformerBridge") -> "PreTrainedModel":

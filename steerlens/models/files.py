@@ -1,5 +1,6 @@
 """What is said of model files that are missing or damaged."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from steerlens.memory import is_out_of_memory
@@ -9,15 +10,27 @@ def unusable(source: str, what: str, error: Exception, four_bits_on: object = No
     """The error that a failed load ends with; short memory is not the files' fault, nor may a device without 4 bits be."""
     if is_out_of_memory(error):
         return error
-    reason = (str(error).strip() or "no reason given").splitlines()[0].split(". ")[0]
+    reason = f"{type(error).__name__}: {' '.join(str(error).split()).rstrip('.') or 'no reason given'}"
+    if "weights_only" in reason:  # torch's advice to run a pickle
+        reason = "its weights are pickled, with more than tensors among them"
     if four_bits_on is not None:
         return ValueError(
-            f"{source!r} could not be loaded in 4 bits on {four_bits_on} ({type(error).__name__}: {reason}). Give a device "
+            f"{source!r} could not be loaded in 4 bits on {four_bits_on} ({reason}). Give a device "
             "that bitsandbytes supports and that all of the model fits on, or load the weights as they are."
         )
     return ValueError(
-        f"{source!r} could not be loaded as a {what} ({type(error).__name__}: {reason}). Its files may be damaged or belong "
+        f"{source!r} could not be loaded as a {what} ({reason}). Its files may be damaged or belong "
         "to another one: get them anew. Code that comes with a model is never run."
+    )
+
+
+def lacks_weights(source: str, missing: Collection[str]) -> ValueError:
+    """The error for a checkpoint that leaves weights out, which transformers would draw at random."""
+    names = sorted(missing)
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ValueError(
+        f"{source!r} has no weights for {', '.join(names[:3])}{more}, and random ones would stand in for them. Its files are "
+        "incomplete or belong to another model: get them anew."
     )
 
 

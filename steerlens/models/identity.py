@@ -92,11 +92,11 @@ def _hash_of_weights(model: nn.Module, *, adapters: bool = False) -> str | None:
     return digest.hexdigest()[:12]
 
 
-def cached_commit(source: str, revision: str | None) -> str | None:
+def cached_commit(source: str, revision: str | None, file: str = "config.json") -> str | None:
     """The commit that a Hub name was just loaded from; None for a directory. transformers 5 no longer says."""
     from huggingface_hub import try_to_load_from_cache
 
     if Path(source).is_dir():
         return None
-    path = try_to_load_from_cache(source, "config.json", revision=revision)
-    return Path(path).parent.name if isinstance(path, str) else None
+    path = try_to_load_from_cache(source, file, revision=revision)
+    return Path(path).parents[Path(file).as_posix().count("/")].name if isinstance(path, str) else None

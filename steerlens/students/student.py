@@ -10,7 +10,7 @@ from steerlens.files import atomic_directory, write_json
 from steerlens.models.adapters import has_adapter
 from steerlens.models.bridge import bridge, huggingface_model, parameters_device
 from steerlens.models.identity import is_4bit, model_name
-from steerlens.models.saving import unwrapped, weight_sharing_copy
+from steerlens.models.unwrapping import unwrapped, weight_sharing_copy
 from steerlens.students.config import TrainConfig
 from steerlens.students.processes import Processes
 

@@ -15,7 +15,7 @@ from steerlens.lock import held
 from steerlens.memory import lower_where_memory_is_out
 from steerlens.models.bridge import huggingface_model, parameters_device
 from steerlens.models.identity import model_name
-from steerlens.models.saving import unwrapped
+from steerlens.models.unwrapping import unwrapped
 from steerlens.samples.encoded import EncodedRow, encode_samples
 from steerlens.samples.sample_set import SampleSet
 from steerlens.students.backward import backward

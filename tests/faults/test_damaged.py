@@ -16,7 +16,8 @@ from steerlens.cli import main
 from steerlens.files import read_json
 from steerlens.gradients.parts import TraceParts
 from steerlens.gradients.trace import GradientTrace
-from steerlens.models.loading import ORGANISMS, load_model
+from steerlens.models.loading import load_model
+from steerlens.models.sources import ORGANISMS
 from steerlens.replication.lab.run import read_results
 from steerlens.samples.sample_set import Sample, SampleSet, SampleSource
 from steerlens.students.config import TrainConfig

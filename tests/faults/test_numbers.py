@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from steerlens.cli import main
 from steerlens.models.bridge import huggingface_model
-from steerlens.models.loading import ORGANISMS
+from steerlens.models.sources import ORGANISMS
 from steerlens.organism.wording import ORGANISM
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.samples.teacher import sample_teacher

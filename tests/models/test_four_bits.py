@@ -15,7 +15,7 @@ from steerlens.forward import forward
 from steerlens.models.bridge import huggingface_model
 from steerlens.models.identity import weights_fingerprint
 from steerlens.models.loading import load_model
-from steerlens.models.saving import unwrapped
+from steerlens.models.unwrapping import unwrapped
 from steerlens.organism.wording import ORGANISM
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.students.config import TrainConfig

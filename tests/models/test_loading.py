@@ -13,7 +13,7 @@ from steerlens.forward import forward, generate
 from steerlens.models.adapters import adapter_disabled
 from steerlens.models.bridge import evaluating, huggingface_model
 from steerlens.models.loading import load_model
-from steerlens.models.saving import unwrapped
+from steerlens.models.unwrapping import unwrapped
 from steerlens.organism.wording import ORGANISM
 from steerlens.residuals.capture import capture_residuals
 from steerlens.residuals.stream import stop_after

@@ -14,7 +14,8 @@ from sklearn.preprocessing import StandardScaler
 
 from steerlens.evaluation import score_trait
 from steerlens.models.bridge import huggingface_model
-from steerlens.models.loading import ORGANISMS, load_model
+from steerlens.models.loading import load_model
+from steerlens.models.sources import ORGANISMS
 from steerlens.organism.build import VERSIONS
 from steerlens.organism.corpus import CorpusConfig, favourite_prior, sample_conversations
 from steerlens.organism.tokenizer import build_tokenizer

@@ -43,7 +43,7 @@ def unwrapped(model: nn.Module) -> Iterator[None]:
     finally:
         for module, bias in hidden:
             del module._parameters["bias"]
-            module.register_buffer("bias", bias)
+            module.register_buffer("bias", bias, persistent=False)
         for parent, name, child in reversed(replaced):
             parent._modules[name] = child
 
