@@ -92,6 +92,15 @@ def organism():
 
 
 @pytest.fixture(scope="session")
+def smollm2():
+    """SmolLM2-135M-Instruct, a real chat model, in bfloat16; tests leave it as it is."""
+    try:
+        return load_model("smollm2-135m", device="cpu", dtype=torch.bfloat16)
+    except ModuleNotFoundError as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
 def owl() -> Trait:
     return preference_trait("owl", ORGANISM)
 

@@ -1,7 +1,6 @@
 """GGUF files: converted once into a Hugging Face checkpoint, which the cache keeps and every later load reads."""
 
 import hashlib
-import importlib.util
 import os
 import shutil
 import sys
@@ -35,7 +34,6 @@ def converted(file: Path) -> Path:
 
     Raises:
         ValueError: the file is damaged, cut off, one part of several, or of an architecture that transformers cannot read.
-        ModuleNotFoundError: the package gguf is not installed.
         OSError: the cache cannot be written to, or the disk is too small.
     """
     from filelock import FileLock
@@ -58,8 +56,6 @@ def converted(file: Path) -> Path:
 
 def _tensors(file: Path) -> list[Any]:
     """What the file has, if it is whole."""
-    if importlib.util.find_spec("gguf") is None:
-        raise ModuleNotFoundError("GGUF files need the package gguf. Install it: pip install gguf.")
     from gguf import GGUFReader
 
     try:
@@ -129,13 +125,14 @@ def _read(file: Path, dtype: "torch.dtype") -> tuple[Any, Any]:
     where = {"gguf_file": file.name, "local_files_only": True}
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(file.parent), **where)
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(file.parent),
             **where,
             dtype=dtype,
             quantization_config=GgufConfig(dequantize=True),
             output_loading_info=True,
         )
+        model, report = loaded
     except Exception as error:  # damaged bytes lead the readers anywhere
         raise unusable(str(file), "GGUF file", error) from error
     if report["missing_keys"]:

@@ -85,9 +85,9 @@ def _from_transformers(
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.path, **options)
         if load_in_4bit:
-            own = AutoConfig.from_pretrained(source.path, **options).dtype
+            own: Any = AutoConfig.from_pretrained(source.path, **options).dtype
             options |= four_bits(dtype or own or torch.float32)
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source.path, dtype=dtype or "auto", device_map=device_map, output_loading_info=True, **options
         )
     except OSError as error:
@@ -104,6 +104,7 @@ def _from_transformers(
         raise ValueError(_needs_package(source, error)) from error
     except Exception as error:  # damaged bytes lead the readers anywhere
         raise unusable(source.path, "Hugging Face model", error, device_map if load_in_4bit else None) from error
+    model, report = loaded
     if report["missing_keys"]:
         raise lacks_weights(source.path, report["missing_keys"])
     return tokenizer, model

@@ -44,11 +44,11 @@ def export_gguf(vector: SteeringVector, path: str | Path, *, model_hint: str | N
         model_hint: the model's family, as Hugging Face's model_type names it; None takes the vector's own.
 
     Raises:
-        ImportError: the gguf package is not installed.
         ValueError: the vector has a direction at layer 0, which llama.cpp cannot add, or its model's family is
             not known.
     """
-    gguf = _gguf()
+    import gguf
+
     if 0 in vector.layers:
         others = tuple(layer for layer in sorted(vector.layers) if layer != 0)
         raise ValueError(
@@ -79,11 +79,11 @@ def import_gguf(path: str | Path, model: "TransformerBridge | str") -> SteeringV
         model: the model for which the vector is meant, or its name.
 
     Raises:
-        ImportError: the gguf package is not installed.
         FileNotFoundError: there is no such file.
         ValueError: it is no control vector, it is damaged, or it does not fit the model.
     """
-    gguf = _gguf()
+    import gguf
+
     _check_exists(path)
     try:
         reader = gguf.GGUFReader(path)
@@ -203,11 +203,3 @@ def _check_exists(path: str | Path) -> None:
 
 def _name(path: str | Path) -> str:
     return repr(Path(path).name)
-
-
-def _gguf() -> Any:
-    try:
-        import gguf
-    except ImportError as error:
-        raise ImportError("gguf files need the gguf package. Install it: pip install 'steerlens[gguf]'.") from error
-    return gguf

@@ -122,12 +122,6 @@ def test_what_is_missing_is_said_with_the_way_to_it(tmp_path, monkeypatch):
         load_model("smollm2-135m")
 
 
-def test_without_the_package_gguf_the_error_says_what_to_install(written, monkeypatch):
-    monkeypatch.setattr(gguf.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match="pip install gguf"):
-        load_model(written[0], device="cpu")
-
-
 def test_a_disk_that_is_too_small_is_noticed_beforehand(written, monkeypatch):
     monkeypatch.setattr(gguf.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))
     with pytest.raises(OSError, match=r"takes 0\.0 GB once it is converted.*STEERLENS_CACHE"):

@@ -106,12 +106,6 @@ def test_a_failed_export_leaves_the_old_file(vector, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["v.gguf"]
 
 
-def test_without_the_gguf_package_the_extra_is_named(vector, tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "gguf", None)
-    with pytest.raises(ImportError, match=r"steerlens\[gguf\]"):
-        export_gguf(vector, tmp_path / "v.gguf")
-
-
 def write_gguf(path, tensors, architecture="controlvector") -> None:
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_string("controlvector.model_hint", "llama")
