@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from steerlens.checks import WrongInput, shown
 from steerlens.models.adapters import base_of
 from steerlens.models.bridge import bridge, is_wrapped
 
@@ -24,7 +25,7 @@ def wrap_model(hf_model: Any, tokenizer: Any, *, name: str | None = None) -> "Tr
         name: that artifacts carry; by default the model's own `name_or_path`.
 
     Raises:
-        TypeError: the model or the tokenizer is something else; says what.
+        WrongInput: the model or the tokenizer is something else; says what.
         ValueError: the model is wrapped already, is no causal language model, has fewer embeddings than the tokenizer has
             tokens, has an adapter that is refused, or is of an architecture that TransformerLens does not know.
     """
@@ -52,8 +53,8 @@ def _check_model(model: Any) -> None:
             "around the same modules would make every hook fire twice."
         )
     if not isinstance(model, PreTrainedModel):
-        raise TypeError(
-            f"wrap_model got {_what(model)} for a model. It takes a transformers model that is loaded, such as "
+        raise WrongInput(
+            f"wrap_model got {shown(model)} for a model. It takes a transformers model that is loaded, such as "
             "AutoModelForCausalLM.from_pretrained(name) gives; a name or a directory goes to load_model."
         )
     if not model.can_generate() or model.config.is_encoder_decoder or model.get_output_embeddings() is None:
@@ -68,8 +69,8 @@ def _check_tokenizer(tokenizer: Any, model: Any) -> None:
 
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         own = " Of a processor, give processor.tokenizer." if hasattr(tokenizer, "tokenizer") else ""
-        raise TypeError(
-            f"wrap_model got {_what(tokenizer)} for a tokenizer. It takes one that is loaded, such as "
+        raise WrongInput(
+            f"wrap_model got {shown(tokenizer)} for a tokenizer. It takes one that is loaded, such as "
             f"AutoTokenizer.from_pretrained(name) gives.{own}"
         )
     rows = model.get_input_embeddings().weight.shape[0]
@@ -78,7 +79,3 @@ def _check_tokenizer(tokenizer: Any, model: Any) -> None:
             f"The tokenizer has {len(tokenizer)} tokens and the model {rows} embeddings. Give the model's own tokenizer, or "
             "model.resize_token_embeddings(len(tokenizer)) first and train the new rows."
         )
-
-
-def _what(value: Any) -> str:
-    return repr(value) if isinstance(value, str | Path) or value is None else f"a {type(value).__name__}"

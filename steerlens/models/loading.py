@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from steerlens.checks import WrongInput, shown
 from steerlens.models.adapters import with_adapter
 from steerlens.models.bridge import bridge
 from steerlens.models.files import lacks_weights, unusable
@@ -47,7 +48,8 @@ def load_model(
 
     Raises:
         FileNotFoundError: a directory or file is given that does not exist, or has no model or adapter in it.
-        ValueError: device and device_map are both given, dtype is no float type, the architecture is not known to
+        WrongInput: name_or_path is neither, or dtype is no float type.
+        ValueError: device and device_map are both given, the architecture is not known to
             TransformerLens, its weights are quantised by a package that is not installed, the device knows no 4 bits, or the
             files are damaged or incomplete.
         ModuleNotFoundError: load_in_4bit, and bitsandbytes is not installed; or the package of a short name is not.
@@ -55,9 +57,13 @@ def load_model(
     if device is not None and device_map is not None:
         raise ValueError(f"Got device={str(device)!r} and device_map={device_map!r}, which both say where. Give one.")
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise ValueError(
-            f"dtype={dtype!r} is not allowed. Give torch.float32, torch.bfloat16 or torch.float16, or None for the "
-            "checkpoint's own."
+        raise WrongInput(
+            f"dtype must be one of torch's float types, such as torch.bfloat16, or None for the checkpoint's own, got "
+            f"{shown(dtype)}."
+        )
+    if not isinstance(name_or_path, str | Path | None):
+        raise WrongInput(
+            f"load_model takes a name or a path, got {shown(name_or_path)}. A model that is in memory goes to wrap_model."
         )
     source = find(name_or_path, revision)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -79,9 +79,9 @@ def prompt_tuning(checkpoints):
 @pytest.mark.parametrize(
     ("make", "kind", "said"),
     [
-        (not_a_model, TypeError, r"got '.*llama' for a model.*a name or a directory goes to load_model"),
-        (lambda _: None, TypeError, r"got None for a model"),
-        (lambda _: torch.nn.Linear(2, 2), TypeError, "got a Linear for a model"),
+        (not_a_model, TypeError, r"got '.*llama' \(str\) for a model.*a name or a directory goes to load_model"),
+        (lambda _: None, TypeError, r"got None \(NoneType\) for a model"),
+        (lambda _: torch.nn.Linear(2, 2), TypeError, r"got Linear.* \(Linear\) for a model"),
         (without_unembedding, ValueError, "got a LlamaModel, which is no causal language model"),
         (an_encoder, ValueError, "got a BertModel, which is no causal"),
         (prompt_tuning, ValueError, "kind is PROMPT_TUNING"),
@@ -93,7 +93,7 @@ def test_what_is_no_causal_model_is_named(make, kind, said, checkpoints, tiny):
 
 
 def test_what_is_no_tokenizer_of_the_model_is_named(raw, tiny):
-    with pytest.raises(TypeError, match=r"got 'llama' for a tokenizer.*AutoTokenizer"):
+    with pytest.raises(TypeError, match=r"got 'llama' \(str\) for a tokenizer.*AutoTokenizer"):
         wrap_model(raw, "llama")
     larger = copy.deepcopy(tiny.tokenizer)
     larger.add_tokens([f"<{i}>" for i in range(30)])

@@ -6,8 +6,10 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from steerlens.checks import WrongInput
 from steerlens.evaluation import score_trait
 from steerlens.forward import forward, generate
 from steerlens.models.adapters import adapter_disabled
@@ -204,3 +206,30 @@ def test_a_model_on_several_devices_reads_steers_and_generates_as_on_one(checkpo
 def test_device_and_device_map_together_are_refused(checkpoints):
     with pytest.raises(ValueError, match="device='cpu' and device_map='auto', which both say where"):
         load_model(checkpoints["llama"], device="cpu", device_map="auto")
+
+
+def test_an_argument_of_the_wrong_kind_is_named(checkpoints, as_users_call):
+    raw = AutoModelForCausalLM.from_pretrained(checkpoints["llama"])
+    with pytest.raises(WrongInput, match=r"takes a name or a path, got .*A model that is in memory goes to wrap_model"):
+        load_model(raw)
+    for dtype in ("bfloat16", torch.int8):
+        with pytest.raises(WrongInput, match=r"torch.bfloat16.* got .*(bfloat16|int8)"):
+            load_model(checkpoints["llama"], device="cpu", dtype=dtype)
+
+
+def test_the_dtype_is_the_checkpoints_own_unless_one_is_given(checkpoints, tmp_path):
+    AutoModelForCausalLM.from_pretrained(checkpoints["llama"], dtype=torch.bfloat16).save_pretrained(tmp_path)
+    load_model(checkpoints["llama"], device="cpu").tokenizer.save_pretrained(tmp_path)
+    assert huggingface_model(load_model(tmp_path, device="cpu")).dtype == torch.bfloat16
+    assert huggingface_model(load_model(tmp_path, device="cpu", dtype=torch.float32)).dtype == torch.float32
+    assert huggingface_model(load_model(device="cpu")).dtype == torch.float32
+
+
+def test_a_checkpoint_without_some_weights_is_refused_instead_of_filled_with_random_ones(checkpoints, tmp_path):
+    shutil.copytree(checkpoints["llama"], tmp_path / "cut")
+    path = tmp_path / "cut" / "model.safetensors"
+    weights = load_file(path)
+    del weights["model.layers.2.mlp.up_proj.weight"]
+    save_file(weights, path, {"format": "pt"})
+    with pytest.raises(ValueError, match=r"has no weights for model\.layers\.2\.mlp\.up_proj\.weight"):
+        load_model(tmp_path / "cut", device="cpu")
