@@ -64,6 +64,7 @@ from steerlens.jobs import Workers as Workers
 from steerlens.jobs import run_jobs as run_jobs
 from steerlens.models.in_memory import wrap_model as wrap_model
 from steerlens.models.loading import load_model as load_model
+from steerlens.models.saving import save_model as save_model
 from steerlens.organism.student import ORGANISM_STUDENT as ORGANISM_STUDENT
 from steerlens.records import as_json as as_json
 from steerlens.records import from_json as from_json
@@ -134,6 +135,7 @@ from steerlens.vectors.interventions import steer as steer
 from steerlens.vectors.means import diff_in_means as diff_in_means
 from steerlens.vectors.means import model_shift as model_shift
 from steerlens.vectors.means import principal_difference as principal_difference
+from steerlens.vectors.merging import merge_vector as merge_vector
 from steerlens.vectors.readout import promoted_tokens as promoted_tokens
 from steerlens.vectors.show import show_positions as show_positions
 from steerlens.vectors.source import VectorSource as VectorSource

@@ -1,6 +1,7 @@
 """Which model this is: the name, commit, bridge, weights and chat context that artifacts carry and are checked against."""
 
 import hashlib
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,7 @@ def weights_are_as_loaded(model: "TransformerBridge") -> bool:
 
 def current_fingerprint(model: "TransformerBridge") -> str | None:
     """12 hex digits of the weights as they are now, an adapter's included. None where weights are not in memory."""
-    return _hash_of_weights(model.original_model, adapters=True)
+    return fingerprint_of(model.original_model)
 
 
 def weights_dtype(model: "TransformerBridge") -> str:
@@ -55,6 +56,11 @@ def weights_dtype(model: "TransformerBridge") -> str:
     hf = model.original_model
     dtype = str(hf.dtype).removeprefix("torch.")
     return f"{dtype}, 4-bit" if is_4bit(model) else dtype
+
+
+def fingerprint_of(model: nn.Module) -> str | None:
+    """12 hex digits of all weights of a Hugging Face model as they are now."""
+    return _hash_of_weights(model, adapters=True)
 
 
 def is_4bit(model: "TransformerBridge") -> bool:
@@ -73,16 +79,33 @@ def remember_weights(model: nn.Module) -> str | None:
     The module keeps the answer, and a copy takes it along, so that training and adapters leave it as it is.
     """
     if "weights_fingerprint" not in model.__dict__:
-        digest = _hash_of_weights(model)
+        digest = fingerprint_of(model)
         if digest is None:
             return None
         model.__dict__["weights_fingerprint"] = digest
+        model.__dict__["weights_names"] = {_WRAPPERS.sub("", name) for name, _ in model.named_parameters()}
     return model.__dict__["weights_fingerprint"]
+
+
+def forget_weights(model: nn.Module) -> None:
+    """Make the model one of its own, whose weights are hashed as they are now, and which no Hub commit has."""
+    for fact in ("weights_fingerprint", "weights_names"):
+        model.__dict__.pop(fact, None)
+    model.config._commit_hash = None  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
+
+
+_WRAPPERS = re.compile(r"(?:_original_component|base_layer|original_module|token_adapter)\.")
+"""What a bridge and peft put into the names of a model's own weights."""
 
 
 def _hash_of_weights(model: nn.Module, *, adapters: bool = False) -> str | None:
     """12 hex digits of up to 128 entries of every parameter; None where some are not in memory."""
-    weights = [parameter.detach() for name, parameter in model.named_parameters() if adapters or "lora_" not in name]
+    own = model.__dict__.get("weights_names")
+    weights = [
+        parameter.detach()
+        for name, parameter in model.named_parameters()
+        if adapters or own is None or _WRAPPERS.sub("", name) in own
+    ]
     if any(weight.is_meta for weight in weights):
         return None
     digest = hashlib.sha256()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from steerlens.checks import WrongInput, shown
-from steerlens.models.adapters import with_adapter
+from steerlens.models.adapter_loading import with_adapter
 from steerlens.models.bridge import bridge
 from steerlens.models.files import lacks_weights, unusable
 from steerlens.models.four_bits import four_bits
@@ -40,7 +40,8 @@ def load_model(
         dtype: of the weights. None is the checkpoint's own: of a GGUF its float type, or float32 where it is quantised,
             since no half precision holds the dequantised values exactly.
         load_in_4bit: keep the blocks' linear maps in bitsandbytes' NF4 and compute in `dtype`; students get LoRA matrices.
-        adapter: a peft adapter's directory; it stays separate, so that `adapter_disabled` can switch it off.
+        adapter: a peft adapter's directory; it stays separate, so that `adapter_disabled` can switch it off. The tokenizer
+            and the chat template in it, where it has any, replace the base's.
         revision: of a Hub name: branch, tag or commit. Vectors record the commit, and act on no other silently.
 
     Returns:
@@ -51,7 +52,7 @@ def load_model(
         WrongInput: name_or_path is neither, or dtype is no float type.
         ValueError: device and device_map are both given, the architecture is not known to
             TransformerLens, its weights are quantised by a package that is not installed, the device knows no 4 bits, or the
-            files are damaged or incomplete.
+            files are damaged or incomplete; or the adapter is of another base, or of a kind that is refused.
         ModuleNotFoundError: load_in_4bit, and bitsandbytes is not installed; or the package of a short name is not.
     """
     if device is not None and device_map is not None:
@@ -73,7 +74,7 @@ def load_model(
     model.config._commit_hash = source.commit or cached_commit(source.path, revision)
     remember_weights(model)
     if adapter is not None:
-        model = with_adapter(model, Path(adapter))
+        model, tokenizer = with_adapter(model, tokenizer, Path(adapter), source.name)
     return bridge(model if device_map else model.to(device), tokenizer, name=source.name)
 
 
