@@ -16,7 +16,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import steerlens as sl
-from steerlens.models.loading import ORGANISMS
+from steerlens.models.sources import ORGANISMS
 from steerlens.replication.claims.argument import Argument
 from steerlens.replication.lab.run import read_results, replicate, replicate_all
 from steerlens.replication.names import known_experiments
