@@ -110,6 +110,7 @@ class StudentPlan:
         without_vector: take the vector's direction out of every activation gradient, after it was recorded.
         begun: begin the replies to the trait's questions.
         n_tasks: number tasks at which shifts are measured.
+        n_questions: of the trait's questions, so many are asked; None is all.
     """
 
     name: str
@@ -125,6 +126,7 @@ class StudentPlan:
     without_vector: bool = False
     begun: bool = False
     n_tasks: int = 96
+    n_questions: int | None = None
 
 
 @dataclass(frozen=True)
@@ -229,6 +231,7 @@ def _trained(job: TrainingJob) -> StudentRecord:
     dtype = {} if plan.dtype is None else {"dtype": getattr(torch, plan.dtype)}
     base, vector = load_model(plan.base, **dtype), SteeringVector.load(plan.vector)
     trait, samples = preference_trait(plan.trait, base, begun=plan.begun), SampleSet.load(plan.samples)
+    trait = replace(trait, questions=trait.questions[: plan.n_questions])
     tasks = [as_chat(prompt) for prompt in number_prompts(plan.n_tasks, base, seed=9)]
     questions = [as_chat(question) for question in trait.questions]
     measured = _Measured(base, vector, tasks, questions)

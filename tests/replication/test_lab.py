@@ -67,7 +67,8 @@ def test_a_directory_holds_one_run_wherever_its_jobs_are_done(tmp_path):
     profile = read_profile("organism")
     claim_directory("argument", Lab(profile, "smoke", tmp_path, sl.Workers()))
     claim_directory("argument", Lab(profile, "smoke", tmp_path, sl.Workers(3)))
-    with pytest.raises(ValueError, match=r"holds another run \(different: trait, preset\)"):
+    claim_directory("argument", Lab(replace(profile, full=profile.quick), "smoke", tmp_path, sl.Workers()))
+    with pytest.raises(ValueError, match=r"holds another run \(different: trait, quick, preset\)"):
         claim_directory("argument", Lab(replace(profile, trait="wolf"), "quick", tmp_path, sl.Workers()))
 
 
@@ -109,3 +110,14 @@ def test_what_could_not_be_measured_never_holds_and_is_counted_apart():
     assert [claim.holds for claim in claims] == [False, False, True]
     assert tally(claims) == "1 of 3 claims hold; 2 could not be measured."
     assert "not measured" in listed({claim.name: claim for claim in claims})
+
+
+def test_the_laboratory_is_at_most_a_quarter_of_the_package_and_no_function_is_longer_than_a_screen():
+    package = HOUSE.parent
+    lines = {path: len(path.read_text().splitlines()) for path in package.rglob("*.py")}
+    own = sum(n for path, n in lines.items() if HOUSE in path.parents)
+    assert own <= sum(lines.values()) / 4
+    for path in HOUSE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 60, f"{path.name}: {node.name}"

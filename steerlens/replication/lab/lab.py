@@ -66,7 +66,8 @@ class Lab:
 
     def trait(self, model: "TransformerBridge", name: str | None = None) -> sl.Trait:
         """A trait in the model's own wording; None is the profile's."""
-        return sl.preference_trait(name or self.profile.trait, model, begun=self.profile.begun)
+        trait = sl.preference_trait(name or self.profile.trait, model, begun=self.profile.begun)
+        return replace(trait, questions=trait.questions[: self.sizes.n_questions])
 
     def once(self, name: str, kind: type[R], make: Callable[[], R]) -> R:
         """The record of this name, which is made first if it is missing."""
@@ -150,6 +151,7 @@ class Lab:
             dtype=self.profile.dtype,
             begun=self.profile.begun,
             n_tasks=self.sizes.n_tasks,
+            n_questions=self.sizes.n_questions,
         )
         return replace(plan, **settings)
 

@@ -26,6 +26,7 @@ class Sizes:
         n_rates: how many of the profile's learning rates are tried of each optimizer, from the middle outwards.
         n_tasks, n_mean: number tasks at which students' shifts, and prompts' mean differences, are averaged.
         n_random: random vectors in each null distribution.
+        n_questions: of the trait's questions, so many are asked; None is all.
         fit: how prompts' vectors are fitted.
     """
 
@@ -38,6 +39,7 @@ class Sizes:
     n_tasks: int = 96
     n_mean: int = 256
     n_random: int = 5
+    n_questions: int | None = None
     fit: sl.FitConfig = dataclasses.field(default_factory=sl.FitConfig)
 
     def __post_init__(self) -> None:

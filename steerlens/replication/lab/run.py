@@ -11,7 +11,7 @@ import steerlens as sl
 from steerlens.replication.lab.chapter import Findings
 from steerlens.replication.lab.claims import Claim, tally
 from steerlens.replication.lab.lab import Lab
-from steerlens.replication.lab.profile import Preset, Profile
+from steerlens.replication.lab.profile import PRESETS, Preset, Profile
 from steerlens.replication.names import known_experiments
 
 LEAD = (
@@ -50,11 +50,18 @@ class Results:
 
 @dataclass(frozen=True)
 class Configuration:
-    """What a directory was begun with."""
+    """What a directory was begun with: the profile without the presets that were not asked for."""
 
     experiment: str
-    profile: Profile
     preset: Preset
+    profile: dict[str, Any]
+
+    @classmethod
+    def of(cls, name: str, lab: Lab) -> "Configuration":
+        """Of an experiment in a lab."""
+        profile = sl.as_json(lab.profile)
+        others = [preset for preset in PRESETS if preset != lab.preset]
+        return cls(Path(name).stem, lab.preset, {key: value for key, value in profile.items() if key not in others})
 
 
 def find_experiment(name: str) -> Experiment:
@@ -89,15 +96,14 @@ def replicate(name: str, lab: Lab) -> Findings:
 
 def claim_directory(name: str, lab: Lab) -> None:
     """Write what the run is, or refuse a directory that holds another one. Where jobs are done does not matter."""
-    wanted, path = Configuration(Path(name).stem, lab.profile, lab.preset), lab.directory / "configuration.json"
+    wanted, path = Configuration.of(name, lab), lab.directory / "configuration.json"
     if not path.is_file():
         sl.save_record(path, wanted)
         return
     there = sl.load_record(path, Configuration)
-    if there != wanted:
-        ours, theirs = sl.as_json(wanted), sl.as_json(there)
-        differing = [key for key in ours["profile"] if ours["profile"][key] != theirs["profile"][key]]
-        differing += [key for key in ("experiment", "preset") if ours[key] != theirs[key]]
+    differing = [key for key, value in wanted.profile.items() if there.profile.get(key) != value]
+    differing += [key for key in ("experiment", "preset") if getattr(wanted, key) != getattr(there, key)]
+    if differing:
         raise ValueError(
             f"{lab.directory} holds another run (different: {', '.join(differing)}). Choose another --out, or delete it."
         )
