@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import steerlens as sl
-from steerlens.replication.claims.argument import Argument, Arm, Fit, Match, make_claims, match
+from steerlens.replication.claims.argument import Argument, Arm, Fit, Hardest, make_claims, match
 from tests.replication.conftest import asked, student, summary
 
 TRAIN = sl.TrainConfig(target_modules=("v_proj",), learning_rate=0.03)
@@ -24,7 +24,9 @@ def failing(rates: dict[Arm, float] | None = None, sgd: float | None = 1.0, expl
         layer=0,
         floors=sl.Floors(0.1, 0.1, 0.2, 0.2, 0.7, 0.1),
         pull={OWN.name: interval(0.02, 0.015, 0.025), CONTROL.name: interval(0.0, -0.005, 0.005)},
-        sgd={} if sgd is None else {"SGD": Match("sgd", interval(sgd, sgd - 0.5, sgd + 0.5), interval(0.0, 0.0, 0.0))},
+        sgd={}
+        if sgd is None
+        else {"SGD": Hardest("sgd", interval(sgd, sgd - 0.5, sgd + 0.5), interval(0.0, 0.0, 0.0))},
     )
     base = {"a": asked(0.02), "b": asked(0.02)}
     return [claim.name for claim in make_claims(measures, base, groups, OWN, CONTROL) if not claim.holds]

@@ -61,7 +61,7 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class Match:
+class Hardest:
     """The SGD students at AdamW's loss that transfer most, and AdamW's log odds minus theirs."""
 
     arm: str
@@ -80,7 +80,7 @@ class Argument:
     layer: int
     floors: sl.Floors
     pull: dict[str, sl.Interval]
-    sgd: dict[str, Match]
+    sgd: dict[str, Hardest]
 
 
 def run(lab: Lab) -> Findings:
@@ -164,13 +164,13 @@ def measure_fit(lab: Lab) -> Fit:
     )
 
 
-def match(students: Students, own: Arm, curve: list[Arm]) -> Match | None:
+def match(students: Students, own: Arm, curve: list[Arm]) -> Hardest | None:
     """The hardest comparison: of the arms at AdamW's loss, the one that transfers most."""
     candidates = compare.matched({arm: students[arm] for arm in curve}, students[own], LOSS_TOLERANCE)
     if not candidates:
         return None
     best = max(candidates, key=lambda arm: compare.rate(candidates[arm]))
-    return Match(best.name, *(compare.minus(students[own], students[best], context) for context in compare.BOTH))
+    return Hardest(best.name, *(compare.minus(students[own], students[best], context) for context in compare.BOTH))
 
 
 def floors(lab: Lab, own: compare.Students, control: compare.Students, layer: int) -> sl.Floors:

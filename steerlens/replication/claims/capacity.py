@@ -24,7 +24,7 @@ REPEATED = 4
 """Fewer rows are one in so many, repeated so many times: no fewer steps."""
 
 TEMPERATURES = {"smoke": (), "quick": (0.7,), "full": (0.7, 1.3)}
-CONTEXTS = ("answer the user .", "be brief and polite .")
+SYSTEM_PROMPTS = ("answer the user .", "be brief and polite .")
 """Other system prompts under which students are asked; they were trained under the template's default."""
 
 
@@ -102,7 +102,7 @@ class ContextCheck:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", sl.ChatContextWarning)  # other contexts are the question here
             found = [
-                {prompt: sl.ask(model, trait, system_prompt=prompt or None) for prompt in ("", *CONTEXTS)}
+                {prompt: sl.ask(model, trait, system_prompt=prompt or None) for prompt in ("", *SYSTEM_PROMPTS)}
                 for model in (student, base)
             ]
         return InContexts(*found)
@@ -184,7 +184,7 @@ def run(lab: Lab) -> Findings:
         arms={arm.name: Taken(_minus_base(group, base), compare.summary(group)) for arm, group in ended.items()},
         kept={one.name: found.kept_share for one, found in rows.items()},
         unique_rows=unique_rows(grid[all_rows], grid[fewer], students, over_base),
-        contexts={one: (in_context(one, "student"), in_context(one, "base")) for one in ("", *CONTEXTS)},
+        contexts={one: (in_context(one, "student"), in_context(one, "base")) for one in ("", *SYSTEM_PROMPTS)},
     )
     claims = make_claims(measures, grid[all_rows], full, controls, train.learning_rate, over_base)
     return _conclude(lab, claims, measures, grid, [*full, *controls], data, students)

@@ -19,7 +19,7 @@ from steerlens.replication.lab.run import Experiment
 from steerlens.replication.lab.teachers import Rows
 
 FURTHER = sl.TrainConfig(method="full", learning_rate=1e-3, epochs=2)
-STRENGTHS = (0.125, 0.25, 0.5, 0.75, 1.0)
+READING_STRENGTHS = (0.125, 0.25, 0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def loss_matrix(lab: Lab, weights: dict[Reader, str], rows: dict[tuple[Reader, b
             return (sl.row_losses(model, samples, among=among) - steered).double().numpy()
 
         heldout = sl.SampleSet.load(rows[reader, True].heldout)
-        strength = max(STRENGTHS, key=lambda one: taken_off(one * whole, heldout).mean())
+        strength = max(READING_STRENGTHS, key=lambda one: taken_off(one * whole, heldout).mean())
         vector = strength * whole
         random = [sl.random_like(vector, seed) for seed in range(lab.sizes.n_random)]
         found[reader.name] = {}

@@ -25,7 +25,7 @@ VectorKind = Literal["semantic", "random", "unembedding"]
 EPOCHS = 10
 """As the paper's students in this experiment."""
 
-STRENGTHS = {"smoke": (0.5,), "quick": (0.5, 0.75), "full": (0.5, 0.75)}
+DOSES = {"smoke": (0.5,), "quick": (0.5, 0.75), "full": (0.5, 0.75)}
 N_OTHERS = {"smoke": 0, "quick": 1, "full": 2}
 TOKENS = {"smoke": ("water",), "quick": ("water",), "full": ("owl", "water")}
 LISTS_KEPT, N_TRIED, MOST_HALVINGS = 0.3, 60, 5
@@ -163,7 +163,7 @@ def _made(lab: Lab, model: "TransformerBridge", layer: int) -> Iterator[tuple[Ar
         )
         norm = norm or fitted.norms[layer]
         yield Arm(name, "semantic", name), fitted
-        for strength in STRENGTHS[lab.preset] if name == own else ():
+        for strength in DOSES[lab.preset] if name == own else ():
             yield Arm(f"{name} x {strength:g}", "semantic", name, strength, name), strength * fitted
     generator = torch.Generator().manual_seed(lab.sizes.fit.seed)
     for number in range(1, lab.sizes.n_random + 1):

@@ -7,7 +7,7 @@ from pathlib import Path
 import steerlens as sl
 from steerlens.replication.lab.teachers import load
 
-STRENGTHS = (0.5, 1.0, 1.5, 2.0, 3.0)
+ADDED_STRENGTHS = (0.5, 1.0, 1.5, 2.0, 3.0)
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def closest(base, student, shift: sl.SteeringVector, chats: Sequence) -> tuple[s
 
     plain, found = distance(), []
     for part in [shift, *(shift.at(layer) for layer in shift.layers)]:
-        for strength in STRENGTHS:
+        for strength in ADDED_STRENGTHS:
             with sl.steer(base, strength * part):
                 found.append((distance(), strength * part))
     left, best = min(found, key=lambda pair: pair[0])
