@@ -15,6 +15,7 @@ from steerlens.replication.lab.lab import Lab
 from steerlens.replication.lab.profile import read_profile
 from steerlens.replication.lab.run import claim_directory, find_experiment
 from steerlens.replication.names import known_experiments, known_profiles
+from tests.replication.conftest import student
 
 HOUSE = Path(sl.__file__).parent / "replication"
 
@@ -121,3 +122,14 @@ def test_the_laboratory_is_at_most_a_quarter_of_the_package_and_no_function_is_l
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef):
                 assert node.end_lineno - node.lineno < 60, f"{path.name}: {node.name}"
+
+
+def test_a_student_that_diverged_is_named_with_what_to_lower_unless_that_is_a_result(lab_in, tmp_path, monkeypatch):
+    broken = replace(student(0.5), diverged="the loss is not a number at step 3")
+    monkeypatch.setattr(sl, "train_grid", lambda plans, *_, **__: dict.fromkeys(plans, (broken,)), raising=False)
+    lab = lab_in(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"'s0' diverged \(the loss is not a number at step 3\).*Lower the learning rate"
+    ):
+        lab.train({"one": None})
+    assert lab.train({"one": None}, may_diverge=True)["one"] == (broken,)

@@ -99,15 +99,15 @@ def run(lab: Lab) -> Findings:
     }
     arms = [*both, *stranger, *(arm for curve in curves.values() for arm in curve)]
     traced = {own, control, *curves["SGD, clipped"], *curves["SGD, not clipped"]}
-    students = lab.train(
-        {
-            arm: lab.plan(
-                arm.name, rows[arm.writer, arm.told], lab.mean_difference(arm.student), base=arm.student, train=arm.train,
-                heldout=rows[arm.student, True].heldout, traced=arm in traced,
-            )
-            for arm in arms
-        }
-    )  # fmt: skip
+    plans = {
+        arm: lab.plan(
+            arm.name, rows[arm.writer, arm.told], lab.mean_difference(arm.student), base=arm.student, train=arm.train,
+            heldout=rows[arm.student, True].heldout, traced=arm in traced,
+        )
+        for arm in arms
+    }  # fmt: skip
+    students = lab.train({arm: plans[arm] for arm in (*both, *stranger)})
+    students |= lab.train(plans, may_diverge=True)
     layer = int(compare.by_layer(students[own], "at_numbers", "cosine").argmax())
     sgd = {name: found for name, curve in curves.items() if name != "AdamW" and (found := match(students, own, curve))}
     measures = Argument(

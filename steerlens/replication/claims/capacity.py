@@ -164,7 +164,7 @@ def run(lab: Lab) -> Findings:
         arm: lab.plan(arm.name, rows[arm.source], lab.mean_difference(), train=_train(train, arm), heldout=heldout)
         for arm in dict.fromkeys([main, *in_grid, *full, *data, *controls])
     }
-    students = lab.train(plans)
+    students = lab.train(plans, may_diverge=True)
     profile = lab.profile
     checks = lab.run(
         {

@@ -38,7 +38,7 @@ class Bench:
     def train(self, asked: Sequence[Trained], seeds: tuple[int, ...]) -> list[compare.Students]:
         """The students of these arms and rates."""
         plans = {one: self._plan(*one) for one in asked}
-        found = self.lab.train(plans, seeds=seeds)
+        found = self.lab.train(plans, seeds=seeds, may_diverge=True)
         self.students.update(
             {one: group for one, group in found.items() if len(group) >= len(self.students.get(one, ()))}
         )

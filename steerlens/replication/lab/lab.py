@@ -156,11 +156,26 @@ class Lab:
         return replace(plan, **settings)
 
     def train(
-        self, plans: Mapping[K, sl.StudentPlan], *, seeds: tuple[int, ...] | None = None
+        self,
+        plans: Mapping[K, sl.StudentPlan],
+        *,
+        seeds: tuple[int, ...] | None = None,
+        may_diverge: bool = False,
     ) -> dict[K, tuple[sl.StudentRecord, ...]]:
-        """Train a student of every plan with each seed; None takes the preset's seeds."""
+        """Train a student of every plan with each seed; None takes the preset's seeds.
+
+        Raises:
+            ValueError: a student's loss stopped being a number, where that is not a result of its own (`may_diverge`).
+        """
         seeds = self.sizes.seeds if seeds is None else seeds
-        return sl.train_grid(plans, self.directory / "students", seeds=seeds, workers=self.workers)
+        found = sl.train_grid(plans, self.directory / "students", seeds=seeds, workers=self.workers)
+        broken = [one for group in found.values() for one in group if one.diverged]
+        if broken and not may_diverge:
+            raise ValueError(
+                f"The student {broken[0].name!r} diverged ({broken[0].diverged}), and {len(broken) - 1} others did. Lower the "
+                f"learning rate of the student in the profile (it is {broken[0].train.learning_rate:g})."
+            )
+        return found
 
     def run(self, jobs: Mapping[K, sl.Job[R]], what: str) -> dict[K, R]:
         """Do other jobs, several at a time."""
