@@ -131,5 +131,5 @@ def test_a_student_that_diverged_is_named_with_what_to_lower_unless_that_is_a_re
     with pytest.raises(
         ValueError, match=r"'s0' diverged \(the loss is not a number at step 3\).*Lower the learning rate"
     ):
-        lab.train({"one": None})
-    assert lab.train({"one": None}, may_diverge=True)["one"] == (broken,)
+        lab.train(plans)
+    assert lab.train(plans, may_diverge=True)["one"] == (broken,)
