@@ -22,8 +22,8 @@ ROUND = 40
 PROGRESS = 0.004
 """A gain in kl_explained on validation rows that makes another round worth its cost."""
 
-SMALLER, MUCH_SMALLER = 0.5, 0.25
-"""The next round's learning rate over this one's, where this one gained, and where it did not."""
+SMALLER = 0.25
+"""The next round's learning rate over this one's, where this one made no progress."""
 
 ENOUGH = 2
 """Rounds in a row without progress, the last of them at a much smaller rate, after which a descent has converged."""
@@ -67,7 +67,7 @@ def descend(
         if gain > 0:
             best, explained = tried, explained + gain
         idle = idle + 1 if gain < PROGRESS else 0
-        rate *= SMALLER if gain >= PROGRESS else MUCH_SMALLER
+        rate *= SMALLER if idle else 1
         if steps == ROUND and idle == ENOUGH:
             converged = True
             break
