@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 N_RANDOM = 3
 
-CONTROL_STEPS = 2 * ROUND
+CONTROL_STEPS = ROUND
 """The most steps of the control that is fitted to shuffled targets."""
 
 
