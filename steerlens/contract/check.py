@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 ROUNDING = {torch.float64: 1e-8, torch.float32: 5e-4, torch.float16: 1e-2, torch.bfloat16: 8e-2}
 """Relative difference that rounding may make between two orders of the same sums."""
 
+SHALLOW = 6
+"""Blocks up to which the bounds above hold as they stand."""
+
 ANSWERS = ("12 , 7 , 99", "5", "40 , 41 , 42 , 43 , 44", "8 , 16")
 
 
@@ -73,8 +76,8 @@ class Subject:
 
     @property
     def rounding(self) -> float:
-        """The relative difference that the weights' dtype excuses."""
-        return ROUNDING[huggingface_model(self.model).dtype]
+        """The relative difference that the weights' dtype excuses; over many blocks it adds up as a random walk does."""
+        return ROUNDING[huggingface_model(self.model).dtype] * max(1.0, self.model.cfg.n_layers / SHALLOW) ** 0.5
 
     @property
     def questions(self) -> list[str]:
