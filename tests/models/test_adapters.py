@@ -18,6 +18,7 @@ from steerlens.models.adapters import UNDERSTOOD, adapter_disabled, has_adapter
 from steerlens.models.bridge import huggingface_model
 from steerlens.models.identity import weights_are_as_loaded
 from steerlens.models.loading import load_model
+from steerlens.residuals.capture import capture_residuals
 from steerlens.text.chat import as_chat, render
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.source import VectorSource
@@ -143,10 +144,12 @@ def test_replace_takes_the_component_of_a_base_whose_modules_were_saved_whole(ll
     vector = SteeringVector(
         (1,), torch.randn(1, 32, generator=torch.Generator().manual_seed(0)), VectorSource.of(model, method="random")
     )
-    with torch.no_grad():
-        base = plain(llama)(IDS, output_hidden_states=True).hidden_states[2] @ vector.unit[0]
-        with steer(model, vector, mode="replace"):
-            replaced = huggingface_model(model)(IDS, output_hidden_states=True).hidden_states[2] @ vector.unit[0]
+    unit, asked = vector.unit[0], {"chats": [as_chat("what is 3 ?")], "layers": [1], "positions": "all"}
+    base = capture_residuals(load_model(llama, device="cpu"), **asked)[0] @ unit
+    adapted = capture_residuals(model, **asked)[0] @ unit
+    with steer(model, vector, mode="replace"):
+        replaced = capture_residuals(model, **asked)[0] @ unit
+    assert (adapted - base).abs().max() > 1e-2
     torch.testing.assert_close(replaced, base, atol=1e-4, rtol=1e-4)
 
 
@@ -155,7 +158,9 @@ REFUSED = {
     "PREFIX_TUNING": peft.PrefixTuningConfig(num_virtual_tokens=3),
     "P_TUNING": peft.PromptEncoderConfig(num_virtual_tokens=3, encoder_hidden_size=8),
     "ADAPTION_PROMPT": peft.AdaptionPromptConfig(adapter_len=2, adapter_layers=1),
-    "LORA that waits for its invocation tokens": peft.LoraConfig(r=2, target_modules=ALL, alora_invocation_tokens=[4]),
+    "LORA that waits for its invocation tokens": peft.LoraConfig(
+        r=2, target_modules=ALL, alora_invocation_tokens=[4], task_type="CAUSAL_LM"
+    ),
 }  # fmt: skip
 
 
