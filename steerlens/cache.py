@@ -4,15 +4,26 @@ from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
+import transformers
+from packaging.version import Version
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
-from transformers.utils.versions import require_version
 
-require_version(
-    "transformers<5.24",
-    "From 5.24 on a cache is passed as `cache`, which TransformerLens 4.3's attention and steerlens' interventions do not read: "
-    "generation with a cache would be steered at the wrong tokens. Run: pip install 'transformers>=5.23,<5.24'",
-)
+NAMES = ("cache", "past_key_values")
+NAME = NAMES[Version(transformers.__version__) < Version("5.24.0.dev0")]
+"""The name by which models take and return a cache. transformers 5.24 renamed it; from 5.40 on the older one is gone."""
+
+
+def cache_of(values: Any) -> Any:
+    """The cache among a forward's inputs, under either name, or in its output; None where there is none."""
+    if not isinstance(values, dict) or isinstance(values, transformers.utils.ModelOutput):
+        return getattr(values, NAME, None)
+    return next((values[name] for name in NAMES if values.get(name) is not None), None)
+
+
+def with_cache(inputs: dict[str, Any], cache: Any) -> dict[str, Any]:
+    """The inputs of a forward, with this cache and no other."""
+    return {**{name: value for name, value in inputs.items() if name not in NAMES}, NAME: cache}
 
 
 def n_cached(cache: Any) -> int:

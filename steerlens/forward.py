@@ -12,11 +12,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from steerlens.cache import continue_rows, gaps_are_safe, make_room
+from steerlens.cache import NAME, cache_of, continue_rows, gaps_are_safe, make_room, n_cached
 from steerlens.draw import draw
 from steerlens.memory import OutOfMemory, is_out_of_memory, rows_that_fit
 from steerlens.models.bridge import huggingface_model, parameters_device
-from steerlens.models.identity import model_name
+from steerlens.models.identity import bridge_mode, model_name
 from steerlens.text.batches import TokenBatch, pad_rows, shared_prefix
 from steerlens.text.chat import Chat, encode_prompt, end_of_turn
 
@@ -143,7 +143,7 @@ def completion_logits_after(
     """
     check_length(model, len(prefix) + batch.tokens.shape[1])
     whole = _behind(batch.tokens.new_tensor(prefix), batch)
-    cache = _cache_of(model, run_on(model, whole.select(slice(1)), None, 0, len(prefix)))
+    cache = _filled_cache(model, run_on(model, whole.select(slice(1)), None, 0, len(prefix)))
     continue_rows(cache, torch.zeros(len(batch), dtype=torch.long, device=batch.tokens.device))
     n_kept = batch.n_predicting
     predicting = batch.prediction_mask[:, -n_kept:]
@@ -152,7 +152,7 @@ def completion_logits_after(
             input_ids=batch.tokens,
             attention_mask=whole.attention_mask.long(),
             position_ids=batch.position_ids + len(prefix),
-            past_key_values=cache,
+            **{NAME: cache},
             use_cache=True,
             logits_to_keep=n_kept,
         ).logits
@@ -269,7 +269,7 @@ def _decode(
     continued, n_written = None if cache is None else torch.zeros_like(rows), 0
     for step in range(max_new_tokens):
         out = run_on(model, sequence, cache, past, end + step, continued)
-        cache, past, continued = _cache_of(model, out), end + step, None
+        cache, past, continued = _filled_cache(model, out), end + step, None
         logits = out.logits[:, -1] if restrict is None else restrict(written[rows, :step], out.logits[:, -1])
         tokens = draw(logits, uniform[rows, step], temperature)
         written[rows, step] = torch.where(open_rows, tokens, -1)
@@ -307,7 +307,7 @@ def begin(
     rest = pad_rows(model.tokenizer, [prompt[shared:] for prompt in prompts], completions)
     rest = rest.to(whole.tokens.device)
     behind_prefix = _behind(whole.tokens.new_tensor(prompts[0][:shared]), rest)
-    cache = getattr(run_on(model, behind_prefix.select(slice(1)), None, 0, shared), "past_key_values", None)
+    cache = cache_of(run_on(model, behind_prefix.select(slice(1)), None, 0, shared))
     if cache is not None and (bool(whole.attention_mask.all()) or gaps_are_safe(cache, whole.tokens.shape[1])):
         return behind_prefix, cache, shared
     return whole, None, 0
@@ -333,7 +333,7 @@ def run_on(
             input_ids=sequence.tokens[:, past:end],
             attention_mask=sequence.attention_mask[:, :end].long(),
             position_ids=sequence.position_ids[:, past:end],
-            past_key_values=cache,
+            **{NAME: cache},
             use_cache=True,
             logits_to_keep=1,
         )
@@ -352,13 +352,20 @@ def check_numbers(model: "TransformerBridge", logits: Float[Tensor, "... d_vocab
         )
 
 
-def _cache_of(model: "TransformerBridge", output: Any) -> Any:
-    if getattr(output, "past_key_values", None) is None:
+def _filled_cache(model: "TransformerBridge", output: Any) -> Any:
+    cache, kind = cache_of(output), type(huggingface_model(model)).__name__
+    if cache is None:
         raise ValueError(
-            f"{model_name(model)!r} ({type(huggingface_model(model)).__name__}) returns no past_key_values, and steerlens "
-            "works with a cache. Recurrent models without one are not supported; use a transformer."
+            f"{model_name(model)!r} ({kind}) returns no {NAME}, and steerlens works with a cache. Recurrent models without one "
+            "are not supported; use a transformer."
         )
-    return output.past_key_values
+    if not n_cached(cache):
+        raise ValueError(
+            f"The attention of {model_name(model)!r} ({kind}, {bridge_mode(model)}) leaves the cache empty, so that every token "
+            "would be generated without those before it. TransformerLens 4.3's own attention does so from transformers 5.24 on. "
+            "Load the model with steerlens.load_model or wrap_model, or run: pip install 'transformers<5.24'."
+        )
+    return cache
 
 
 def is_finished(model: "TransformerBridge", completion: Sequence[int]) -> bool:

@@ -1,7 +1,5 @@
 """However rows share a batch, a cache or the memory, each is written as if it were alone."""
 
-import importlib
-
 import numpy as np
 import pytest
 import torch
@@ -168,7 +166,7 @@ def out_of_memory(above: int):
     """A forward pre-hook: no memory for more than `above` rows once there is a cache."""
 
     def check(_module, _args, kwargs) -> None:
-        if kwargs["input_ids"].shape[0] > above and kwargs["past_key_values"] is not None:
+        if kwargs["input_ids"].shape[0] > above and cache.cache_of(kwargs) is not None:
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
     return check
@@ -218,11 +216,20 @@ def test_a_cache_with_room_holds_what_a_growing_one_does(n_slots):
         assert one.get_seq_length() == other.get_seq_length()
 
 
-def test_a_transformers_that_renames_the_cache_is_refused(monkeypatch):
-    monkeypatch.setattr("importlib.metadata.version", lambda _package: "5.24.0")
-    with pytest.raises(ImportError, match=r"transformers<5\.24 is required .* found transformers==5\.24\.0") as refusal:
-        importlib.reload(cache)
-    assert "pip install 'transformers>=5.23,<5.24'" in str(refusal.value)
+@pytest.mark.parametrize("given", ["past_key_values", "cache"])
+def test_a_cache_is_found_under_both_of_its_names_and_passed_on_under_one(given):
+    filled = DynamicCache()
+    inputs = {"input_ids": 1, "past_key_values": None, given: filled}
+    assert cache.cache_of(inputs) is filled
+    other = DynamicCache()
+    assert cache.with_cache(inputs, other) == {"input_ids": 1, cache.NAME: other}
+    assert cache.cache_of({"input_ids": 1}) is None
+
+
+def test_attention_that_leaves_the_cache_empty_is_refused_before_a_token_is_lost(tiny, chats, monkeypatch):
+    monkeypatch.setattr(DynamicCache, "get_seq_length", lambda *_, **__: 0)
+    with pytest.raises(ValueError, match=r"leaves the cache empty.*load_model or wrap_model.*transformers<5\.24"):
+        generate(tiny, chats[:1], max_new_tokens=3)
 
 
 def test_the_head_gives_the_same_logits_whether_it_sees_all_positions_or_only_those_that_are_read(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from steerlens.cache import follow, followers, n_cached
+from steerlens.cache import cache_of, follow, followers, n_cached, with_cache
 from steerlens.models.adapters import adapter_disabled
 from steerlens.models.bridge import huggingface_model
 from steerlens.residuals.stream import OnResidual, Residual, watch_residuals
@@ -49,18 +49,14 @@ class BaseResiduals:
         try:
             with adapter_disabled(self._model), watch_residuals(self._model, record):
                 inputs = named_inputs(module, args, kwargs)
-                inputs = {
-                    **inputs,
-                    "past_key_values": self._cache_beside(inputs.get("past_key_values")),
-                    "labels": None,
-                }
-                self._cache = huggingface_model(self._model)(**inputs).past_key_values
+                inputs = with_cache({**inputs, "labels": None}, self._cache_beside(cache_of(inputs)))
+                self._cache = cache_of(huggingface_model(self._model)(**inputs))
         finally:
             base_is_running.reset(token)
 
     def after_forward(self, _module: nn.Module, _inputs: tuple, output: Any) -> None:
         """Let the base's cache go with the model's; a forward hook of the Hugging Face model."""
-        cache = getattr(output, "past_key_values", None)
+        cache = cache_of(output)
         if not base_is_running.get() and cache is not None:
             follow(cache, self._id, self._cache)
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Shaped
 from torch import Tensor, nn
 
-from steerlens.cache import n_cached
+from steerlens.cache import cache_of, n_cached
 from steerlens.forward import batch_in_flight
 from steerlens.text.batches import TokenBatch
 from steerlens.text.positions import Positions
@@ -35,7 +35,7 @@ class SteeredTokens:
         inputs = named_inputs(module, args, kwargs)
         tokens = inputs.get("input_ids")
         tokens = inputs["inputs_embeds"][..., 0] if tokens is None else tokens
-        cache, width = inputs.get("past_key_values"), tokens.shape[1]
+        cache, width = cache_of(inputs), tokens.shape[1]
         past, sequence = n_cached(cache), batch_in_flight.get()
         self._is_prompt_of_its_own = False
         if sequence is None:
@@ -46,7 +46,7 @@ class SteeredTokens:
 
     def after_forward(self, _module: nn.Module, _inputs: tuple, output: Any) -> None:
         """Note on a cache that its end was steered as the last prompt token; a forward hook of the Hugging Face model."""
-        cache = getattr(output, "past_key_values", None)
+        cache = cache_of(output)
         if cache is not None and self._positions == "last_prompt" and batch_in_flight.get() is None:
             cache.ends_a_prompt_of = self._id if self._is_prompt_of_its_own else None
 
