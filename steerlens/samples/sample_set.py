@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from steerlens.files import read_json, reading, write_json, write_text
+from steerlens.samples.hub import HubSamples
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class SampleSource:
 
 
 @dataclass(frozen=True)
-class SampleSet:
+class SampleSet(HubSamples):
     """Samples with one source; `source` is None for data of unknown origin."""
 
     samples: tuple[Sample, ...]
