@@ -69,6 +69,8 @@ class GradientRecorder:
         self._steps: list[GradientTrace] = []
         self._parts, self._part_steps = parts, part_steps
         self._next: int | None = None
+        self.last: GradientTrace | None = None
+        """The step that was recorded last."""
 
     def watch(self, model: "TransformerBridge") -> contextlib.AbstractContextManager[None]:
         """Attach to the model that will train, for as long as the `with` lasts."""
@@ -83,7 +85,8 @@ class GradientRecorder:
         if step.step != self._next:
             self._go_on(step)
         self._next = step.step + 1
-        self._steps.append(self._taken(step))
+        self.last = self._taken(step)
+        self._steps.append(self.last)
         full = len(self._steps) >= self._part_steps
         if self._parts is not None and (full or step.keeps_state or self._next == step.n_steps):
             if step.processes.is_main:

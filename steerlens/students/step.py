@@ -19,15 +19,16 @@ if TYPE_CHECKING:
 class TrainStep:
     """What `on_step` is given after each backward pass, before the optimizer moves the weights.
 
-    `row_losses` is [batch], in nats a token; `gradient_norm` is the global norm before clipping, `row_norms` the norm
-    of each row's own gradient where rows are clipped or left out. `n_tokens` counts the batch's completion tokens, to
-    whose mean loss the gradients belong. `keeps_state` says that the trainer's state is saved after this step, so that
-    what shall outlive a kill has to be on disk by then. `model` is this process's.
+    `loss` is what is minimised, over all the batch's completion tokens, of which there are `n_tokens`; `row_losses` is
+    [batch]; both are in nats a token. `gradient_norm` is the global norm before clipping, `row_norms` the norm of each
+    row's own gradient where rows are clipped or left out. `keeps_state` says that the trainer's state is saved after this
+    step, so that what shall outlive a kill has to be on disk by then. `model` is this process's.
     """
 
     step: int
     n_steps: int
     learning_rate: float
+    loss: float
     row_losses: Float[Tensor, " batch"]
     gradient_norm: float
     model: "TransformerBridge"

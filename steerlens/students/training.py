@@ -96,6 +96,7 @@ def train_student(
                 step=step,
                 n_steps=n_steps,
                 learning_rate=float(state.schedule.get_last_lr()[0]),
+                loss=result.loss,
                 row_losses=result.row_losses,
                 gradient_norm=float(gradient_norm),
                 model=student,
