@@ -5,7 +5,7 @@ import contextlib
 import sys
 from collections.abc import Sequence
 
-from steerlens.cli import models, replicate, students, vectors
+from steerlens.cli import models, replicate, students, vectors, view
 from steerlens.files import check_replaceable
 from steerlens.lock import beside, held
 from steerlens.models.four_bits import silence_bitsandbytes
@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="steerlens", description="System prompts as steering vectors, from prompt to trained student."
     )
     commands = parser.add_subparsers(title="commands", required=True)
-    for group in (replicate, vectors, models, students):
+    for group in (replicate, vectors, models, students, view):
         group.add_commands(commands)
     return parser
 
