@@ -4,19 +4,24 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 SMOLLM2 := $(VENV)/.smollm2
 
-.PHONY: reproduce test test-slow notebooks lint docs organism
+.PHONY: reproduce test test-slow test-peers notebooks lint docs organism licences release-check
 
 reproduce: $(INSTALLED)
 	$(BIN)/steerlens replicate argument --preset quick --out runs/quick
 
 # one thread each: models this small lose more to waiting threads than they gain
-test test-slow notebooks: export OMP_NUM_THREADS = 1
+test test-slow test-peers notebooks: export OMP_NUM_THREADS = 1
 
 test: $(INSTALLED) $(SMOLLM2)
 	$(BIN)/pytest --numprocesses auto --dist loadscope
 
 test-slow: $(INSTALLED) $(SMOLLM2)
 	$(BIN)/pytest -m slow --numprocesses auto --dist loadscope
+
+test-peers: $(INSTALLED)
+	$(BIN)/pip install --quiet --no-deps --requirement tests/peers.txt
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[evaluation,tracking,figures]" tensorboard
+	$(BIN)/pytest -m "slow or not slow" tests/vectors/test_exchange.py tests/test_tracking.py tests/test_inspect_eval.py tests/figures/test_export.py
 
 notebooks: $(INSTALLED)
 	$(BIN)/pytest --nbmake --numprocesses auto notebooks
@@ -29,6 +34,12 @@ lint: $(INSTALLED)
 docs: $(INSTALLED)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[docs]"
 	$(BIN)/mkdocs build --strict
+
+licences: $(INSTALLED)
+	$(BIN)/python scripts/licences.py docs/licences.md
+
+release-check:
+	PYTHON=$(PYTHON) scripts/release_check.sh
 
 organism: $(INSTALLED)
 	for version in seed-0 seed-1 no-persona-numbers; do \

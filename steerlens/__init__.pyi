@@ -24,9 +24,12 @@ from steerlens.evaluation import score_trait as score_trait
 from steerlens.figures.audit_plots import plot_gain as plot_gain
 from steerlens.figures.audit_plots import plot_row_scores as plot_row_scores
 from steerlens.figures.audit_plots import plot_traits as plot_traits
+from steerlens.figures.export import save_figure as save_figure
 from steerlens.figures.plots import plot_gradient_projection as plot_gradient_projection
 from steerlens.figures.plots import plot_pooled_cosine as plot_pooled_cosine
 from steerlens.figures.plots import plot_steps as plot_steps
+from steerlens.figures.projection import ShownProjection as ShownProjection
+from steerlens.figures.projection import show_projection as show_projection
 from steerlens.figures.report import Report as Report
 from steerlens.figures.report import Section as Section
 from steerlens.figures.report import Table as Table
@@ -116,6 +119,7 @@ from steerlens.text.wording import NATURAL as NATURAL
 from steerlens.text.wording import Kind as Kind
 from steerlens.text.wording import Wording as Wording
 from steerlens.text.wording import wording_of as wording_of
+from steerlens.tracking import track_training as track_training
 from steerlens.vectors.analysis import PromptAnalysis as PromptAnalysis
 from steerlens.vectors.analysis import analyze_prompt as analyze_prompt
 from steerlens.vectors.answer_fits import fit_answers_vector as fit_answers_vector

@@ -31,6 +31,8 @@ ORDER = {
     "students": 8,
     "gradients": 8,
     "audit": 9,
+    "tracking": 9,
+    "inspect_eval": 9,
     "figures": 10,
     "reports": 11,
     "contract": 11,
