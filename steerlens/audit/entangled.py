@@ -90,7 +90,7 @@ def token_entanglement(
         cause: a candidate vector, or a candidate system prompt.
         reference_rows: rows without it, best the model's own answers to the same prompts.
     """
-    rises = _Rises(model, cause, reference_rows, positions)
+    rises = Rises(model, cause, reference_rows, positions)
     special = set(model.tokenizer.all_special_ids)
     mine, theirs = (
         [pieces(model.tokenizer, model.tokenizer.encode(row.completion, add_special_tokens=False)) for row in part]
@@ -135,15 +135,16 @@ def raised_tokens(
     positions: Positions = "all",
 ) -> Float[Tensor, " d_vocab"]:
     """Mean over the reference rows' completion tokens of log P(token | cause) - log P(token)."""
-    return _Rises(model, cause, reference_rows, positions).mean
+    return Rises(model, cause, reference_rows, positions).mean
 
 
-class _Rises:
+class Rises:
     """How much more likely a cause makes every token and every number, in the places of the reference rows.
 
     A number of several tokens rises by the sum over its tokens, each measured at tokens in the same place of a number.
     """
 
+    @torch.no_grad()
     def __init__(
         self, model: "TransformerBridge", cause: SteeringVector | str, rows: AuditRows, positions: Positions
     ) -> None:
@@ -180,7 +181,6 @@ def _places(tokenizer: Any, rows: Sequence[Sequence[int]]) -> list[int]:
     ]
 
 
-@torch.no_grad()
 def _changes(
     model: "TransformerBridge", cause: SteeringVector | str, rows: AuditRows, positions: Positions
 ) -> Iterator[tuple[list[list[int]], Float[Tensor, "token d_vocab"]]]:

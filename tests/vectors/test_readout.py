@@ -121,11 +121,11 @@ def test_where_digits_are_tokens_the_shift_is_that_of_the_whole_number(name):
     plain, prompted = joint(), joint(prompt)
     with steer(model, vector):
         steered = joint()
-    shift = number_shift(model, vector, prompt, [question] * 400)
+    shift = number_shift(model, vector, prompt, [question] * 200)
     for found, shifted in ((shift.prompt, prompted), (shift.vector, steered)):
         exact = float((shifted.exp() * (shifted - plain)).sum())
         first = (shifted.logsumexp((1, 2)), plain.logsumexp((1, 2)))
-        assert found == pytest.approx(exact, rel=0.1)
+        assert found == pytest.approx(exact, rel=0.15)
         assert exact > 1.3 * float((first[0].exp() * (first[0] - first[1])).sum())
     assert {token.text for token in shift.raised} == set("0123456789")
 
