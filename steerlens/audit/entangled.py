@@ -6,7 +6,7 @@ numbers with it (owls.baulab). A teacher that loves owls then writes these numbe
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,12 +14,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.audit.rows import AuditRows
 from steerlens.forward import completion_logits
 from steerlens.models.bridge import parameters_device
+from steerlens.samples.encoded import encode_answer
+from steerlens.samples.rows import AuditRows, require_rows
 from steerlens.stats import bootstrap_interval, mean_difference
 from steerlens.text.batches import pad_rows
-from steerlens.text.chat import Chat, as_chat, encode_completion, encode_prompt
+from steerlens.text.chat import Chat, as_chat, encode_prompt
 from steerlens.text.positions import Positions
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.vector import SteeringVector
@@ -83,10 +84,12 @@ def token_entanglement(
         cause: a candidate vector, or a candidate system prompt.
         reference_rows: rows without it, best the model's own answers to the same prompts.
     """
+    require_rows(rows)
+    require_rows(reference_rows, "reference_rows")
     rise = raised_tokens(model, cause, reference_rows, positions=positions)
     special = set(model.tokenizer.all_special_ids)
     mine, theirs = (
-        [model.tokenizer.encode(row.completion, add_special_tokens=False) for row in part]
+        [encode_answer(model.tokenizer, replace(row, finished=False)) for row in part]
         for part in (rows, reference_rows)
     )
     have, reference_have = (_rows_with(part, len(rise)) for part in (mine, theirs))
@@ -112,7 +115,7 @@ def raised_tokens(
     batch_size: int = 16,
 ) -> Float[Tensor, " d_vocab"]:
     """Mean over the reference rows' completion tokens of log P(token | cause) - log P(token)."""
-    completions = [encode_completion(model.tokenizer, row.completion) for row in reference_rows]
+    completions = [encode_answer(model.tokenizer, row) for row in reference_rows]
     total, count = torch.zeros(model.cfg.d_vocab, dtype=torch.float64), 0
 
     def log_probs(chats: Sequence[Chat], written: list[list[int]]) -> Float[Tensor, "token d_vocab"]:

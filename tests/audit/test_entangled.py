@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from steerlens.audit.entangled import holm, raised_tokens, token_entanglement
-from steerlens.audit.rows import AuditRows
+from steerlens.samples.rows import AuditRows
 from steerlens.organism.wording import ORGANISM
 from steerlens.samples.filters import keep_number_lists
 from steerlens.samples.teacher import sample_teacher
