@@ -4,7 +4,18 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from steerlens.cli.flags import DATA, TRAIT, add_begun, add_fields, add_model, command, given, load, questions_in, trait_in
+from steerlens.cli.flags import (
+    DATA,
+    TRAIT,
+    add_begun,
+    add_fields,
+    add_model,
+    command,
+    given,
+    load,
+    questions_in,
+    trait_in,
+)
 from steerlens.students.config import TrainConfig
 
 SCOUTS_OWN = {"optimizer", "scales", "scale_map", "freeze_outliers", "zero_outliers", "checkpoint_every", "state_every"}

@@ -7,9 +7,9 @@ import torch
 
 from steerlens.audit.placebo import OWN_ANSWERS, own_answers
 from steerlens.audit.row_scores import ANSWER_SEED, RowScores, score_rows
-from steerlens.samples.rows import AuditRows
 from steerlens.forward import generate
 from steerlens.organism.wording import ORGANISM
+from steerlens.samples.rows import AuditRows
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.samples.teacher import sample_teacher
 from steerlens.text.chat import as_chat, assistant, encode_chat

@@ -11,7 +11,6 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from steerlens.samples.rows import read_rows
 from steerlens.cli import main
 from steerlens.files import read_json
 from steerlens.gradients.parts import TraceParts
@@ -19,6 +18,7 @@ from steerlens.gradients.trace import GradientTrace
 from steerlens.models.loading import load_model
 from steerlens.models.sources import ORGANISMS
 from steerlens.replication.lab.run import read_results
+from steerlens.samples.rows import read_rows
 from steerlens.samples.sample_set import Sample, SampleSet, SampleSource
 from steerlens.students.config import TrainConfig
 from steerlens.students.scales import AdamScales
