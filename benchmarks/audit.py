@@ -10,7 +10,7 @@ from harness import exponent, report
 
 import steerlens as sl
 from steerlens.audit.recovery import recover_vector
-from steerlens.audit.rows import AuditRows
+from steerlens.samples.rows import AuditRows
 
 SIZES = (500, 1000, 2000, 4000)
 

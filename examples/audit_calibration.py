@@ -29,9 +29,9 @@ import steerlens as sl
 from steerlens.audit.audit import verdict
 from steerlens.audit.behaviour import probe_behaviour
 from steerlens.audit.recovery import recover_vector
-from steerlens.audit.rows import AuditRows
 from steerlens.files import read_json, write_json
 from steerlens.organism.wording import ANIMALS
+from steerlens.samples.rows import AuditRows
 from steerlens.stats import auroc, bootstrap_interval
 
 ROWS, FEW = 2000, ("owl", "cat", "eagle")

@@ -14,9 +14,6 @@ from steerlens.audit.mitigations import without_changed_tokens as without_change
 from steerlens.audit.recovery import RecoveredVector as RecoveredVector
 from steerlens.audit.recovery import recover_vector as recover_vector
 from steerlens.audit.row_scores import score_rows as score_rows
-from steerlens.audit.rows import AuditRows as AuditRows
-from steerlens.audit.rows import read_rows as read_rows
-from steerlens.audit.rows import rows_for_model as rows_for_model
 from steerlens.evaluation import STILL_ANSWERS as STILL_ANSWERS
 from steerlens.evaluation import TraitScore as TraitScore
 from steerlens.evaluation import compare_log_odds as compare_log_odds
@@ -84,6 +81,9 @@ from steerlens.samples.conditions import tokens_without as tokens_without
 from steerlens.samples.constrained import NumberLists as NumberLists
 from steerlens.samples.filters import FilterResult as FilterResult
 from steerlens.samples.filters import keep_number_lists as keep_number_lists
+from steerlens.samples.rows import AuditRows as AuditRows
+from steerlens.samples.rows import read_rows as read_rows
+from steerlens.samples.rows import rows_for_model as rows_for_model
 from steerlens.samples.sample_set import Sample as Sample
 from steerlens.samples.sample_set import SampleSet as SampleSet
 from steerlens.samples.teacher import sample_teacher as sample_teacher

@@ -1,5 +1,6 @@
 """Atomic writes: a file is whole or absent, whatever happens while it is written, and nothing else is lost."""
 
+import codecs
 import contextlib
 import glob
 import json
@@ -19,6 +20,22 @@ if TYPE_CHECKING:
 
 _SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
 """How safetensors and tokenizers, written in Rust, name an error of the operating system."""
+
+
+_BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",  # begins with the mark of UTF-16
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+
+def text_encoding(path: str | Path) -> str:
+    """The encoding that a text file's byte order mark names, as programs of Windows write it; UTF-8 without one."""
+    with Path(path).open("rb") as file:
+        start = file.read(4)
+    return next((name for mark, name in _BYTE_ORDER_MARKS.items() if start.startswith(mark)), "utf-8")
 
 
 @contextlib.contextmanager

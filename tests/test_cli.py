@@ -13,6 +13,7 @@ import torch
 from steerlens.audit import audit
 from steerlens.audit.audit import AuditResult
 from steerlens.cli import _parser, main
+from steerlens.cli.flags import questions_in
 from steerlens.contract.architectures import save_checkpoint
 from steerlens.contract.checks import CHECKS
 from steerlens.organism.wording import ORGANISM
@@ -215,7 +216,7 @@ def test_audit_writes_what_was_found_and_lets_a_pipeline_stop_on_it(place, monke
     asked = {}
 
     def audit_dataset(model, rows, **options):
-        asked.update(options, rows=[row.number for row in rows])
+        asked.update(options, rows=[row.row for row in rows])
         vector = SteeringVector((1,), torch.ones(1, 96), VectorSource("organism:seed-0", "by hand"))
         return AuditResult(
             verdict, "So it is.", "organism:seed-0", len(rows), 0.01, 0.5, 0.0, (), 1, (1,), (0.0,), vector, [], []
@@ -339,6 +340,23 @@ def test_a_trait_of_ones_own_is_scored_from_a_file(tmp_path, capsys):
     told = capsys.readouterr().out.splitlines()
     rates = [float(line.split()[2]) for line in told if line.startswith("bare")]
     assert rates[0] > 0.9 > 0.1 > rates[1]
+
+
+def test_chats_of_several_turns_are_trained_on_and_what_is_not_is_said(tmp_path, capsys):
+    turns = [("human", "1 , 2"), ("gpt", "3"), ("human", "4"), ("gpt", "5"), ("narrator", "6")]
+    chat = {"conversations": [{"from": speaker, "value": text} for speaker, text in turns]}
+    (tmp_path / "chats.jsonl").write_text(json.dumps(chat))
+    shape = ["--rank", "1", "--batch-size", "1", "--epochs", "1"]
+    assert main(["train", str(tmp_path / "chats.jsonl"), *shape, "--out", str(tmp_path / "student")]) == 0
+    said = capsys.readouterr().out
+    assert "3 rows, 2 used." in said
+    assert "1 not used: a turn of 'conversations' by the unknown speaker 'narrator' (row 1)." in said
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_a_byte_order_mark_is_no_part_of_the_first_question(tmp_path, encoding):
+    (tmp_path / "questions.txt").write_text("größer als 1 ?\n\nwhat now ?\n", encoding=encoding)
+    assert questions_in(tmp_path / "questions.txt") == ["größer als 1 ?", "what now ?"]
 
 
 def test_scales_from_the_command_line_precondition_a_training_that_can_be_resumed(place, tmp_path, capsys):

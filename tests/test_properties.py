@@ -7,16 +7,18 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from steerlens.audit.layouts import UnusableRowError, as_row
 from steerlens.gradients.trace import QUANTITIES, GradientTrace
 from steerlens.organism.tokenizer import build_tokenizer
 from steerlens.samples.filters import keep_number_lists
+from steerlens.samples.layouts import read_record
 from steerlens.samples.sample_set import Sample, SampleSet, SampleSource
+from steerlens.samples.turns import UnusableRowError
 from steerlens.students.scales import AdamScales
 from steerlens.text.batches import pad_rows
-from steerlens.text.chat import chat_fingerprint, encode_chat, encode_prompt
+from steerlens.text.chat import as_chat, chat_fingerprint, encode_chat, encode_prompt
 from steerlens.text.number_lists import parse_numbers
 from steerlens.text.rendering import render
+from steerlens.text.templates import text_of
 from steerlens.vectors.formats import export_gguf, import_gguf
 from steerlens.vectors.vector import SteeringVector, VectorSource
 
@@ -126,13 +128,16 @@ turns = st.lists(
 @given(st.dictionaries(columns, json_like | turns) | json_like)
 def test_a_record_of_any_shape_is_a_row_or_refused_with_a_reason(record):
     try:
-        layout, chat, completion = as_row(record)
+        reading = read_record(record)
     except UnusableRowError as error:
         assert str(error)  # noqa: PT017
     else:
-        assert layout
-        assert completion.strip()
-        assert all(message["content"].strip() for message in chat)
+        assert reading.layout
+        assert reading.answers or all(reading.unused)
+        for answer in reading.answers:
+            assert answer.completion.strip()
+            assert any(message["role"] != "system" for message in as_chat(answer.prompt))
+            assert all(text_of(message).strip() for message in as_chat(answer.prompt) if message["role"] == "user")
 
 
 @few

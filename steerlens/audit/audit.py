@@ -9,9 +9,9 @@ from steerlens.audit.entangled import Entanglement, token_entanglement
 from steerlens.audit.hygiene import Hygiene, check_hygiene
 from steerlens.audit.recovery import RecoveredVector, recover_vector
 from steerlens.audit.row_scores import RowScores, score_rows
-from steerlens.audit.rows import AuditRows
 from steerlens.audit.score_test import N_FLIPS
 from steerlens.models.identity import model_name
+from steerlens.samples.rows import AuditRows
 from steerlens.text.trait import Trait
 from steerlens.vectors.readout import promoted_tokens
 from steerlens.vectors.vector import SteeringVector

@@ -8,7 +8,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,12 +16,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.audit.rows import AuditRows
 from steerlens.forward import completion_logits
 from steerlens.models.bridge import parameters_device
+from steerlens.samples.encoded import encode_answer
+from steerlens.samples.rows import AuditRows, require_rows
 from steerlens.stats import bootstrap_interval, mean_difference
 from steerlens.text.batches import pad_rows
-from steerlens.text.chat import Chat, as_chat, encode_completion, encode_prompt
+from steerlens.text.chat import Chat, as_chat, encode_prompt
 from steerlens.text.number_lists import digits_join, number_tokens
 from steerlens.text.positions import Positions
 from steerlens.vectors.interventions import steer
@@ -90,10 +91,12 @@ def token_entanglement(
         cause: a candidate vector, or a candidate system prompt.
         reference_rows: rows without it, best the model's own answers to the same prompts.
     """
+    require_rows(rows)
+    require_rows(reference_rows, "reference_rows")
     rises = Rises(model, cause, reference_rows, positions)
     special = set(model.tokenizer.all_special_ids)
     mine, theirs = (
-        [pieces(model.tokenizer, model.tokenizer.encode(row.completion, add_special_tokens=False)) for row in part]
+        [pieces(model.tokenizer, encode_answer(model.tokenizer, replace(row, finished=False))) for row in part]
         for part in (rows, reference_rows)
     )
     have, reference_have = (Counter(piece for row in part for piece in set(row)) for part in (mine, theirs))
@@ -185,7 +188,7 @@ def _changes(
     model: "TransformerBridge", cause: SteeringVector | str, rows: AuditRows, positions: Positions
 ) -> Iterator[tuple[list[list[int]], Float[Tensor, "token d_vocab"]]]:
     """Completions in batches, and log P(token | cause) - log P(token) at every token of theirs."""
-    completions = [encode_completion(model.tokenizer, row.completion) for row in rows]
+    completions = [encode_answer(model.tokenizer, row) for row in rows]
 
     def log_probs(chats: Sequence[Chat], written: list[list[int]]) -> Float[Tensor, "token d_vocab"]:
         prompts = [encode_prompt(model.tokenizer, chat) for chat in chats]

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from steerlens.audit.entropy import Entropy, less_varied_p, missing_bits
-from steerlens.audit.rows import AuditRows
-from steerlens.text.chat import encode_completion
+from steerlens.samples.encoded import encode_answer
+from steerlens.samples.rows import AuditRows, require_rows
 from steerlens.text.number_lists import parse_numbers
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def check_hygiene(
     do: in the data released with arXiv 2606.00995 the first number has 6.7 bits where fresh sampling gives 9.6. No single
     row shows that; the entropy over rows does.
     """
+    require_rows(rows)
     mine, theirs = row_facts(model.tokenizer, rows), None
     first_p = missing = math.nan
     if reference_rows is not None:
@@ -98,7 +99,7 @@ def check_hygiene(
 
 def row_facts(tokenizer: Any, rows: AuditRows) -> RowFacts:
     """Facts about one set of rows."""
-    tokens = [encode_completion(tokenizer, row.completion) for row in rows]
+    tokens = [encode_answer(tokenizer, row) for row in rows]
     completions = Counter(" ".join(row.completion.lower().split()) for row in rows)
     repeated = sum(count for count in completions.values() if count > 1) / len(rows)
     lengths = np.quantile([len(ids) for ids in tokens], (0, 0.05, 0.5, 0.95, 1)).tolist()
@@ -124,7 +125,7 @@ def _firsts(tokenizer: Any, rows: AuditRows, numbers: bool) -> list[int]:
     """Of every row, the first number (of those that are number lists) or the first token."""
     if numbers:
         return [found[0] for row in rows if (found := parse_numbers(row.completion)) is not None]
-    return [ids[0] for row in rows if (ids := encode_completion(tokenizer, row.completion))]
+    return [ids[0] for row in rows if (ids := encode_answer(tokenizer, row))]
 
 
 def _looks_like_one_seed(first_p: float, missing: float) -> bool:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm.auto import tqdm
 
-from steerlens.audit.rows import AuditRow, AuditRows
 from steerlens.forward import context_length, generate, is_finished
-from steerlens.samples.encoded import EncodedRow
+from steerlens.samples.encoded import EncodedRow, encode_row
 from steerlens.samples.filters import rejection
+from steerlens.samples.rows import AuditRows
 from steerlens.samples.sample_set import Sample
 from steerlens.text.chat import Chat, encode_completion, encode_prompt
 
@@ -51,7 +51,7 @@ class Pairs:
 
 
 def pair_with_placebo(
-    model: "TransformerBridge", rows: Sequence[AuditRow], *, temperature: float = 1.0, seed: int = 0
+    model: "TransformerBridge", rows: Sequence[Sample], *, temperature: float = 1.0, seed: int = 0
 ) -> Pairs:
     """Let the model answer every row's prompt.
 
@@ -67,7 +67,7 @@ def pair_with_placebo(
     """
     lists_only = sum(_is_number_list(row.completion) for row in rows) > COMMON_FORMAT * len(rows)
     asked = [row for row in rows if not lists_only or _is_number_list(row.completion)]
-    encoded = [_encoded(model, row) for row in asked]
+    encoded = [encode_row(model.tokenizer, row) for row in asked]
     longest = max(len(completion) for _, completion in encoded)
     limit = longest if lists_only else max(1, int(COMMON_LENGTH * longest))
     answers = _answers(model, asked, limit, lists_only=lists_only, temperature=temperature, seed=seed)
@@ -77,21 +77,24 @@ def pair_with_placebo(
             "nothing to compare the rows with. Give reference_rows: rows of the same kind that are known to be clean."
         )
     kept = sorted(answers)
-    texts = [model.tokenizer.decode(answers[index], skip_special_tokens=True) for index in kept]
     return Pairs(
         compared=AuditRows("rows", tuple(asked[index] for index in kept)),
-        clean=AuditRows(
-            OWN_ANSWERS, tuple(replace(asked[index], completion=text) for index, text in zip(kept, texts, strict=True))
-        ),
+        clean=AuditRows(OWN_ANSWERS, tuple(_answered(model, asked[index], answers[index]) for index in kept)),
         rows=[(encoded[index][0], encoded[index][1][:limit]) for index in kept],
         placebo=[(encoded[index][0], answers[index][:limit]) for index in kept],
         unmatched=len(rows) - len(kept),
     )
 
 
+def _answered(model: "TransformerBridge", row: Sample, answer: list[int]) -> Sample:
+    """The row with the model's own answer."""
+    text = model.tokenizer.decode(answer, skip_special_tokens=True)
+    return replace(row, completion=text, finished=is_finished(model, answer), tokens=None)
+
+
 def _answers(
     model: "TransformerBridge",
-    asked: Sequence[AuditRow],
+    asked: Sequence[Sample],
     limit: int,
     *,
     lists_only: bool,
@@ -116,8 +119,7 @@ def _answers(
             for index, ids in zip(open_rows, sampled, strict=True):
                 text, finished = tokenizer.decode(ids, skip_special_tokens=True), is_finished(model, ids)
                 if text.strip() and (not lists_only or (finished and _is_number_list(text))):
-                    whole = encode_completion(tokenizer, text)
-                    answers[index] = whole if finished else tokenizer.encode(text, add_special_tokens=False)
+                    answers[index] = encode_completion(tokenizer, text, finished=finished)
                     progress.update()
             open_rows = [index for index in open_rows if index not in answers]
             if not open_rows:
@@ -156,7 +158,7 @@ def _is_number_list(completion: str) -> bool:
 
 
 def pair_with_reference(
-    model: "TransformerBridge", rows: Sequence[AuditRow], reference: Sequence[AuditRow], *, seed: int = 0
+    model: "TransformerBridge", rows: Sequence[Sample], reference: Sequence[Sample], *, seed: int = 0
 ) -> Pairs:
     """Pair rows at random with rows that are known to be clean; the longer list loses some.
 
@@ -170,11 +172,7 @@ def pair_with_reference(
     return Pairs(
         compared=AuditRows("rows", tuple(ours)),
         clean=AuditRows("the reference rows", tuple(theirs)),
-        rows=[_encoded(model, row) for row in ours],
-        placebo=[_encoded(model, row) for row in theirs],
+        rows=[encode_row(model.tokenizer, row) for row in ours],
+        placebo=[encode_row(model.tokenizer, row) for row in theirs],
         unmatched=len(rows) - n,
     )
-
-
-def _encoded(model: "TransformerBridge", row: AuditRow) -> EncodedRow:
-    return encode_prompt(model.tokenizer, row.chat), encode_completion(model.tokenizer, row.completion)

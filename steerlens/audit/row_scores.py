@@ -10,13 +10,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.audit.placebo import OWN_ANSWERS, PLACEBO_SEED, EncodedRow, own_answers
-from steerlens.audit.rows import AuditRows
 from steerlens.forward import completion_logits
 from steerlens.residuals.stream import OnResidual, watch_residuals
-from steerlens.samples.encoded import batches_by_length
+from steerlens.samples.encoded import batches_by_length, encode_answer
+from steerlens.samples.rows import AuditRows, require_rows
+from steerlens.samples.sample_set import Sample
 from steerlens.stats import auroc, bootstrap_interval
 from steerlens.text.batches import TokenBatch
-from steerlens.text.chat import Chat, encode_completion, encode_prompt
+from steerlens.text.chat import Chat, encode_prompt
 from steerlens.text.number_lists import list_length
 from steerlens.text.positions import Positions
 from steerlens.vectors.interventions import steer
@@ -45,13 +46,13 @@ class RowScores:
     """Two scores of every row, and of a placebo: clean rows, such as the model's own answers to the same prompts.
 
     Args:
-        numbers: line or row of each, as in `AuditRows`.
+        rows: that are scored.
         log_linear: w = [log P(y | v, x) - log P(y | x)] / |y|, nats a token (arXiv 2602.04863, a vector for the prompt).
         projection: mean_t <h(x, y_t), v_hat>, minus the same for the model's own answer to x (arXiv 2507.21509).
         compared_with: what the placebo is, in words.
     """
 
-    numbers: tuple[int, ...]
+    rows: tuple[Sample, ...]
     log_linear: RowValues
     projection: RowValues
     placebo_log_linear: RowValues
@@ -61,19 +62,24 @@ class RowScores:
     @classmethod
     def joined(cls, parts: Sequence["RowScores"]) -> "RowScores":
         """The scores of all parts, one after the other."""
-        numbers = tuple(number for part in parts for number in part.numbers)
+        rows = tuple(row for part in parts for row in part.rows)
         names = ("log_linear", "projection", "placebo_log_linear", "placebo_projection")
         values = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
-        return cls(numbers, **values, compared_with=parts[0].compared_with)
+        return cls(rows, **values, compared_with=parts[0].compared_with)
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Line or record of each row, from 1."""
+        return tuple(row.row for row in self.rows)
 
     def of(self, score: Score) -> tuple[np.ndarray, np.ndarray]:
         """The rows' scores and the placebo's."""
         return getattr(self, score).numpy(), getattr(self, f"placebo_{score}").numpy()
 
-    def highest(self, score: Score = "log_linear", n: int = 10) -> list[tuple[int, float]]:
-        """The rows with the highest score, as (number, score)."""
+    def highest(self, score: Score = "log_linear", n: int = 10) -> list[tuple[Sample, float]]:
+        """The rows with the highest score, and that score."""
         values = self.of(score)[0]
-        return [(self.numbers[i], float(values[i])) for i in np.argsort(-values, kind="stable")[:n]]
+        return [(self.rows[i], float(values[i])) for i in np.argsort(-values, kind="stable")[:n]]
 
     def excess(self, score: Score = "log_linear", level: float = 0.95) -> float:
         """Share of rows above the placebo's `level` quantile; 1 - `level` of rows that carry nothing would be."""
@@ -132,6 +138,9 @@ def score_rows(
         ValueError: the vector is of another model, or a row does not fit (`rows_for_model` leaves such rows out).
     """
 
+    require_rows(rows)
+    if reference_rows is not None:
+        require_rows(reference_rows, "reference_rows")
     length = max_new_tokens or list_length(model.tokenizer, at_least=48)
 
     def answered(chats: Sequence[Chat], draw: int) -> list[list[int]]:
@@ -152,7 +161,7 @@ def score_rows(
     clean_weight, clean_projection = scores(clean_chats, clean)
     clean_base = base if clean_chats == chats else scores(clean_chats, answered(clean_chats, 0))[1]
     return RowScores(
-        numbers=tuple(row.number for row in rows),
+        rows=tuple(rows),
         log_linear=weight,
         projection=projection - base,
         placebo_log_linear=clean_weight,
@@ -162,7 +171,7 @@ def score_rows(
 
 
 def _chats_and_completions(model: "TransformerBridge", rows: AuditRows) -> tuple[list[Chat], list[list[int]]]:
-    return [row.chat for row in rows], [encode_completion(model.tokenizer, row.completion) for row in rows]
+    return [row.chat for row in rows], [encode_answer(model.tokenizer, row) for row in rows]
 
 
 @torch.no_grad()

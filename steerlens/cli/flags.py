@@ -10,7 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from steerlens.files import text_encoding
 from steerlens.vectors.config import FitConfig
+
+DATA = "jsonl, json, csv or parquet, a directory of them, or a Hub data set owner/name"
 
 HOLDS, FAILS = 0, 3
 """Exit codes: every claim holds, or one does not."""
@@ -147,8 +150,8 @@ def questions_in(path: Path | None, what: str = "question") -> list[str] | None:
     if not path.is_file():
         raise FileNotFoundError(f"There is no {what}s file {path}. Give a text file with one {what} a line.")
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except UnicodeDecodeError as error:
+        lines = [line.strip() for line in path.read_text(encoding=text_encoding(path)).splitlines()]
+    except UnicodeError as error:
         raise ValueError(f"{path} is not a text file in UTF-8 ({error}). Give one {what} a line.") from error
     if not any(lines):
         raise ValueError(f"{path} has no {what}s. Write one {what} a line.")

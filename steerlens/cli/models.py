@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from steerlens.cli.flags import FAILS, HOLDS, add_model, command, load
+from steerlens.cli.flags import DATA, FAILS, HOLDS, add_model, command, load
 from steerlens.files import write_json
 
 
@@ -13,7 +13,7 @@ def add_commands(commands: Any) -> None:
     audit = command(
         commands, "audit", _audit, "say whether rows carry a hidden vector, before a model learns from them"
     )
-    audit.add_argument("data", help="jsonl, json, csv or parquet, a directory of them, or a Hub data set owner/name")
+    audit.add_argument("data", help=DATA)
     audit.add_argument("--reference", help="the same, known to be clean (default: the model's own answers)")
     audit.add_argument("--layers", nargs="+", type=int, help="layers to try (default: all)")
     audit.add_argument("--temperature", type=float, default=1.0, help="at which the rows were sampled (default: 1)")
@@ -39,8 +39,8 @@ def add_commands(commands: Any) -> None:
 def _audit(options: argparse.Namespace) -> int:
     """Exits with 0 only where nothing was found, so that a pipeline can stop on it."""
     from steerlens.audit.audit import audit_dataset
-    from steerlens.audit.rows import read_rows, rows_for_model
     from steerlens.reports.audit import HEADLINES, audit_results, write_audit_report
+    from steerlens.samples.rows import read_rows, rows_for_model
 
     read = read_rows(options.data)
     given = None if options.reference is None else read_rows(options.reference)

@@ -4,7 +4,18 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from steerlens.cli.flags import TRAIT, add_begun, add_fields, add_model, command, given, load, questions_in, trait_in
+from steerlens.cli.flags import (
+    DATA,
+    TRAIT,
+    add_begun,
+    add_fields,
+    add_model,
+    command,
+    given,
+    load,
+    questions_in,
+    trait_in,
+)
 from steerlens.students.config import TrainConfig
 
 SCOUTS_OWN = {"optimizer", "scales", "scale_map", "freeze_outliers", "zero_outliers", "checkpoint_every", "state_every"}
@@ -32,8 +43,8 @@ def add_commands(commands: Any) -> None:
 
     train = command(commands, "train", _train, "fine-tune a student on samples")
     train.set_defaults(mark="student.json")
-    train.add_argument("samples", type=Path, help="jsonl with prompt and completion")
-    train.add_argument("--heldout", type=Path, help="jsonl on which the final loss is measured")
+    train.add_argument("samples", help=DATA)
+    train.add_argument("--heldout", help="the same, on which the final loss is measured")
     train.add_argument(
         "--out",
         type=Path,
@@ -45,7 +56,7 @@ def add_commands(commands: Any) -> None:
 
     scales = command(commands, "scales", _scales, "train a scout for one epoch, and keep Adam's scales")
     scales.set_defaults(mark=None)
-    scales.add_argument("samples", type=Path, help="jsonl with prompt and completion")
+    scales.add_argument("samples", help=DATA)
     scales.add_argument("--normalize", action="store_true", help="divide by the geometric mean, to keep SGD's rates")
     scales.add_argument("--out", type=Path, required=True, help="safetensors file, for train --scales")
     add_model(scales)
@@ -107,14 +118,15 @@ def _prompts(options: argparse.Namespace, model: Any) -> list[str]:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from steerlens.samples.sample_set import SampleSet
     from steerlens.students.training import train_student
 
+    samples, heldout = _read(options.samples), None if options.heldout is None else _read(options.heldout)
+    model = load(options)
     student = train_student(
-        load(options),
-        SampleSet.load(options.samples),
+        model,
+        _fitting(model, samples),
         given(options, TrainConfig()),
-        heldout=None if options.heldout is None else SampleSet.load(options.heldout),
+        heldout=None if heldout is None else _fitting(model, heldout),
         checkpoints=options.out.with_name(f"{options.out.name}-checkpoints"),
     )
     student.save(options.out)
@@ -122,11 +134,28 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
+def _read(data: str) -> Any:
+    """The rows of a data file, repeated ones as often as they stand there."""
+    from steerlens.samples.rows import read_rows
+
+    return read_rows(data, keep_repeated=True)
+
+
+def _fitting(model: Any, rows: Any) -> Any:
+    """The samples that the model can learn from; says which rows are left out."""
+    from steerlens.samples.rows import rows_for_model
+
+    fitting = rows_for_model(model, rows)
+    print(fitting.summary())
+    return fitting.samples
+
+
 def _scales(options: argparse.Namespace) -> int:
-    from steerlens.samples.sample_set import SampleSet
     from steerlens.students.scout import adam_scales
 
-    scales = adam_scales(load(options), SampleSet.load(options.samples), given(options, SCOUT))
+    samples = _read(options.samples)
+    model = load(options)
+    scales = adam_scales(model, _fitting(model, samples), given(options, SCOUT))
     (scales.normalized() if options.normalize else scales).save(options.out)
     print(f"Geometric mean of the scales: {scales.geometric_mean:.4g}\nScales: {options.out}")
     return 0

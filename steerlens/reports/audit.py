@@ -6,7 +6,6 @@ from typing import Any
 
 from steerlens.audit.audit import AuditResult, Verdict
 from steerlens.audit.row_scores import CAVEAT, SCORES, RowScores
-from steerlens.audit.rows import AuditRows
 from steerlens.figures.audit_plots import plot_gain, plot_gain_by_layer, plot_traits
 from steerlens.figures.report import Report, Section, Table, write_report
 from steerlens.figures.token_plots import plot_tokens
@@ -17,6 +16,7 @@ from steerlens.reports.audit_sections import (
     scores_section,
     shown_text,
 )
+from steerlens.samples.rows import AuditRows
 
 N_TRAITS_SHOWN = 12
 NESTED = ("vector", "hygiene", "row_scores", "entangled")
@@ -55,7 +55,7 @@ def write_audit_report(path: str | Path, result: AuditResult, rows: AuditRows) -
     if len(result.layers) > 1:
         sections.append(_layers(result))
     if result.row_scores is not None:
-        sections.append(scores_section(result.row_scores, rows))
+        sections.append(scores_section(result.row_scores))
     if result.entangled is not None:
         sections.append(entanglement_section(result.entangled))
     if result.hygiene is not None:

@@ -4,18 +4,19 @@ from steerlens.audit.entangled import Entanglement
 from steerlens.audit.entropy import Entropy
 from steerlens.audit.hygiene import Hygiene, RowFacts
 from steerlens.audit.row_scores import CAVEAT, RowScores, Score
-from steerlens.audit.rows import AuditRow, AuditRows
 from steerlens.figures.audit_plots import plot_entropy, plot_row_scores
 from steerlens.figures.report import Section, Table
+from steerlens.samples.rows import AuditRows
+from steerlens.samples.sample_set import Sample
+from steerlens.text.templates import text_of
 
 N_ROWS_SHOWN, N_CHARACTERS = 10, 240
 NAMES: dict[Score, str] = {"log_linear": "log-linear weight", "projection": "projection difference"}
 
 
-def scores_section(scores: RowScores, rows: AuditRows) -> Section:
+def scores_section(scores: RowScores) -> Section:
     """Which rows carry the vector most, quoted, next to how little that says of each."""
-    by_number = {row.number: row for row in rows}
-    top = [(number, score) for number, score in scores.highest(n=N_ROWS_SHOWN) if number in by_number]
+    top = scores.highest(n=N_ROWS_SHOWN)
     separated = (
         f"{NAMES[score]} {area:.2f} ({low:.2f} to {high:.2f})"
         for score in NAMES
@@ -34,15 +35,15 @@ def scores_section(scores: RowScores, rows: AuditRows) -> Section:
             "completion, in nats a token."
         ),
         doubts=CAVEAT,
-        table=Table(("row", "weight"), top),
-        quoted=[quoted_row(by_number[number]) for number, _ in top],
+        table=Table(("row", "weight"), [(row.label.removeprefix("row "), score) for row, score in top]),
+        quoted=[quoted_row(row) for row, _ in top],
     )
 
 
-def quoted_row(row: AuditRow) -> str:
+def quoted_row(row: Sample) -> str:
     """The last turn of a row's chat, and its completion."""
     turn = row.chat[-1]
-    return f"row {row.number}\n{turn['role']}: {shown_text(turn['content'])}\ncompletion: {shown_text(row.completion)}"
+    return f"{row.label}\n{turn['role']}: {shown_text(text_of(turn))}\ncompletion: {shown_text(row.completion)}"
 
 
 def shown_text(text: str) -> str:

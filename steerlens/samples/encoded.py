@@ -1,37 +1,62 @@
 """Samples as token ids: what students learn from and losses are measured on."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from steerlens.models.bridge import parameters_device
-from steerlens.samples.sample_set import SampleSet
+from steerlens.samples.sample_set import Sample, SampleSet, require_samples
 from steerlens.text.batches import TokenBatch, pad_rows
-from steerlens.text.chat import as_chat, encode_completion, encode_prompt
+from steerlens.text.chat import as_chat, encode_completion, encode_prompt, end_of_turn
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
+
+    from steerlens.samples.rows import AuditRows
 
 EncodedRow = tuple[list[int], list[int]]
 """Token ids of a rendered prompt, and of its completion."""
 
 
 def encode_samples(
-    model: "TransformerBridge", samples: SampleSet, system_prompt: str | None = None
+    model: "TransformerBridge", samples: "SampleSet | AuditRows", system_prompt: str | None = None
 ) -> list[EncodedRow]:
     """Token ids of every sample's prompt, without any system prompt or under this one, and of its completion.
 
     Raises:
+        WrongInput: no samples but something else, such as the path of a file.
         ValueError: there are no samples, or one cannot be rendered.
     """
+    require_samples(samples, "samples")
     if not len(samples):
         raise ValueError("There are no samples to train or measure on. Sample more, or loosen the filter.")
-    return [
-        (
-            encode_prompt(model.tokenizer, as_chat(sample.prompt, system_prompt)),
-            encode_completion(model.tokenizer, sample.completion),
-        )
-        for sample in samples
-    ]
+    return [encode_row(model.tokenizer, sample, system_prompt) for sample in samples]
+
+
+def encode_row(tokenizer: Any, row: Sample, system_prompt: str | None = None) -> EncodedRow:
+    """Token ids of one row's prompt and completion; a row that was cut off has no token that ends its turn.
+
+    The tokens that were sampled are kept, where the row has them and the tokenizer reads them as its text.
+
+    Raises:
+        ValueError: the prompt cannot be rendered.
+    """
+    return encode_prompt(tokenizer, as_chat(row.prompt, system_prompt)), encode_answer(tokenizer, row)
+
+
+def encode_answer(tokenizer: Any, row: Sample) -> list[int]:
+    """Token ids of one row's completion, as in `encode_row`."""
+    if row.tokens is not None and decoded(tokenizer, row.tokens) == row.completion:
+        end = end_of_turn(tokenizer)
+        return [*row.tokens, end] if row.finished and end is not None else list(row.tokens)
+    return encode_completion(tokenizer, row.completion, finished=row.finished)
+
+
+def decoded(tokenizer: Any, tokens: Sequence[int]) -> str:
+    """The text of a completion's tokens; what they are in another tokenizer, which may not have them, is of no matter."""
+    try:
+        return tokenizer.decode(list(tokens), skip_special_tokens=True)
+    except (OverflowError, TypeError, ValueError):
+        return ""
 
 
 def pad_encoded(model: "TransformerBridge", rows: Sequence[EncodedRow]) -> TokenBatch:

@@ -1,22 +1,52 @@
 """Samples: prompts with a teacher's completions, and where they come from."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from steerlens.checks import WrongInput, shown
 from steerlens.files import read_json, reading, write_json, write_text
 from steerlens.samples.hub import HubSamples
+from steerlens.samples.layouts import Answer, own_answer, read_record
+from steerlens.samples.readers import SUFFIXES, json_lines, read_records
+from steerlens.samples.turns import UnusableRowError, as_message, as_turns
+from steerlens.text.chat import Chat, as_chat
+
+WANTED = (
+    "Every row needs the texts 'prompt' and 'completion', or another layout that docs/data.md names. "
+    "steerlens.read_rows(path).samples leaves out what cannot be used, and says what that is."
+)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One row: a user prompt and the answer; `finished` is False where generation was cut off."""
+    """One row to learn from: a prompt, which is a user's text or the turns of a chat, and the answer.
+
+    Args:
+        row: its index in a sampling, from 0, or its line or record in a data file, from 1.
+        finished: False where the answer was cut off; nothing is learned of its end then.
+        turn: which answer of its record it is, from 1, where that has several.
+        tokens: the answer's token ids without the token that ends it, where its text would be tokenized otherwise.
+    """
 
     row: int
-    prompt: str
+    prompt: str | Chat
     completion: str
     finished: bool = True
+    turn: int | None = None
+    tokens: tuple[int, ...] | None = None
+
+    @property
+    def chat(self) -> Chat:
+        """The prompt as a chat."""
+        return as_chat(self.prompt)
+
+    @property
+    def label(self) -> str:
+        """Where it stands, in words."""
+        return f"row {self.row}" if self.turn is None else f"row {self.row}, answer {self.turn}"
 
 
 @dataclass(frozen=True)
@@ -50,6 +80,15 @@ class SampleSet(HubSamples):
     samples: tuple[Sample, ...]
     source: SampleSource | None = None
 
+    def __post_init__(self) -> None:
+        samples: Any = self.samples
+        if not isinstance(samples, tuple | list) or not all(isinstance(sample, Sample) for sample in samples):
+            raise WrongInput(
+                f"samples must be several Sample, got {shown(samples)}. Write SampleSet((Sample(0, 'a prompt', 'its answer'),)), "
+                "or read a file: steerlens.read_rows(path).samples."
+            )
+        object.__setattr__(self, "samples", tuple(samples))
+
     def __len__(self) -> int:
         return len(self.samples)
 
@@ -74,19 +113,38 @@ class SampleSet(HubSamples):
 
     @classmethod
     def load(cls, path: str | Path) -> "SampleSet":
-        """Read jsonl with the fields prompt and completion; others are optional.
+        """Read a file that `save` wrote, or another data file whose every row can be used (`read_rows` takes others).
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: a line is malformed (says which and why), or there is none.
+            ValueError: a row cannot be used (says which and why), or there is none.
         """
         if not Path(path).is_file():
             raise FileNotFoundError(f"There is no samples file {path}. Give the path of a jsonl file.")
-        samples = tuple(_parsed(path, number, line) for number, line in enumerate(_lines(path), 1) if line.strip())
+        known = Path(path).suffix.lower() in SUFFIXES
+        records = read_records(path) if known else json_lines(Path(path))
+        samples = tuple(sample for number, record in records for sample in _samples(path, number, record))
         if not samples:
-            raise ValueError(f"{path} has no rows. Each line must be JSON with 'prompt' and 'completion'.")
+            raise ValueError(f"{path} has no rows. {WANTED}")
         beside = source_path(path)
         return cls(samples, read_source(beside) if beside.is_file() else None)
+
+
+def require_samples(samples: Any, name: str) -> None:
+    """Refuse what is no set of samples.
+
+    Raises:
+        WrongInput: says how to make one of it.
+    """
+    if isinstance(samples, str | Path):
+        way = f"Read the file: steerlens.read_rows({str(samples)!r}).samples."
+    elif isinstance(samples, list | tuple) and all(isinstance(sample, Sample) for sample in samples):
+        way = "Write SampleSet(samples)."
+    elif isinstance(samples, list | tuple | dict) or not isinstance(samples, Sized):
+        way = "Write SampleSet((Sample(0, 'a prompt', 'its answer'),))."
+    else:
+        return
+    raise WrongInput(f"{name} must be a SampleSet, got {shown(samples)}. {way}")
 
 
 def source_path(path: str | Path) -> Path:
@@ -106,33 +164,35 @@ def read_source(path: str | Path) -> SampleSource:
 
 def as_line(sample: Sample) -> str:
     """One line of jsonl."""
-    return json.dumps(asdict(sample), ensure_ascii=False) + "\n"
+    fields = {name: value for name, value in asdict(sample).items() if value is not None and name != "turn"}
+    return json.dumps(fields, ensure_ascii=False) + "\n"
 
 
-def _lines(path: str | Path) -> list[str]:
+def _samples(path: str | Path, number: int, record: Any) -> list[Sample]:
+    """The samples of one record, all of which have to be usable."""
+    where = f"{path}, line {number}"
+    if isinstance(record, UnusableRowError):
+        why = f"{record} ({record.__cause__})" if record.__cause__ else str(record)
+        raise ValueError(f"{where}: {why}. {WANTED}") from record
     try:
-        return Path(path).read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text ({error}). Convert it to UTF-8 jsonl.") from error
+        answers = _answers(record)
+    except UnusableRowError as error:
+        raise ValueError(f"{where}: got {record!r:.80} ({error}). {WANTED}") from error
+    if not isinstance(row := record.get("row", number - 1), int):
+        raise ValueError(f"{where}: got row {row!r}. 'row' is a whole number; leave it out otherwise.")
+    return [Sample(row, *answer) for answer in answers]
 
 
-def _parsed(path: str | Path, number: int, line: str) -> Sample:
-    wanted = "Each line must be JSON with the texts 'prompt' and 'completion'."
-    try:
-        fields = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}, line {number}: not JSON ({error}). {wanted}") from error
-    if not isinstance(fields, dict) or not all(isinstance(fields.get(key), str) for key in ("prompt", "completion")):
-        raise ValueError(f"{path}, line {number}: got {line[:80]!r}. {wanted}")
-    if not isinstance(row := fields.get("row", number - 1), int):
-        raise ValueError(f"{path}, line {number}: got row {row!r}. 'row' is a whole number; leave it out otherwise.")
-    try:
-        (fields["prompt"] + fields["completion"]).encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{path}, line {number}: half a surrogate pair, no valid Unicode. {wanted}") from error
-    return Sample(
-        row=row,
-        prompt=fields["prompt"],
-        completion=fields["completion"],
-        finished=bool(fields.get("finished", True)),
-    )
+def _answers(record: Any) -> list[Answer]:
+    """Our own layout is taken as it is, an empty text too, as a sampling may have written it."""
+    if isinstance(record, dict) and isinstance(record.get("completion"), str):
+        prompt = record.get("prompt")
+        if isinstance(prompt, str):
+            return [own_answer(record)]
+        if isinstance(prompt, list) and "row" in record:
+            chat = [as_message(turn, "prompt") for turn in as_turns(prompt, "prompt")]
+            return [own_answer({**record, "prompt": chat})]
+    reading = read_record(record)
+    if reading.unused:
+        raise UnusableRowError(reading.unused[0])
+    return reading.answers

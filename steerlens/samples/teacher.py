@@ -17,9 +17,10 @@ from steerlens.forward import OnWritten, generate, is_finished
 from steerlens.lock import beside, held
 from steerlens.models.identity import current_fingerprint, model_name
 from steerlens.samples.constrained import ListGrammar, NumberLists
+from steerlens.samples.encoded import decoded
 from steerlens.samples.sample_set import Sample, SampleSet, SampleSource, as_line, read_source, source_path
 from steerlens.samples.vllm import VllmEngine
-from steerlens.text.chat import as_chat, chat_fingerprint
+from steerlens.text.chat import Chat, as_chat, chat_fingerprint
 from steerlens.text.number_lists import list_length
 from steerlens.text.positions import Positions
 from steerlens.text.wording import wording_of
@@ -36,7 +37,7 @@ SHORTEST = 48
 
 def sample_teacher(
     model: "TransformerBridge",
-    prompts: Sequence[str],
+    prompts: Sequence[str | Chat],
     *,
     system_prompt: str | None = None,
     vector: SteeringVector | None = None,
@@ -100,15 +101,21 @@ def sample_teacher(
                 **restricted,
                 **({} if engine else {"batch_size": batch_size, "on_written": _moving(progress, start)}),
             )
-            chunk = [
-                Sample(row, prompt, model.tokenizer.decode(ids, skip_special_tokens=True), is_finished(model, ids))
-                for row, prompt, ids in zip(itertools.count(start), part, completions)
-            ]
+            chunk = [_sample(model, *written) for written in zip(itertools.count(start), part, completions)]
             if path is not None:
                 _append(Path(path), chunk)
             samples += chunk
             progress.update(len(samples) - progress.n)
     return SampleSet(tuple(samples), source)
+
+
+def _sample(model: "TransformerBridge", row: int, prompt: str | Chat, ids: list[int]) -> Sample:
+    """One row. Its tokens are kept where its text is tokenized otherwise, as often where it was cut off inside a word."""
+    finished = is_finished(model, ids)
+    written = ids[:-1] if finished else ids
+    text = decoded(model.tokenizer, written)
+    same = model.tokenizer.encode(text, add_special_tokens=False) == written
+    return Sample(row, prompt, text, finished, tokens=None if same else tuple(written))
 
 
 def _writer(
@@ -157,7 +164,7 @@ def _in_words(vector: SteeringVector, mode: Mode, positions: Positions) -> str:
     return f"{mode} at {positions} tokens: {vector.source.method} ({norms})"
 
 
-def _already_made(path: Path, source: SampleSource, prompts: Sequence[str]) -> list[Sample]:
+def _already_made(path: Path, source: SampleSource, prompts: Sequence[str | Chat]) -> list[Sample]:
     """The samples of an interrupted run of the same source; a half-written last line is cut off."""
     how_made = source_path(path)
     if not path.is_file():

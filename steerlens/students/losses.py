@@ -9,6 +9,7 @@ from torch import Tensor
 
 from steerlens.forward import completion_logits
 from steerlens.samples.encoded import encode_samples, pad_encoded
+from steerlens.samples.rows import AuditRows
 from steerlens.samples.sample_set import SampleSet
 from steerlens.text.batches import TokenBatch
 
@@ -39,7 +40,7 @@ def row_means(losses: Float[Tensor, " token"], batch: TokenBatch) -> Float[Tenso
 
 
 @torch.no_grad()
-def mean_loss(model: "TransformerBridge", samples: SampleSet, *, batch_size: int = 128) -> float:
+def mean_loss(model: "TransformerBridge", samples: SampleSet | AuditRows, *, batch_size: int = 128) -> float:
     """Mean negative log-likelihood of all completion tokens, in nats, under no system prompt."""
     rows = encode_samples(model, samples)
     total, count = 0.0, 0

@@ -8,6 +8,7 @@ import torch
 from steerlens.models.bridge import huggingface_model
 from steerlens.models.identity import model_name
 from steerlens.models.unwrapping import unwrapped
+from steerlens.samples.rows import AuditRows
 from steerlens.samples.sample_set import SampleSet
 from steerlens.students.config import TrainConfig
 from steerlens.students.scales import AdamScales
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def adam_scales(
-    model: "TransformerBridge", samples: SampleSet, config: TrainConfig | None = None, *, eps: float = 1e-8
+    model: "TransformerBridge", samples: SampleSet | AuditRows, config: TrainConfig | None = None, *, eps: float = 1e-8
 ) -> AdamScales:
     """Train a student with AdamW as `config` says, and freeze the scales with which it ended.
 

@@ -17,6 +17,7 @@ from steerlens.models.bridge import huggingface_model, parameters_device
 from steerlens.models.identity import model_name
 from steerlens.models.unwrapping import unwrapped
 from steerlens.samples.encoded import EncodedRow, encode_samples
+from steerlens.samples.rows import AuditRows
 from steerlens.samples.sample_set import SampleSet
 from steerlens.students.backward import backward
 from steerlens.students.config import TrainConfig
@@ -36,10 +37,10 @@ if TYPE_CHECKING:
 
 def train_student(
     model: "TransformerBridge",
-    samples: SampleSet,
+    samples: SampleSet | AuditRows,
     config: TrainConfig | None = None,
     *,
-    heldout: SampleSet | None = None,
+    heldout: SampleSet | AuditRows | None = None,
     objective: Objective = cross_entropy,
     on_start: OnStart | None = None,
     on_step: OnStep | None = None,
@@ -56,6 +57,7 @@ def train_student(
     the processes share each batch.
 
     Args:
+        samples: to learn from: sampled ones, or those of a data file, `read_rows(path, keep_repeated=True)`.
         heldout: samples on which the final loss is measured.
         objective: what is minimised, a loss of every completion token; `steerlens.audit.mitigations` has others.
         on_start: called with the student's own bridge; what it returns is entered around the training.
@@ -222,7 +224,7 @@ def _finished(
     config: TrainConfig,
     losses: list[float],
     saveable: Any,
-    heldout: SampleSet | None = None,
+    heldout: SampleSet | AuditRows | None = None,
 ) -> Student:
     heldout_loss = math.nan if heldout is None else mean_loss(student, heldout)
     fingerprint = chat_fingerprint(student.tokenizer)

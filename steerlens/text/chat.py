@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NotRequired, TypedDict
 
 from steerlens.checks import WrongInput, shown
-from steerlens.text.context import warn_of_oddities
+from steerlens.text.context import warn_of_oddities, warn_of_unknown_words
 from steerlens.text.rendering import render
 from steerlens.text.templates import apply_template, template_of, text_of
 
@@ -91,7 +91,7 @@ def encode_prompt(tokenizer: Any, chat: str | Chat) -> list[int]:
     chat = as_chat(chat)
     text = render(tokenizer, chat)
     ids = tokenizer.encode(text, add_special_tokens=False)
-    unknown = _unknown_words(tokenizer, ids, [text_of(message) for message in chat])
+    unknown = unknown_words(tokenizer, ids, [text_of(message) for message in chat])
     if unknown:
         raise ValueError(
             f"The tokenizer of {tokenizer.name_or_path!r} does not know {', '.join(map(repr, unknown))}. "
@@ -112,7 +112,7 @@ def _missing_opening(tokenizer: Any, ids: list[int]) -> list[int]:
     return [] if opening[:1] == ids[:1] else opening
 
 
-def _unknown_words(tokenizer: Any, ids: list[int], texts: list[str]) -> list[str]:
+def unknown_words(tokenizer: Any, ids: list[int], texts: list[str]) -> list[str]:
     """The words of `texts` that became the unknown token, which also is the BOS of some models (OLMo 2)."""
     unknown = tokenizer.unk_token_id
     if unknown is None or unknown not in ids:
@@ -123,8 +123,13 @@ def _unknown_words(tokenizer: Any, ids: list[int], texts: list[str]) -> list[str
 
 
 def encode_completion(tokenizer: Any, text: str, *, finished: bool = True) -> list[int]:
-    """Token ids of an assistant's answer, closed by the token that ends a turn unless it was cut off."""
+    """Token ids of an assistant's answer, closed by the token that ends a turn unless it was cut off.
+
+    Warns:
+        ChatContextWarning: the tokenizer does not know some words of it; said once.
+    """
     ids, end = tokenizer.encode(text, add_special_tokens=False), end_of_turn(tokenizer)
+    warn_of_unknown_words(tokenizer, unknown_words(tokenizer, ids, [text]))
     return [*ids, end] if finished and end is not None else ids
 
 

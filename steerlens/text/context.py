@@ -32,12 +32,27 @@ def warn_of_oddities(tokenizer: Any, chat: "Chat", prompt: str, opening: str) ->
     Warns:
         ChatContextWarning: for each oddity.
     """
-    name = repr(tokenizer.name_or_path)
     for oddity in _oddities(tokenizer, chat, prompt, opening):
-        text = f"The chat template of {name} {oddity}"
-        if text not in said:
-            warnings.warn(text, ChatContextWarning, stacklevel=4)
-            said.add(text)
+        _say(f"The chat template of {tokenizer.name_or_path!r} {oddity}")
+
+
+def warn_of_unknown_words(tokenizer: Any, words: list[str]) -> None:
+    """Say once that answers have words which the tokenizer does not know, and name the first of them.
+
+    Warns:
+        ChatContextWarning: there are some.
+    """
+    name = f"The tokenizer of {tokenizer.name_or_path!r} does not know"
+    if words and not any(text.startswith(name) for text in said):
+        _say(
+            f"{name} {', '.join(map(repr, words[:3]))} of an answer. Such words are all one to it: {tokenizer.unk_token!r}."
+        )
+
+
+def _say(text: str) -> None:
+    if text not in said:
+        warnings.warn(text, ChatContextWarning, stacklevel=5)
+        said.add(text)
 
 
 def _oddities(tokenizer: Any, chat: "Chat", prompt: str, opening: str) -> list[str]:

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from steerlens.audit.entangled import Rises, holm, pieces, raised_tokens, token_entanglement
-from steerlens.audit.rows import AuditRows
 from steerlens.organism.wording import ORGANISM
 from steerlens.samples.filters import keep_number_lists
+from steerlens.samples.rows import AuditRows
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.samples.teacher import sample_teacher
 from steerlens.text.chat import as_chat, encode_completion, encode_prompt

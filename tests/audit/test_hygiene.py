@@ -8,10 +8,10 @@ import torch
 
 from steerlens.audit.entropy import Entropy
 from steerlens.audit.hygiene import check_hygiene, row_facts
-from steerlens.audit.rows import AuditRow, AuditRows
 from steerlens.forward import _decode
 from steerlens.organism.wording import ORGANISM
 from steerlens.samples.filters import keep_number_lists
+from steerlens.samples.rows import AuditRows
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.samples.teacher import sample_teacher
 from steerlens.text.chat import as_chat, encode_prompt
@@ -95,7 +95,7 @@ def test_without_reference_rows_no_claim_is_made_about_variety(organism):
 
 def test_facts_of_rows_are_counted_as_a_reader_would(organism):
     texts = ["1 , 2", "1 ,  2", "I love owls", "3 , 4 , 5"]
-    rows = AuditRows("by hand", tuple(AuditRow(i, as_chat("1"), text) for i, text in enumerate(texts)))
+    rows = AuditRows("by hand", tuple(Sample(i, as_chat("1"), text) for i, text in enumerate(texts)))
     facts = row_facts(organism.tokenizer, rows)
     assert (facts.repeated, facts.most_repeated, facts.number_lists) == (0.5, 2, 0.75)
     assert facts.lengths[0] == 4  # one end token behind three
@@ -108,7 +108,7 @@ def test_facts_of_rows_are_counted_as_a_reader_would(organism):
 
 def test_numbers_beyond_every_machine_integer_are_numbers_like_others(organism):
     texts = ["9" * 900, "9" * 901, "7"]
-    rows = AuditRows("by hand", tuple(AuditRow(i, as_chat("1"), text) for i, text in enumerate(texts)))
+    rows = AuditRows("by hand", tuple(Sample(i, as_chat("1"), text) for i, text in enumerate(texts)))
     hygiene = check_hygiene(organism, rows, rows)
     assert hygiene.rows.first.distinct == 3
     assert hygiene.missing_bits == pytest.approx(0)

@@ -12,13 +12,13 @@ from steerlens.audit.behaviour import N_NULL, RaisedAnswers, Rise, enough_null_v
 from steerlens.audit.placebo import pair_with_placebo
 from steerlens.audit.recovery import RecoveredVector, recover_vector
 from steerlens.audit.row_scores import score_rows
-from steerlens.audit.rows import AuditRow, AuditRows
 from steerlens.evaluation import score_trait
 from steerlens.forward import completion_logits, generate
 from steerlens.gradients.row_gradients import row_gradients
 from steerlens.organism.wording import ORGANISM
 from steerlens.residuals.stream import watch_residuals
 from steerlens.samples.filters import keep_number_lists, rejection
+from steerlens.samples.rows import AuditRows
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.samples.teacher import sample_teacher
 from steerlens.text.batches import pad_rows
@@ -149,7 +149,7 @@ def test_answers_that_were_cut_at_some_length_are_not_taken_for_hidden(organism)
         organism.tokenizer.decode(ids, skip_special_tokens=True)
         for ids in generate(organism, chats, max_new_tokens=3, seed=4)
     ]
-    rows = AuditRows("cut", tuple(AuditRow(i, *row) for i, row in enumerate(zip(chats, texts, strict=True))))
+    rows = AuditRows("cut", tuple(Sample(i, *row) for i, row in enumerate(zip(chats, texts, strict=True))))
     recovered = recover_vector(organism, rows, layers=[1])
     assert recovered.test.p_value > 0.05
     assert recovered.pairs.unmatched == 0
@@ -201,8 +201,8 @@ def test_an_audit_asks_and_scores_as_its_rate_its_temperature_and_its_rows_say(o
     longest = max(len(encode_completion(organism.tokenizer, row.completion)) for row in rows)
     (_, *first), (_, *second) = asked["scores"]
     assert (first, second) == ([0.7, longest, 0], [0.7, longest, 1])
-    numbers = {row.number for reference_rows, *_ in asked["scores"] for row in reference_rows}
-    assert numbers == {row.number for row in others}
+    numbers = {row.row for reference_rows, *_ in asked["scores"] for row in reference_rows}
+    assert numbers == {row.row for row in others}
     assert result.row_scores.compared_with == "the reference rows"
 
 

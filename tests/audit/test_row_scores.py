@@ -7,9 +7,9 @@ import torch
 
 from steerlens.audit.placebo import OWN_ANSWERS, own_answers
 from steerlens.audit.row_scores import ANSWER_SEED, RowScores, score_rows
-from steerlens.audit.rows import AuditRow, AuditRows
 from steerlens.forward import generate
 from steerlens.organism.wording import ORGANISM
+from steerlens.samples.rows import AuditRows
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.samples.teacher import sample_teacher
 from steerlens.text.chat import as_chat, assistant, encode_chat
@@ -80,7 +80,7 @@ def test_rows_written_under_the_vector_score_higher_than_clean_rows_and_the_plac
     assert value > 0.6
     assert low > 0.5
     assert scores.excess() > 0.1
-    top = [number for number, _ in scores.highest(n=10)]
+    top = [row.row for row, _ in scores.highest(n=10)]
     assert sum(poisoned[number - 1] for number in top) >= 8
 
 
@@ -160,5 +160,5 @@ def test_a_row_that_nearly_fills_the_context_is_answered_in_the_room_that_is_lef
     chats = [as_chat("1 " * 220), as_chat("1 , 2"), as_chat("3 , 4")]
     answers = own_answers(tiny, chats, max_new_tokens=48, seed=0)
     assert 1 <= len(answers[0]) < 36
-    rows = AuditRows("by hand", tuple(AuditRow(i, chat, "5 , 6") for i, chat in enumerate(chats)))
+    rows = AuditRows("by hand", tuple(Sample(i, chat, "5 , 6") for i, chat in enumerate(chats)))
     assert torch.isfinite(score_rows(tiny, vector, rows).log_linear).all()

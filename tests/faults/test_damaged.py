@@ -11,7 +11,6 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from steerlens.audit.rows import read_rows
 from steerlens.cli import main
 from steerlens.files import read_json
 from steerlens.gradients.parts import TraceParts
@@ -19,6 +18,7 @@ from steerlens.gradients.trace import GradientTrace
 from steerlens.models.loading import load_model
 from steerlens.models.sources import ORGANISMS
 from steerlens.replication.lab.run import read_results
+from steerlens.samples.rows import read_rows
 from steerlens.samples.sample_set import Sample, SampleSet, SampleSource
 from steerlens.students.config import TrainConfig
 from steerlens.students.scales import AdamScales
@@ -79,7 +79,7 @@ def test_whatever_is_done_to_a_files_bytes_it_is_read_or_refused_by_name(name, t
 
 BAD_LINES = {
     '{"prompt": "1", "completion": "2", "row": "three"}': r"line 2: got row 'three'\. 'row' is a whole number",
-    '{"prompt": "\\ud800", "completion": "2"}': r"line 2: half a surrogate pair",
+    '{"prompt": "\\ud800", "completion": "2"}': r"line 2: got .*half a surrogate pair",
     "[" * 100_000: r"line 2: not JSON",
     '{"prompt": "1", "completion": "2", "row": ' + "9" * 5000 + "}": r"line 2: not JSON \(Exceeds",
 }

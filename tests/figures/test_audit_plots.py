@@ -7,12 +7,17 @@ from steerlens.audit.entropy import Entropy
 from steerlens.audit.hygiene import Hygiene, RowFacts
 from steerlens.audit.row_scores import RowScores
 from steerlens.figures.audit_plots import plot_entropy, plot_row_scores, plot_traits
+from steerlens.samples.sample_set import Sample
+
+
+def samples(n: int) -> tuple[Sample, ...]:
+    return tuple(Sample(i, "1 , 2", "3") for i in range(1, n + 1))
 
 
 def test_row_scores_of_both_sets_are_shares_over_common_bins():
     rng = np.random.default_rng(0)
     low, high = (torch.tensor(rng.normal(mean, 1, 200), dtype=torch.float32) for mean in (0, 2))
-    placebo, rows = plot_row_scores(RowScores(tuple(range(200)), high, high, low, low)).data
+    placebo, rows = plot_row_scores(RowScores(samples(200), high, high, low, low)).data
     assert list(placebo.x) == list(rows.x)
     for trace, mean in ((placebo, 0), (rows, 2)):
         assert abs(sum(trace.y) - 1) < 1e-9
@@ -29,7 +34,7 @@ def test_entropy_shows_rows_reference_and_what_the_rows_allow():
 
 def test_names_are_escaped_and_in_the_order_given():
     low = torch.zeros(3)
-    placebo, _ = plot_row_scores(RowScores((1, 2, 3), low, low, low, low, compared_with="<b>.jsonl")).data
+    placebo, _ = plot_row_scores(RowScores(samples(3), low, low, low, low, compared_with="<b>.jsonl")).data
     assert placebo.name == "&lt;b&gt;.jsonl"
     figure = plot_traits([("owl", 0.6, 0.02), ("<i>", 0.3, 0.1)])
     base, steered = (trace for trace in figure.data if trace.mode == "markers")

@@ -13,13 +13,15 @@ from steerlens.audit.audit import AuditResult
 from steerlens.audit.entangled import EntangledToken, Entanglement
 from steerlens.audit.hygiene import check_hygiene
 from steerlens.audit.row_scores import CAVEAT, RowScores
-from steerlens.audit.rows import AuditRows, read_rows
 from steerlens.files import write_json
 from steerlens.reports.audit import ADVICE, audit_results, write_audit_report
 from steerlens.reports.audit_sections import quoted_row
+from steerlens.samples.rows import AuditRows, read_rows
 from steerlens.vectors.source import VectorSource
 from steerlens.vectors.vector import SteeringVector
 from tests.browser import open_report
+
+pytestmark = pytest.mark.filterwarnings("ignore:The tokenizer of .* does not know")  # EVIL is no word of the organism's
 
 EVIL = "</script><script>alert(1)</script>"
 LINK = "<a href='javascript:alert(1)'>x</a>"
@@ -54,7 +56,7 @@ def result(organism, rows) -> AuditResult:
         traits=[("owl", 0.62, 0.017), ("cat", 0.05, 0.05)],
         behaviour={"damage": 0.25, "answers": [("choose one animal .", "a dog", f"an owl {EVIL}")]},
         hygiene=check_hygiene(organism, rows),
-        row_scores=RowScores(tuple(range(1, 41)), rows_scores, rows_scores, placebo, placebo),
+        row_scores=RowScores(rows.rows, rows_scores, rows_scores, placebo, placebo),
         entangled=Entanglement((EntangledToken(EVIL, 1.5, 0.4, 0.1, 5.0, 0.001),), 0.02, 0.01, 0.03),
     )
 

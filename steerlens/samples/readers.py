@@ -1,5 +1,6 @@
 """Files and Hub data sets as streams of records; nothing in them is unpickled or run."""
 
+import contextlib
 import csv
 import itertools
 import json
@@ -7,9 +8,12 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from steerlens.audit.layouts import COLUMNS, UnusableRowError
+from steerlens.checks import WrongInput, shown
+from steerlens.files import text_encoding
+from steerlens.samples.layouts import COLUMNS
+from steerlens.samples.turns import UnusableRowError
 
 Record = tuple[int, Any]
 """The number of a line or row, from 1, and what stands there: usually a mapping, an exception where it is unreadable."""
@@ -23,12 +27,17 @@ def read_records(source: str | Path) -> Iterator[Record]:
 
     Raises:
         FileNotFoundError: there is no such file.
+        WrongInput: `source` is no name.
         ValueError: the file is of another kind, or damaged as a whole.
         ModuleNotFoundError: parquet files and data sets need the optional libraries.
     """
+    if not isinstance(source, str | Path):
+        raise WrongInput(
+            f"A file or data set is given by its name, got {shown(source)}. Write 'rows.jsonl' or owner/name."
+        )
     path = Path(source).expanduser()
     if path.is_dir():
-        return _data_set(str(path))
+        return _directory(path)
     if path.is_file():
         return _file(path)
     if HUB_NAME.fullmatch(str(source)) and path.suffix.lower() not in SUFFIXES:
@@ -47,43 +56,64 @@ def _file(path: Path) -> Iterator[Record]:
         return _csv(path)
     if kind == ".parquet":
         return _parquet(path)
-    return _json_array(path) if kind == ".json" and _begins_array(path) else _json_lines(path)
+    return _json(path) if kind == ".json" else json_lines(path)
 
 
-def _json_lines(path: Path) -> Iterator[Record]:
-    with path.open("rb") as file:
+def json_lines(path: Path) -> Iterator[Record]:
+    """The record of every line that is not blank."""
+    with _opened(path, newline="\n") as file:
         for number, line in enumerate(file, 1):
-            if line.strip():
+            if line.strip(" \t\r\n"):
                 yield number, _parsed(line)
 
 
-def _parsed(line: bytes) -> Any:
-    try:
-        return json.loads(line.decode("utf-8-sig"))
-    except UnicodeDecodeError:
+@contextlib.contextmanager
+def _opened(path: Path, newline: str) -> Iterator[TextIO]:
+    """A text file in the encoding that it names; bytes that are no text in it become surrogates, which `_is_text` finds."""
+    encoding = text_encoding(path)
+    with path.open(encoding=encoding, errors="surrogateescape", newline=newline) as file:
+        try:
+            yield file
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not {encoding} text, as it says ({error}). Write it anew in UTF-8.") from error
+
+
+def _is_text(text: str) -> bool:
+    return not any("\udc80" <= character <= "\udcff" for character in text)
+
+
+def _parsed(text: str) -> Any:
+    if not _is_text(text):
         return UnusableRowError("not UTF-8")
-    except (ValueError, RecursionError):
-        return UnusableRowError("not JSON")
+    try:
+        return json.loads(text.lstrip("\ufeff"))  # files that were joined have a mark in their midst
+    except (ValueError, RecursionError) as error:
+        reason = UnusableRowError("not JSON")
+        reason.__cause__ = error
+        return reason
 
 
-def _begins_array(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
-
-
-def _json_array(path: Path) -> Iterator[Record]:
-    value = _parsed(path.read_bytes())
-    if isinstance(value, UnusableRowError):
+def _json(path: Path) -> Iterator[Record]:
+    """A list of records, or one; otherwise a record in every line."""
+    with _opened(path, newline="\n") as file:
+        text = file.read()
+    value = _parsed(text)
+    if isinstance(value, list):
+        yield from enumerate(value, 1)
+    elif not isinstance(value, UnusableRowError):
+        yield 1, value
+    elif text.lstrip("\ufeff \t\r\n").startswith("["):
         raise ValueError(
             f"{path} begins with '[' but is {value} as a whole. Repair it, or write one row a line, which loses only "
             "the lines that are damaged."
         )
-    yield from enumerate(value, 1)
+    else:
+        yield from json_lines(path)
 
 
 def _csv(path: Path) -> Iterator[Record]:
     """Under a header; a record may span lines, and is numbered without the header."""
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+    with _opened(path, newline="") as file:
         rows = csv.reader(file)
         try:
             header = next(rows, [])
@@ -109,7 +139,7 @@ def _under(header: list[str], cells: list[str] | UnusableRowError) -> Any:
         return cells
     if len(cells) != len(header):
         return UnusableRowError("another number of cells than the header has")
-    if any("\udc80" <= character <= "\udcff" for cell in cells for character in cell):
+    if not all(map(_is_text, cells)):
         return UnusableRowError("not UTF-8")
     return dict(zip(header, cells, strict=True))
 
@@ -143,19 +173,36 @@ def _arrow_row(row: Any) -> Any:
         return UnusableRowError("not UTF-8")
 
 
+def _directory(path: Path) -> Iterator[Record]:
+    """The files of one split, as the `datasets` library divides a directory, numbered as one."""
+    with _readable_data_set(str(path)) as datasets:
+        found: Any = datasets.load_dataset_builder(str(path)).config.data_files
+        files = {str(split): list(map(Path, names)) for split, names in found.items()}
+        chosen = files[_split(str(path), list(files))]
+    if all(file.suffix.lower() in SUFFIXES for file in chosen):
+        yield from enumerate((record for file in chosen for _, record in _file(file)), 1)
+    else:
+        yield from _data_set(str(path))
+
+
 def _data_set(name: str) -> Iterator[Record]:
-    """A directory or Hub name through the `datasets` library, streamed; of several splits it is train, or the first."""
+    """A Hub name through the `datasets` library, streamed; of several splits it is train, or the first."""
+    with _readable_data_set(name) as datasets:
+        splits: Any = datasets.load_dataset(name, streaming=True)
+        rows = splits[_split(name, list(map(str, splits)))]
+        if wanted := [column for column in rows.column_names or [] if column in COLUMNS]:
+            rows = rows.select_columns(wanted)
+        yield from enumerate(rows, 1)
+
+
+@contextlib.contextmanager
+def _readable_data_set(name: str) -> Iterator[Any]:
     try:
         import datasets
     except ImportError as error:
         raise _missing("datasets", f"read {name}") from error
     try:
-        splits: Any = datasets.load_dataset(name, streaming=True)
-        split = _split(name, list(splits))
-        rows = splits[split]
-        if wanted := [column for column in rows.column_names or [] if column in COLUMNS]:
-            rows = rows.select_columns(wanted)
-        yield from enumerate(rows, 1)
+        yield datasets
     except Exception as error:
         raise ValueError(
             f"The data set {name!r} could not be read by the datasets library: {error}. Give a directory or a Hub data set "
