@@ -112,6 +112,7 @@ from steerlens.text.context import ChatContextWarning as ChatContextWarning
 from steerlens.text.number_lists import number_prompts as number_prompts
 from steerlens.text.trait import Trait as Trait
 from steerlens.text.trait import preference_trait as preference_trait
+from steerlens.text.turns import turn_mask as turn_mask
 from steerlens.text.wording import NATURAL as NATURAL
 from steerlens.text.wording import Kind as Kind
 from steerlens.text.wording import Wording as Wording

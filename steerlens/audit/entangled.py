@@ -70,7 +70,7 @@ def token_entanglement(
     rows: AuditRows,
     reference_rows: AuditRows,
     *,
-    positions: Positions = "all",
+    positions: Positions | None = None,
     n: int = N_TOKENS,
     seed: int = 0,
 ) -> Entanglement:
@@ -108,7 +108,7 @@ def raised_tokens(
     cause: SteeringVector | str,
     reference_rows: AuditRows,
     *,
-    positions: Positions = "all",
+    positions: Positions | None = None,
     batch_size: int = 16,
 ) -> Float[Tensor, " d_vocab"]:
     """Mean over the reference rows' completion tokens of log P(token | cause) - log P(token)."""

@@ -41,7 +41,7 @@ class BaseResiduals:
 
     @torch.no_grad()
     def before_forward(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        """Run the base on the same tokens; a forward pre-hook of the Hugging Face model."""
+        """Run the base on the arguments of a forward of the Hugging Face model."""
         if base_is_running.get():
             return
         token = base_is_running.set(True)
@@ -58,8 +58,8 @@ class BaseResiduals:
         finally:
             base_is_running.reset(token)
 
-    def after_forward(self, _module: nn.Module, _inputs: tuple, output: Any) -> None:
-        """Let the base's cache go with the model's; a forward hook of the Hugging Face model."""
+    def after_forward(self, output: Any) -> None:
+        """Let the base's cache go with the model's."""
         cache = getattr(output, "past_key_values", None)
         if not base_is_running.get() and cache is not None:
             follow(cache, self._id, self._cache)

@@ -31,7 +31,7 @@ def _blocks(layers: tuple[int, ...]) -> str:
     return f"block {layers[0]}" if len(layers) == 1 else f"blocks {', '.join(map(str, layers))}, one direction each"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SteeringVector(HubVector, ExchangedVector):
     """One direction a layer, in units of the residual stream.
 
@@ -60,6 +60,16 @@ class SteeringVector(HubVector, ExchangedVector):
         if not torch.isfinite(self.directions).all():
             raise ValueError("A direction holds NaN or infinity. Was the model run in half precision?")
         object.__setattr__(self, "directions", self.directions.detach().float().cpu())
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both are the same directions at the same layers, of the same source; metrics do not count."""
+        if not isinstance(other, SteeringVector):
+            return NotImplemented
+        same = self.layers == other.layers and self.source == other.source
+        return same and torch.equal(self.directions, other.directions)
+
+    def __hash__(self) -> int:
+        return hash((self.layers, self.fingerprint))
 
     @property
     def fingerprint(self) -> str:
