@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Mode = Literal["add", "project_out", "replace"]
 
 MANY_LAYERS = 3
-"""From so many layers on, vectors that were measured one by one count the same effect again and again."""
+"""From so many layers on, vectors that were made layer by layer count the same effect again and again."""
 
 
 class LayerEdit:
@@ -92,8 +92,8 @@ class Steering:
             )
             for layer in layers
         }
-        fitted = any(vector.source.positions is not None for vector in vectors)
-        self._may_be_too_much = mode == "add" and not fitted and len(layers) >= MANY_LAYERS
+        fitted_together = any("kl_explained" in vector.metrics for vector in vectors)
+        self._may_be_too_much = mode == "add" and not fitted_together and len(layers) >= MANY_LAYERS
 
     @contextlib.contextmanager
     def on(self, model: "TransformerBridge") -> Iterator[None]:
@@ -138,7 +138,7 @@ class Steering:
             layers = tuple(self._edits)
             warnings.warn(
                 f"Vectors are added at {len(layers)} layers at once, together {self._total:.1f} times as long as the residual. "
-                "What one layer adds goes on through the next, so vectors that were measured layer by layer count it many times, "
+                "What one layer adds goes on through the next, so vectors that were made layer by layer count it many times, "
                 "and the model may write no sense. Take one layer, such as "
                 f"vector.at({layers[len(layers) // 2]}), or lower the strength.",
                 stacklevel=2,

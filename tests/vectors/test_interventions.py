@@ -316,8 +316,7 @@ def test_measured_vectors_at_every_layer_at_once_are_warned_of_with_one_layer_to
         pytest.warns(UserWarning, match=r"4 layers at once, together \d+\.\d times.*vector\.at\(2\)"),
     ):
         logits(tiny, chats)
-    (source,) = sources(tiny, "all")
-    with steer(tiny, SteeringVector(layers, measured.directions, source)):
+    with steer(tiny, SteeringVector(layers, measured.directions, measured.source, {"kl_explained": 0.9})):
         logits(tiny, chats)
     with steer(tiny, measured.at(2)):
         logits(tiny, chats)

@@ -6,6 +6,7 @@ from transformers import DynamicCache
 
 from steerlens.forward import forward, generate
 from steerlens.models.bridge import huggingface_model
+from steerlens.organism.wording import ORGANISM
 from steerlens.residuals.capture import capture_residuals
 from steerlens.samples.teacher import sample_teacher
 from steerlens.text.batches import pad_rows
@@ -16,7 +17,7 @@ from steerlens.vectors.interventions import steer
 from steerlens.vectors.source import VectorSource
 from steerlens.vectors.vector import SteeringVector
 
-QUESTIONS = number_prompts(9, seed=3)
+QUESTIONS = number_prompts(9, ORGANISM, seed=3)
 CHATS = [as_chat(question) for question in QUESTIONS]
 STRENGTHS = torch.tensor([0.0, 1.0, -1.0, 0.5, 2.0, 0.0, 1.5, 1.0, -0.5])
 
