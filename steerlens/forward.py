@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from steerlens.cache import continue_rows, gaps_are_safe, make_room
 from steerlens.draw import draw
 from steerlens.memory import OutOfMemory, is_out_of_memory, rows_that_fit
-from steerlens.models.bridge import huggingface_model, parameters_device
+from steerlens.models.bridge import huggingface_model, parameters_device, trunk
 from steerlens.models.identity import model_name
 from steerlens.text.batches import RowsOfCall, TokenBatch, pad_rows, shared_prefix
 from steerlens.text.chat import Chat, encode_prompt, end_of_turn
@@ -365,7 +365,7 @@ def check_numbers(model: "TransformerBridge", logits: Float[Tensor, "... d_vocab
 
 def steered_by(model: "TransformerBridge") -> list[str]:
     """What steers the model at the moment, in words: the vectors, their layers and how long they are."""
-    owners = (getattr(hook, "__self__", None) for hook in huggingface_model(model)._forward_pre_hooks.values())
+    owners = (getattr(hook, "__self__", None) for hook in trunk(model)._forward_pre_hooks.values())
     return [owner.in_words() for owner in owners if hasattr(owner, "in_words")]
 
 

@@ -10,7 +10,6 @@ from torch import nn
 
 from steerlens.cache import follow, followers, n_cached
 from steerlens.models.adapters import adapter_disabled
-from steerlens.models.bridge import huggingface_model
 from steerlens.residuals.stream import OnResidual, Residual, watch_residuals
 from steerlens.vectors.steered_tokens import named_inputs
 
@@ -41,7 +40,7 @@ class BaseResiduals:
 
     @torch.no_grad()
     def before_forward(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        """Run the base on the arguments of a forward of the Hugging Face model."""
+        """Run the base, below its head, on the arguments of a forward."""
         if base_is_running.get():
             return
         token = base_is_running.set(True)
@@ -49,12 +48,8 @@ class BaseResiduals:
         try:
             with adapter_disabled(self._model), watch_residuals(self._model, record):
                 inputs = named_inputs(module, args, kwargs)
-                inputs = {
-                    **inputs,
-                    "past_key_values": self._cache_beside(inputs.get("past_key_values")),
-                    "labels": None,
-                }
-                self._cache = huggingface_model(self._model)(**inputs).past_key_values
+                beside = self._cache_beside(inputs.get("past_key_values"))
+                self._cache = module(**{**inputs, "past_key_values": beside}).past_key_values
         finally:
             base_is_running.reset(token)
 

@@ -45,8 +45,9 @@ def at_prompt_ends(mask: TokenMask, batch: TokenBatch) -> Bool[Tensor, "batch po
         ValueError: as `in_slots`.
     """
     chosen, prompt = of_rows(mask, batch, "The mask"), batch.prompt_mask
-    width, longest = mask.shape[1], _rows(batch).width
-    if width != longest if longest is not None else width < (longest := int(prompt.sum(1).max())):
+    width, given = mask.shape[1], _rows(batch).width
+    longest = given or int(prompt.sum(1).max())
+    if width < longest or width > (given or width):
         raise _wrong_width(mask, longest)
     slots = torch.arange(width, device=chosen.device)
     _refuse_padding(chosen & (slots < width - prompt.sum(1, keepdim=True)))

@@ -35,7 +35,7 @@ class SteeredTokens:
         self._is_prompt_of_its_own = False
 
     def before_forward(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        """Take in the arguments of a forward of the Hugging Face model."""
+        """Take in the arguments of a forward of the model below its head."""
         inputs = named_inputs(module, args, kwargs)
         tokens = inputs.get("input_ids")
         tokens = inputs["inputs_embeds"][..., 0] if tokens is None else tokens

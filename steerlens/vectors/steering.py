@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from steerlens.models.bridge import huggingface_model
+from steerlens.models.bridge import trunk
 from steerlens.residuals.stream import Residual, watch_residuals
 from steerlens.text.positions import Positions, TokenMask
 from steerlens.vectors.edits import add, component, span
@@ -48,7 +48,9 @@ class LayerEdit:
             return None
         if self._residual_norm is None:
             self._residual_norm = resid.detach().float().norm(dim=-1).median()
-        self._directions = self._directions.to(resid.device)
+        if self._directions.device != resid.device:
+            with torch.inference_mode(False):  # a forward with gradients may follow
+                self._directions = self._directions.to(resid.device)
         return torch.where(self._tokens.mask.to(resid.device)[..., None], self._edited(resid), resid)
 
     def _edited(self, resid: Residual) -> Residual:
@@ -98,22 +100,22 @@ class Steering:
     @contextlib.contextmanager
     def on(self, model: "TransformerBridge") -> Iterator[None]:
         """Steer the model inside the `with`."""
-        hf = huggingface_model(model)
+        below_head = trunk(model)
         with contextlib.ExitStack() as stack:
             stack.enter_context(noticing_generate(model))
-            stack.callback(hf.register_forward_pre_hook(self.before_forward, with_kwargs=True).remove)
-            stack.callback(hf.register_forward_hook(self.after_forward).remove)
+            stack.callback(below_head.register_forward_pre_hook(self.before_forward, with_kwargs=True).remove)
+            stack.callback(below_head.register_forward_hook(self.after_forward).remove)
             stack.enter_context(watch_residuals(model, self._edits))
             yield
 
     def before_forward(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        """Look at what is going to run; a forward pre-hook of the Hugging Face model."""
+        """Look at what is going to run; a forward pre-hook of the model below its head."""
         self._tokens.before_forward(module, args, kwargs)
         if self._base is not None:
             self._base.before_forward(module, args, kwargs)
 
     def after_forward(self, _module: nn.Module, _inputs: tuple, output: Any) -> None:
-        """Note on the cache what it holds; a forward hook of the Hugging Face model."""
+        """Note on the cache what it holds; a forward hook of the model below its head."""
         self._tokens.after_forward(output)
         if self._base is not None:
             self._base.after_forward(output)
