@@ -21,9 +21,10 @@ from steerlens.models.identity import current_fingerprint, model_name
 from steerlens.samples.constrained import ListGrammar, NumberLists
 from steerlens.samples.sample_set import Sample, SampleSet, SampleSource, as_line, read_source, source_path
 from steerlens.samples.vllm import VllmEngine
+from steerlens.text.batches import TokenMask
 from steerlens.text.chat import as_chat, chat_fingerprint
 from steerlens.text.number_lists import list_length
-from steerlens.text.positions import Positions, TokenMask
+from steerlens.text.positions import Positions
 from steerlens.text.wording import wording_of
 from steerlens.vectors.interventions import Mode, steer
 from steerlens.vectors.vector import SteeringVector

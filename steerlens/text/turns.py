@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from steerlens.checks import WrongInput, shown
+from steerlens.text.batches import TokenMask
 from steerlens.text.chat import Chat, Message, as_chat, encode_prompt
-from steerlens.text.positions import TokenMask
 from steerlens.text.rendering import render
 from steerlens.text.templates import text_of
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from steerlens.checks import WrongInput, shown
+from steerlens.text.batches import TokenMask
 from steerlens.text.chat import chat_fingerprint
 from steerlens.text.context import warn_on_other_context
-from steerlens.text.positions import POSITIONS, Positions, TokenMask
+from steerlens.text.positions import POSITIONS, Positions
 from steerlens.vectors.steered_tokens import RowStrengths
 from steerlens.vectors.steering import Mode, Steering
 from steerlens.vectors.vector import SteeringVector

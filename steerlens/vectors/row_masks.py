@@ -4,8 +4,7 @@ import torch
 from jaxtyping import Bool, Shaped
 from torch import Tensor
 
-from steerlens.text.batches import RowsOfCall, TokenBatch
-from steerlens.text.positions import TokenMask
+from steerlens.text.batches import RowsOfCall, TokenBatch, TokenMask
 
 
 def of_rows(values: Shaped[Tensor, "row ..."], batch: TokenBatch, name: str) -> Shaped[Tensor, "batch ..."]:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from steerlens.text.batches import RowsOfCall, pad_rows
+from steerlens.text.batches import RowsOfCall, TokenMask, pad_rows
 from steerlens.text.chat import Chat, as_chat, encode_chat
-from steerlens.text.positions import Positions, TokenMask
+from steerlens.text.positions import Positions
 from steerlens.vectors.interventions import acting_positions
 from steerlens.vectors.row_masks import at_prompt_ends
 

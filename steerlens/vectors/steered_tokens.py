@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from steerlens.cache import n_cached
 from steerlens.forward import batch_in_flight
-from steerlens.text.batches import RowsOfCall, TokenBatch
-from steerlens.text.positions import Positions, TokenMask
+from steerlens.text.batches import RowsOfCall, TokenBatch, TokenMask
+from steerlens.text.positions import Positions
 from steerlens.vectors.generate_calls import GenerateCall, call_in_flight
 from steerlens.vectors.row_masks import at_prompt_ends, in_slots, of_rows
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from steerlens.models.bridge import trunk
 from steerlens.residuals.stream import Residual, watch_residuals
-from steerlens.text.positions import Positions, TokenMask
+from steerlens.text.batches import TokenMask
+from steerlens.text.positions import Positions
 from steerlens.vectors.edits import add, component, span
 from steerlens.vectors.generate_calls import noticing_generate
 from steerlens.vectors.lockstep import BaseResiduals, base_is_running
