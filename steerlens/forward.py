@@ -366,7 +366,7 @@ def check_numbers(model: "TransformerBridge", logits: Float[Tensor, "... d_vocab
 def steered_by(model: "TransformerBridge") -> list[str]:
     """What steers the model at the moment, in words: the vectors, their layers and how long they are."""
     owners = (getattr(hook, "__self__", None) for hook in trunk(model)._forward_pre_hooks.values())
-    return [owner.in_words() for owner in owners if hasattr(owner, "in_words")]
+    return [owner.in_words() for owner in owners if owner is not None and hasattr(owner, "in_words")]
 
 
 def _cache_of(model: "TransformerBridge", output: Any) -> Any:

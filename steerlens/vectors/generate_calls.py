@@ -69,8 +69,9 @@ class _NoticedGenerate:
 
     def __init__(self, owner: nn.Module, hf: "PreTrainedModel") -> None:
         self.users = 0
-        self._hf, self._own, self._generate = hf, owner.__dict__.get("generate"), owner.generate
-        functools.update_wrapper(self, self._generate)  # pyright: ignore[reportArgumentType]
+        self._hf, self._own = hf, owner.__dict__.get("generate")
+        self._generate: Any = owner.generate
+        functools.update_wrapper(self, self._generate)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if getattr(self._generate, "__self__", None) is self._hf:
