@@ -64,9 +64,9 @@ class SteeredTokens:
         return abs(self._strength) if not isinstance(self._strength, Tensor) else float(self._strength.abs().max())
 
     def _named(self, batch: TokenBatch, *, by_slot: bool) -> Bool[Tensor, "batch pos"]:
-        if isinstance(self._positions, str):
-            return batch.position_mask(self._positions)
-        return (in_slots if by_slot else at_prompt_ends)(self._positions, batch)
+        if isinstance(self._positions, Tensor):
+            return (in_slots if by_slot else at_prompt_ends)(self._positions, batch)
+        return batch.position_mask(self._positions)
 
     def _inside(self, call: GenerateCall, cache: Any) -> GenerateCall:
         if self._positions == "last_prompt" and getattr(cache, "ends_a_prompt_of", None) == self._id:
