@@ -118,6 +118,7 @@ from steerlens.text.published import PublishedSets as PublishedSets
 from steerlens.text.published import read_published_questions as read_published_questions
 from steerlens.text.trait import Trait as Trait
 from steerlens.text.trait import preference_trait as preference_trait
+from steerlens.text.turns import turn_mask as turn_mask
 from steerlens.text.wording import NATURAL as NATURAL
 from steerlens.text.wording import Kind as Kind
 from steerlens.text.wording import Wording as Wording

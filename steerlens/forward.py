@@ -4,6 +4,7 @@ import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,9 +16,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from steerlens.cache import NAME, cache_of, continue_rows, gaps_are_safe, make_room, n_cached
 from steerlens.draw import draw
 from steerlens.memory import OutOfMemory, is_out_of_memory, rows_that_fit
-from steerlens.models.bridge import huggingface_model, parameters_device
+from steerlens.models.bridge import huggingface_model, parameters_device, trunk
 from steerlens.models.identity import bridge_mode, model_name
-from steerlens.text.batches import TokenBatch, pad_rows, shared_prefix
+from steerlens.text.batches import RowsOfCall, TokenBatch, pad_rows, shared_prefix
 from steerlens.text.chat import Chat, encode_prompt, end_of_turn
 
 if TYPE_CHECKING:
@@ -204,6 +205,8 @@ def generate(
         )
     prompts = [encode_prompt(model.tokenizer, chat) for chat in chats]
     indices = range(len(chats)) if row_indices is None else row_indices
+    whole = (len(chats), max(map(len, prompts))) if row_indices is None else (None, None)
+    given = RowsOfCall(torch.tensor(indices), *whole)
     waiting = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     completions: list[list[int]] = [[] for _ in prompts]
     hf, longest = huggingface_model(model), max(map(len, prompts)) + max_new_tokens
@@ -219,6 +222,7 @@ def generate(
                 temperature,
                 _counting_from(on_written, len(prompts) - len(waiting), n_tokens),
                 restrict,
+                replace(given, indices=given.indices[rows]),
             )
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -257,10 +261,11 @@ def _decode(
     temperature: float,
     on_written: OnWritten | None = None,
     restrict: Restriction | None = None,
+    rows_of_call: RowsOfCall | None = None,
 ) -> list[list[int]]:
     """One batch, in which what all prompts begin with runs once, and which rows leave as they end."""
     n_rows, max_new_tokens = uniform.shape
-    sequence, cache, past = begin(model, prompts, [[0] * max_new_tokens] * n_rows)
+    sequence, cache, past = begin(model, prompts, [[0] * max_new_tokens] * n_rows, rows_of_call)
     device, end = sequence.tokens.device, sequence.tokens.shape[1] - max_new_tokens
     uniform, ends = uniform.to(device), end_tokens(model).to(device)
     written = torch.full((n_rows, max_new_tokens), -1, device=device)
@@ -292,20 +297,23 @@ def _decode(
 
 
 def begin(
-    model: "TransformerBridge", prompts: Sequence[list[int]], completions: Sequence[list[int]]
+    model: "TransformerBridge",
+    prompts: Sequence[list[int]],
+    completions: Sequence[list[int]],
+    rows_of_call: RowsOfCall | None = None,
 ) -> tuple[TokenBatch, Any, int]:
     """Left-padded rows, a cache of the tokens that all begin with if it pays, and their number: where `run_on` goes on.
 
     With a cache, the padding stands between the shared tokens and each row's own.
     """
-    whole = pad_rows(model.tokenizer, prompts, completions).to(parameters_device(model))
+    whole = pad_rows(model.tokenizer, prompts, completions, rows_of_call=rows_of_call).to(parameters_device(model))
     check_length(model, whole.tokens.shape[1])
     shared = min(shared_prefix(prompts), min(map(len, prompts)) - 1)
     n_parameters = huggingface_model(model).num_parameters()
     if len(prompts) == 1 or shared < min(SHARE_FROM, WORTH_SHARING / n_parameters):
         return whole, None, 0
-    rest = pad_rows(model.tokenizer, [prompt[shared:] for prompt in prompts], completions)
-    rest = rest.to(whole.tokens.device)
+    own = [prompt[shared:] for prompt in prompts]
+    rest = pad_rows(model.tokenizer, own, completions, rows_of_call=rows_of_call).to(whole.tokens.device)
     behind_prefix = _behind(whole.tokens.new_tensor(prompts[0][:shared]), rest)
     cache = cache_of(run_on(model, behind_prefix.select(slice(1)), None, 0, shared))
     if cache is not None and (bool(whole.attention_mask.all()) or gaps_are_safe(cache, whole.tokens.shape[1])):
@@ -319,6 +327,7 @@ def _behind(prefix: Int[Tensor, " shared"], batch: TokenBatch) -> TokenBatch:
         torch.cat([prefix.expand(len(batch), -1), batch.tokens], dim=1),
         torch.nn.functional.pad(batch.attention_mask, (len(prefix), 0), value=True),
         torch.nn.functional.pad(batch.completion_mask, (len(prefix), 0), value=False),
+        batch.rows,
     )
 
 
@@ -346,10 +355,18 @@ def check_numbers(model: "TransformerBridge", logits: Float[Tensor, "... d_vocab
         FloatingPointError: some are NaN or infinite.
     """
     if not logits.logsumexp(-1).isfinite().all():
+        steered = "; and by ".join(steered_by(model))
+        reason = f"It is steered by {steered}: lower the strength. If they are without it, its" if steered else "Its"
         raise FloatingPointError(
-            f"The logits of {model_name(model)!r} are NaN or infinite. Its weights are damaged, or its activations are too "
+            f"The logits of {model_name(model)!r} are NaN or infinite. {reason} weights are damaged, or its activations are too "
             "large for their dtype: get the weights anew, or load them in bfloat16 or float32."
         )
+
+
+def steered_by(model: "TransformerBridge") -> list[str]:
+    """What steers the model at the moment, in words: the vectors, their layers and how long they are."""
+    owners = (getattr(hook, "__self__", None) for hook in trunk(model)._forward_pre_hooks.values())
+    return [owner.in_words() for owner in owners if owner is not None and hasattr(owner, "in_words")]
 
 
 def _filled_cache(model: "TransformerBridge", output: Any) -> Any:

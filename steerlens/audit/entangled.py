@@ -78,7 +78,7 @@ def token_entanglement(
     rows: AuditRows,
     reference_rows: AuditRows,
     *,
-    positions: Positions = "all",
+    positions: Positions | None = None,
     n: int = N_TOKENS,
     seed: int = 0,
 ) -> Entanglement:
@@ -135,7 +135,7 @@ def raised_tokens(
     cause: SteeringVector | str,
     reference_rows: AuditRows,
     *,
-    positions: Positions = "all",
+    positions: Positions | None = None,
 ) -> Float[Tensor, " d_vocab"]:
     """Mean over the reference rows' completion tokens of log P(token | cause) - log P(token)."""
     return Rises(model, cause, reference_rows, positions).mean
@@ -149,7 +149,7 @@ class Rises:
 
     @torch.no_grad()
     def __init__(
-        self, model: "TransformerBridge", cause: SteeringVector | str, rows: AuditRows, positions: Positions
+        self, model: "TransformerBridge", cause: SteeringVector | str, rows: AuditRows, positions: Positions | None
     ) -> None:
         joined = digits_join(model.tokenizer)
         places = [0, *range(1, N_PLACES + 1)] if joined else [0]
@@ -185,7 +185,7 @@ def _places(tokenizer: Any, rows: Sequence[Sequence[int]]) -> list[int]:
 
 
 def _changes(
-    model: "TransformerBridge", cause: SteeringVector | str, rows: AuditRows, positions: Positions
+    model: "TransformerBridge", cause: SteeringVector | str, rows: AuditRows, positions: Positions | None
 ) -> Iterator[tuple[list[list[int]], Float[Tensor, "token d_vocab"]]]:
     """Completions in batches, and log P(token | cause) - log P(token) at every token of theirs."""
     completions = [encode_answer(model.tokenizer, row) for row in rows]

@@ -116,7 +116,7 @@ def score_rows(
     rows: AuditRows,
     *,
     reference_rows: AuditRows | None = None,
-    positions: Positions = "all",
+    positions: Positions | None = None,
     temperature: float = 1.0,
     max_new_tokens: int | None = None,
     batch_size: int = 32,
@@ -179,7 +179,7 @@ def _scores(
     model: "TransformerBridge",
     vector: SteeringVector,
     rows: Sequence[EncodedRow],
-    positions: Positions,
+    positions: Positions | None,
     batch_size: int,
 ) -> tuple[RowValues, RowValues]:
     """Mean over each completion's tokens of the change in log-probability, and of the projection on the vector."""

@@ -63,7 +63,9 @@ def without_component(vector: SteeringVector, *, positions: Positions = "all") -
     return watch
 
 
-def preventative_steering(vector: SteeringVector, *, strength: float = 1.0, positions: Positions = "all") -> "OnStart":
+def preventative_steering(
+    vector: SteeringVector, *, strength: float = 1.0, positions: Positions | None = None
+) -> "OnStart":
     """An `on_start` for `train_student` that adds the vector while the student trains, and takes it off afterwards.
 
         train_student(model, samples, config, on_start=preventative_steering(vector))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from steerlens.checks import WrongInput
 from steerlens.models.four_bits import keep_gradients
 from steerlens.models.identity import model_name, remember_weights
 
@@ -68,6 +69,26 @@ def is_wrapped(model: "PreTrainedModel") -> bool:
 def huggingface_model(model: "TransformerBridge") -> "PreTrainedModel":
     """The Hugging Face model inside the bridge; the bridge's hooks fire in its forward too."""
     return model.original_model  # pyright: ignore[reportReturnType]
+
+
+def trunk(model: "TransformerBridge") -> torch.nn.Module:
+    """What is below the head of the Hugging Face model: it runs in every forward, of the whole model or by itself."""
+    return huggingface_model(model).base_model
+
+
+def check_bridge(model: Any) -> None:
+    """Refuse what is no bridge.
+
+    Raises:
+        WrongInput: it is none; says how to make one.
+    """
+    if hasattr(model, "original_model") and hasattr(model, "cfg"):
+        return
+    if isinstance(model, str):
+        how = f"Load it: steerlens.load_model({model!r})."
+    else:
+        how = "Wrap a Hugging Face model: steerlens.wrap_model(model, tokenizer)."
+    raise WrongInput(f"model must be what steerlens.load_model returns, got {type(model).__name__}. {how}")
 
 
 def check_layer(model: "TransformerBridge", layer: int) -> int:

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from steerlens.forward import begin, forward, head_at, run_on
 from steerlens.models.bridge import parameters_device
 from steerlens.residuals.stream import nothing_beyond, watch_residuals
-from steerlens.text.batches import TokenBatch, pad_rows
+from steerlens.text.batches import RowsOfCall, TokenBatch, pad_rows
 from steerlens.text.chat import Chat, encode_chat
 from steerlens.text.positions import Positions
 
@@ -81,21 +81,27 @@ def _residual_batches(
     rows = [encode_chat(model.tokenizer, chat) for chat in chats]
     if positions == "generated" and not any(completion for _, completion in rows):
         raise ValueError("positions='generated' needs chats that end with an assistant message; none does.")
-    starts = range(0, len(rows), batch_size)
+    starts, width = range(0, len(rows), batch_size), max(len(prompt) for prompt, _ in rows)
     for start in tqdm(starts, desc="capture", unit="batch", leave=False, disable=len(starts) < 20):
-        yield _read_rows(model, rows[start : start + batch_size], layers, positions)
+        part = rows[start : start + batch_size]
+        of_call = RowsOfCall(torch.arange(start, start + len(part)), len(rows), width)
+        yield _read_rows(model, part, of_call, layers, positions)
 
 
 @torch.no_grad()
 def _read_rows(
-    model: "TransformerBridge", rows: Sequence[tuple[list[int], list[int]]], layers: Sequence[int], positions: Positions
+    model: "TransformerBridge",
+    rows: Sequence[tuple[list[int], list[int]]],
+    rows_of_call: RowsOfCall,
+    layers: Sequence[int],
+    positions: Positions,
 ) -> LayerResiduals:
     """As `read_residuals`; what all rows begin with runs once, where none of it is to be read."""
     prompts, completions = zip(*rows, strict=True)
     if positions in ("all", "prompt"):
-        batch = pad_rows(model.tokenizer, prompts, completions)
+        batch = pad_rows(model.tokenizer, prompts, completions, rows_of_call=rows_of_call)
         return read_residuals(model, batch.to(parameters_device(model)), layers, positions)
-    batch, cache, past = begin(model, prompts, completions)
+    batch, cache, past = begin(model, prompts, completions, rows_of_call)
     if cache is None:
         return read_residuals(model, batch, layers, positions)
     with _read(model, layers, batch.position_mask(positions)[:, past:], first=False) as seen:

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import hashlib
 import itertools
 import os
 import time
@@ -10,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from steerlens.files import write_json, writing
@@ -20,6 +22,7 @@ from steerlens.samples.constrained import ListGrammar, NumberLists
 from steerlens.samples.encoded import decoded
 from steerlens.samples.sample_set import Sample, SampleSet, SampleSource, as_line, read_source, source_path
 from steerlens.samples.vllm import VllmEngine
+from steerlens.text.batches import TokenMask
 from steerlens.text.chat import Chat, as_chat, chat_fingerprint
 from steerlens.text.number_lists import list_length
 from steerlens.text.positions import Positions
@@ -42,7 +45,7 @@ def sample_teacher(
     system_prompt: str | None = None,
     vector: SteeringVector | None = None,
     mode: Mode = "add",
-    positions: Positions = "all",
+    positions: Positions | TokenMask | None = None,
     temperature: float = 1.0,
     max_new_tokens: int | None = None,
     constraint: NumberLists | None = None,
@@ -58,6 +61,7 @@ def sample_teacher(
         max_new_tokens: None takes 48, or as many as a list of ten numbers needs.
         constraint: lists of numbers that alone can be written, for models that write none when they are asked to. The
             model's probabilities are renormalised over the tokens with which such a list goes on.
+        mode, positions: as in `steer`; a mask has a row for each prompt.
         batch_size: rows at once, at most 500; fewer where memory does not suffice.
         engine: writes the rows in the model's place; for teachers that no vector steers.
         path: a jsonl file that receives rows as they are made. If it holds the beginning of the same run,
@@ -159,9 +163,13 @@ def _grammar(model: "TransformerBridge", constraint: NumberLists, length: int) -
     return grammar
 
 
-def _in_words(vector: SteeringVector, mode: Mode, positions: Positions) -> str:
+def _in_words(vector: SteeringVector, mode: Mode, positions: Positions | TokenMask | None) -> str:
+    if isinstance(positions, Tensor):
+        where = f"a mask {hashlib.sha256(positions.cpu().numpy().tobytes()).hexdigest()[:12]} of"
+    else:
+        where = positions or vector.source.positions or "all"
     norms = ", ".join(f"layer {layer} norm {norm:.3f}" for layer, norm in vector.norms.items())
-    return f"{mode} at {positions} tokens: {vector.source.method} ({norms})"
+    return f"{mode} at {where} tokens: {vector.source.method} ({norms})"
 
 
 def _already_made(path: Path, source: SampleSource, prompts: Sequence[str | Chat]) -> list[Sample]:

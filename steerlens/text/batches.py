@@ -1,7 +1,7 @@
 """Rows of token ids become one padded batch, with its masks."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -15,16 +15,29 @@ TokenMask = Bool[Tensor, "row pos"]
 
 
 @dataclass(frozen=True)
+class RowsOfCall:
+    """Which of the prompts that a function was given a batch holds, where it runs them in several batches.
+
+    `n_rows`, how many were given, and `width`, the longest one's tokens, are None where these are a part of a larger run.
+    """
+
+    indices: Int[Tensor, " batch"]
+    n_rows: int | None = None
+    width: int | None = None
+
+
+@dataclass(frozen=True)
 class TokenBatch:
     """Padded rows of prompt tokens, each followed by completion tokens (possibly none).
 
     `tokens`, `attention_mask` and `completion_mask` are [batch pos]. Rows keep their order. Prompt
-    tokens are those that are attended to and are not completion tokens.
+    tokens are those that are attended to and are not completion tokens. Without `rows`, the batch is all there is.
     """
 
     tokens: Int[Tensor, "batch pos"]
     attention_mask: Bool[Tensor, "batch pos"]
     completion_mask: Bool[Tensor, "batch pos"]
+    rows: RowsOfCall | None = None
 
     @property
     def position_ids(self) -> Int[Tensor, "batch pos"]:
@@ -66,11 +79,15 @@ class TokenBatch:
 
     def to(self, device: torch.device | str) -> "TokenBatch":
         """The same batch on `device`."""
-        return TokenBatch(self.tokens.to(device), self.attention_mask.to(device), self.completion_mask.to(device))
+        return self._each(lambda tensor: tensor.to(device))
 
     def select(self, rows: Int[Tensor, " row"] | slice) -> "TokenBatch":
         """Some of the rows, or the same in another order."""
-        return TokenBatch(self.tokens[rows], self.attention_mask[rows], self.completion_mask[rows])
+        return self._each(lambda tensor: tensor[rows])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "TokenBatch":
+        rows = None if self.rows is None else replace(self.rows, indices=change(self.rows.indices))
+        return TokenBatch(change(self.tokens), change(self.attention_mask), change(self.completion_mask), rows)
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
@@ -82,6 +99,7 @@ def pad_rows(
     completions: Sequence[list[int]] | None = None,
     *,
     side: Literal["left", "right"] = "left",
+    rows_of_call: RowsOfCall | None = None,
 ) -> TokenBatch:
     """Pad token rows to one width.
 
@@ -89,6 +107,7 @@ def pad_rows(
         prompts: token ids of each rendered prompt.
         completions: token ids that follow each prompt; none by default.
         side: where the padding goes. Left keeps the next-token positions aligned.
+        rows_of_call: which rows these are, where a function runs more of them than this batch.
     """
     completions = completions if completions is not None else [[] for _ in prompts]
     rows = [prompt + completion for prompt, completion in zip(prompts, completions, strict=True)]
@@ -106,6 +125,7 @@ def pad_rows(
         completion_mask=padded(
             [[0] * len(prompt) + [1] * len(answer) for prompt, answer in zip(prompts, completions)], 0
         ).bool(),
+        rows=rows_of_call,
     )
 
 

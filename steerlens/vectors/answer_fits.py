@@ -76,6 +76,7 @@ def fit_answers_vector(
         prompt=prompt,
         chat_fingerprint=chat_fingerprint(model.tokenizer),
         seed=config.seed,
+        positions=config.positions,
     )
     metrics = {"kl_explained": explained, "kl_explained_low": low, "kl_explained_high": high}
     return SteeringVector(tuple(chosen), directions, source, metrics)

@@ -48,7 +48,7 @@ class ExchangedVector:
         Raises:
             ValueError: unknown mode.
         """
-        from steerlens.vectors.interventions import add, project_out
+        from steerlens.vectors.edits import add, project_out
 
         if mode not in ("add", "project_out"):
             raise ValueError(f"mode={mode!r} is not known here. Allowed: add, project_out. steer() has the others.")

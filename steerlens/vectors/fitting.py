@@ -83,6 +83,7 @@ def fit_prompt_vector(
         prompt=prompt,
         chat_fingerprint=chat_fingerprint(model.tokenizer),
         seed=config.seed,
+        positions=config.positions,
     )
     return SteeringVector(best.layers, best.directions, source, metrics)
 

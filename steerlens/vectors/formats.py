@@ -25,7 +25,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.checks import WrongInput, shown
 from steerlens.files import atomic_path
+from steerlens.models.bridge import check_bridge
 from steerlens.vectors.source import VectorSource
 from steerlens.vectors.vector import SteeringVector
 
@@ -49,6 +51,10 @@ def export_gguf(vector: SteeringVector, path: str | Path, *, model_hint: str | N
     """
     import gguf
 
+    if not isinstance(vector, SteeringVector):
+        raise WrongInput(
+            f"vector must be a SteeringVector, got {shown(vector)}. Make one with steerlens.import_tensor."
+        )
     if 0 in vector.layers:
         others = tuple(layer for layer in sorted(vector.layers) if layer != 0)
         raise ValueError(
@@ -84,6 +90,7 @@ def import_gguf(path: str | Path, model: "TransformerBridge | str") -> SteeringV
     """
     import gguf
 
+    _check_model(model)
     _check_exists(path)
     try:
         reader = gguf.GGUFReader(path)
@@ -129,6 +136,7 @@ def import_paper(path: str | Path, model: "TransformerBridge | str") -> Steering
         FileNotFoundError: there is no such file.
         ValueError: it is damaged, has another layout, needs code to be run to be read, or does not fit the model.
     """
+    _check_model(model)
     _check_exists(path)
     try:
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
@@ -171,6 +179,12 @@ def import_tensor(
     Raises:
         ValueError: the shape, the layers and the model do not fit one another.
     """
+    if not isinstance(tensor, Tensor):
+        raise WrongInput(
+            f"tensor must be a torch tensor, [d_model] or [layer, d_model], got {shown(tensor)}. Write torch.tensor(...); a "
+            "file is read by steerlens.import_gguf or import_paper."
+        )
+    _check_model(model)
     rows = tensor[None] if tensor.ndim == 1 else tensor
     if rows.ndim != 2 or not rows.is_floating_point():
         raise ValueError(
@@ -183,6 +197,8 @@ def import_tensor(
             f"Got {len(rows)} rows for {'a model that is only named' if n_layers is None else f'{n_layers} blocks'}. "
             f"Say with layers= after which block each row is added.{extra}"
         )
+    if isinstance(layers, str) or not isinstance(layers, int | Sequence | None):
+        raise WrongInput(f"layers must be a block number or several, such as [12], got {shown(layers)}.")
     layers = range(len(rows)) if layers is None else [layers] if isinstance(layers, int) else layers
     return _imported(rows, layers, model, "tensor")
 
@@ -196,7 +212,14 @@ def _imported(
     return vector
 
 
+def _check_model(model: Any) -> None:
+    if not isinstance(model, str):
+        check_bridge(model)
+
+
 def _check_exists(path: str | Path) -> None:
+    if not isinstance(path, str | Path):
+        raise WrongInput(f"path must be a file's path, got {shown(path)}.")
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no file {path}. Give a vector file's path.")
 

@@ -17,6 +17,7 @@ from steerlens.models.bridge import huggingface_model
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
+    from transformers import PreTrainedModel
 
 
 @dataclass
@@ -26,7 +27,7 @@ class GenerateCall:
     The shape is None until the first forward where the call was given texts.
     """
 
-    model: nn.Module
+    trunk: nn.Module
     n_rows: int | None = None
     width: int | None = None
     attention_mask: Tensor | None = None
@@ -35,9 +36,9 @@ class GenerateCall:
 _running: ContextVar[tuple[GenerateCall, ...]] = ContextVar("generate_calls", default=())
 
 
-def call_in_flight(hf: nn.Module) -> GenerateCall | None:
-    """The innermost running call that generates with this Hugging Face model."""
-    return next((call for call in reversed(_running.get()) if call.model is hf), None)
+def call_in_flight(trunk: nn.Module) -> GenerateCall | None:
+    """The innermost running call that generates with the model of which this is all below the head."""
+    return next((call for call in reversed(_running.get()) if call.trunk is trunk), None)
 
 
 @contextlib.contextmanager
@@ -49,7 +50,7 @@ def noticing_generate(model: "TransformerBridge") -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _noticing(owner: nn.Module, hf: nn.Module) -> Iterator[None]:
+def _noticing(owner: nn.Module, hf: "PreTrainedModel") -> Iterator[None]:
     noticed = owner.__dict__.get("generate")
     if not isinstance(noticed, _NoticedGenerate):
         noticed = _NoticedGenerate(owner, hf)
@@ -66,15 +67,16 @@ def _noticing(owner: nn.Module, hf: nn.Module) -> Iterator[None]:
 class _NoticedGenerate:
     """Stands in the place of an instance's `generate`; a copy of the model gets one of its own."""
 
-    def __init__(self, owner: nn.Module, hf: nn.Module) -> None:
+    def __init__(self, owner: nn.Module, hf: "PreTrainedModel") -> None:
         self.users = 0
-        self._hf, self._own, self._generate = hf, owner.__dict__.get("generate"), owner.generate
-        functools.update_wrapper(self, self._generate)  # pyright: ignore[reportArgumentType]
+        self._hf, self._own = hf, owner.__dict__.get("generate")
+        self._generate: Any = owner.generate
+        functools.update_wrapper(self, self._generate)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self._generate.__self__ is self._hf:
+        if getattr(self._generate, "__self__", None) is self._hf:
             kwargs.setdefault("disable_compile", True)  # a compiled forward would keep the first token's edits
-        token = _running.set((*_running.get(), _call(self._hf, args, kwargs)))
+        token = _running.set((*_running.get(), _call(self._hf.base_model, args, kwargs)))
         try:
             return self._generate(*args, **kwargs)
         finally:
@@ -86,16 +88,16 @@ class _NoticedGenerate:
             owner.__dict__["generate"] = self._own
 
 
-def _call(hf: nn.Module, args: tuple, kwargs: dict[str, Any]) -> GenerateCall:
-    outer = call_in_flight(hf)
+def _call(trunk: nn.Module, args: tuple, kwargs: dict[str, Any]) -> GenerateCall:
+    outer = call_in_flight(trunk)
     if outer is not None and getattr(kwargs.get("generation_config"), "is_assistant", False):
         return outer  # the model drafts its own next tokens
     names = ("inputs_embeds", "inputs", "input_ids", "input")
     prompts = next((given for given in (*map(kwargs.get, names), *args[:1]) if isinstance(given, Tensor)), None)
     if prompts is None or prompts.ndim < 2:
-        return GenerateCall(hf)
+        return GenerateCall(trunk)
     mask = kwargs.get("attention_mask")
     n_masked = (
         mask.shape[1] if isinstance(mask, Tensor) else 0
     )  # more than the prompts where a cache holds their beginning
-    return GenerateCall(hf, len(prompts), max(prompts.shape[1], n_masked), mask)
+    return GenerateCall(trunk, len(prompts), max(prompts.shape[1], n_masked), mask)

@@ -156,6 +156,7 @@ class HubVector(ModelHubMixin, library_name="steerlens", tags=["steering-vector"
             "layers of the model": source.n_layers,
             "bridge": source.bridge,
             "chat context": source.chat_fingerprint,
+            "fitted to act at": None if source.positions is None else f"{source.positions} tokens",
         }
         return ModelCard(
             CARD.format(

@@ -10,7 +10,6 @@ from torch import nn
 
 from steerlens.cache import cache_of, follow, followers, n_cached, with_cache
 from steerlens.models.adapters import adapter_disabled
-from steerlens.models.bridge import huggingface_model
 from steerlens.residuals.stream import OnResidual, Residual, watch_residuals
 from steerlens.vectors.steered_tokens import named_inputs
 
@@ -41,7 +40,7 @@ class BaseResiduals:
 
     @torch.no_grad()
     def before_forward(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        """Run the base on the same tokens; a forward pre-hook of the Hugging Face model."""
+        """Run the base, below its head, on the arguments of a forward."""
         if base_is_running.get():
             return
         token = base_is_running.set(True)
@@ -49,13 +48,12 @@ class BaseResiduals:
         try:
             with adapter_disabled(self._model), watch_residuals(self._model, record):
                 inputs = named_inputs(module, args, kwargs)
-                inputs = with_cache({**inputs, "labels": None}, self._cache_beside(cache_of(inputs)))
-                self._cache = cache_of(huggingface_model(self._model)(**inputs))
+                self._cache = cache_of(module(**with_cache(inputs, self._cache_beside(cache_of(inputs)))))
         finally:
             base_is_running.reset(token)
 
-    def after_forward(self, _module: nn.Module, _inputs: tuple, output: Any) -> None:
-        """Let the base's cache go with the model's; a forward hook of the Hugging Face model."""
+    def after_forward(self, output: Any) -> None:
+        """Let the base's cache go with the model's."""
         cache = cache_of(output)
         if not base_is_running.get() and cache is not None:
             follow(cache, self._id, self._cache)

@@ -96,12 +96,12 @@ def number_shift(
     prompt: str,
     questions: Sequence[str | Chat],
     *,
-    positions: Positions = "all",
+    positions: Positions | None = None,
 ) -> NumberShift | None:
     """The prompt's and the vector's effect on the first number; None where the tokenizer has hardly any numbers.
 
     Args:
-        positions: where the vector acts, as in `steer`; give those that it was fitted at.
+        positions: where the vector acts, as in `steer`.
     """
     tokens = [token for token in number_tokens(model.tokenizer) if token < model.cfg.d_vocab]
     if len(tokens) < MIN_NUMBERS:

@@ -4,9 +4,13 @@ import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from steerlens.text.batches import pad_rows
+import torch
+
+from steerlens.text.batches import RowsOfCall, TokenMask, pad_rows
 from steerlens.text.chat import Chat, as_chat, encode_chat
 from steerlens.text.positions import Positions
+from steerlens.vectors.interventions import acting_positions
+from steerlens.vectors.row_masks import at_prompt_ends
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -22,7 +26,7 @@ PLAIN = "background:#8882;"
 class ShownPositions:
     """The tokens of a rendered chat, and for each of them whether `positions` names it."""
 
-    positions: Positions
+    positions: str
     tokens: tuple[str, ...]
     steered: tuple[bool, ...]
 
@@ -51,7 +55,9 @@ class ShownPositions:
         return f"{sum(self.steered)} of {len(self.tokens)} tokens are steered at positions={self.positions!r}."
 
 
-def show_positions(model: "TransformerBridge", chat: str | Chat, positions: Positions = "all") -> ShownPositions:
+def show_positions(
+    model: "TransformerBridge", chat: str | Chat, positions: Positions | TokenMask | None = None
+) -> ShownPositions:
     """Show which tokens of a chat `steer(..., positions=positions)` would change.
 
         show_positions(model, [user("..."), assistant("...")], "generated")
@@ -59,15 +65,19 @@ def show_positions(model: "TransformerBridge", chat: str | Chat, positions: Posi
     Args:
         chat: a question or a chat; a last message by the assistant is the completion, which `steer` counts as
             "generated".
+        positions: as in `steer`; a mask has one row, such as `turn_mask(model, [chat], "user")`.
 
     Returns:
         An object that a notebook renders and `print` shows.
 
     Raises:
-        ValueError: positions are not known, or the chat cannot be rendered.
+        ValueError: positions are not known, a mask has another shape, or the chat cannot be rendered.
     """
     prompt, completion = encode_chat(model.tokenizer, as_chat(chat))
-    batch = pad_rows(model.tokenizer, [prompt], [completion])
-    steered = batch.position_mask(positions)[0]
+    of_call = RowsOfCall(torch.arange(1), 1, len(prompt))
+    batch = pad_rows(model.tokenizer, [prompt], [completion], rows_of_call=of_call)
+    positions = acting_positions([], positions)
+    named = isinstance(positions, str)
+    steered = (batch.position_mask(positions) if named else at_prompt_ends(positions, batch))[0]
     tokens = (repr(model.tokenizer.decode([token]))[1:-1] for token in prompt + completion)
-    return ShownPositions(positions, tuple(tokens), tuple(steered.tolist()))
+    return ShownPositions(positions if named else "a mask", tuple(tokens), tuple(steered.tolist()))

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from steerlens.models.bridge import huggingface_model
 from steerlens.models.identity import bridge_mode, commit_hash, model_name, weights_dtype, weights_fingerprint
+from steerlens.text.positions import Positions
 from steerlens.text.wording import wording_of
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ class VectorSource:
     `chat_fingerprint` is that of the context without prompt, in which the vector is meant to act. `revision` is the
     model's commit on the Hub, `weights` a fingerprint of its weights in `dtype`, `architecture` Hugging Face's
     model_type, `bridge` how the model was wrapped (steerlens.models.identity.bridge_mode), and `wording` names how steerlens
-    speaks to it (steerlens.text.wording).
+    speaks to it (steerlens.text.wording). `positions` are those at which a vector was fitted to act; a measured difference
+    has none, wherever it was read.
     """
 
     model: str
@@ -36,6 +38,7 @@ class VectorSource:
     n_layers: int | None = None
     bridge: str | None = None
     wording: str | None = None
+    positions: Positions | None = None
 
     @classmethod
     def of(
@@ -46,10 +49,13 @@ class VectorSource:
         prompt: str | None = None,
         chat_fingerprint: str | None = None,
         seed: int | None = None,
+        positions: Positions | None = None,
     ) -> "VectorSource":
         """The source of a vector that `method` makes on `model`; of a model that is only named, the name is all."""
         identity: dict[str, Any] = {"model": model} if isinstance(model, str) else _identity(model)
-        return cls(method=method, prompt=prompt, chat_fingerprint=chat_fingerprint, seed=seed, **identity)
+        return cls(
+            method=method, prompt=prompt, chat_fingerprint=chat_fingerprint, seed=seed, positions=positions, **identity
+        )
 
     @property
     def words(self) -> str:

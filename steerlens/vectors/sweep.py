@@ -221,7 +221,9 @@ def _directions(
         "fitted": replace(
             mean,
             directions=torch.cat([fit.directions for fit in fits]),
-            source=replace(mean.source, method=f"fitted by {config.objective}, each layer on its own"),
+            source=replace(
+                mean.source, method=f"fitted by {config.objective}, each layer on its own", positions=config.positions
+            ),
         ),
         "mean_difference": mean,
         "principal_difference": principal_difference(model, prompt, questions=data.train_questions, layers=layers),

@@ -3,9 +3,10 @@
 import hashlib
 import html
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from steerlens.checks import WrongInput, shown
 from steerlens.files import atomic_path
+from steerlens.models.bridge import check_bridge
 from steerlens.models.identity import model_name
 from steerlens.vectors.exchange import ExchangedVector
 from steerlens.vectors.hub import HubVector
@@ -31,13 +34,14 @@ def _blocks(layers: tuple[int, ...]) -> str:
     return f"block {layers[0]}" if len(layers) == 1 else f"blocks {', '.join(map(str, layers))}, one direction each"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SteeringVector(HubVector, ExchangedVector):
     """One direction a layer, in units of the residual stream.
 
     `directions[i]` belongs to the output of block `layers[i]` (0 <= l < n_layers; no embedding slot).
 
     Raises:
+        WrongInput: an argument of the wrong kind.
         ValueError: layers are repeated, negative, none, or not as many as directions, or a direction is not finite.
     """
 
@@ -47,9 +51,12 @@ class SteeringVector(HubVector, ExchangedVector):
     metrics: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._check_kinds()
+        object.__setattr__(self, "layers", tuple(map(int, self.layers)))
         if self.directions.ndim != 2 or not self.directions.numel():
             raise ValueError(
-                f"Got directions of shape {tuple(self.directions.shape)}. Give [layer, d_model], at least one layer."
+                f"Got directions of shape {tuple(self.directions.shape)}. Give [layer, d_model], at least one layer; "
+                "write directions[None] for a single one."
             )
         if len(self.layers) != len(self.directions) or len(set(self.layers)) != len(self.layers):
             raise ValueError(
@@ -60,6 +67,31 @@ class SteeringVector(HubVector, ExchangedVector):
         if not torch.isfinite(self.directions).all():
             raise ValueError("A direction holds NaN or infinity. Was the model run in half precision?")
         object.__setattr__(self, "directions", self.directions.detach().float().cpu())
+
+    def _check_kinds(self) -> None:
+        layers: Any = self.layers
+        if not isinstance(layers, Sequence) or not all(isinstance(layer, Integral) for layer in layers):
+            raise WrongInput(f"layers must be block numbers in a tuple, such as (12,), got {shown(layers)}.")
+        if not isinstance(self.directions, Tensor):
+            raise WrongInput(
+                f"directions must be a tensor [layer, d_model], got {shown(self.directions)}. Write torch.tensor(...)."
+            )
+        if not isinstance(self.source, VectorSource):
+            raise WrongInput(
+                f"source must be a VectorSource, got {shown(self.source)}. Write VectorSource.of(model, method='by hand')."
+            )
+        if not isinstance(self.metrics, dict):
+            raise WrongInput(f"metrics must be a dict of what was measured, got {shown(self.metrics)}.")
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both are the same directions at the same layers, of the same source; metrics do not count."""
+        if not isinstance(other, SteeringVector):
+            return NotImplemented
+        same = self.layers == other.layers and self.source == other.source
+        return same and torch.equal(self.directions, other.directions)
+
+    def __hash__(self) -> int:
+        return hash((self.layers, self.fingerprint))
 
     @property
     def fingerprint(self) -> str:
@@ -72,13 +104,20 @@ class SteeringVector(HubVector, ExchangedVector):
         Raises:
             ValueError: the vector has no direction at one of them.
         """
+        if not layers:
+            raise ValueError(f"Got no layer. The vector has layers {self.layers}; write vector.at({self.layers[0]}).")
         if missing := [layer for layer in layers if layer not in self.layers]:
-            raise ValueError(f"The vector has no direction at layer {missing[0]}. It has layers {self.layers}.")
+            several = " Write vector.at(1, 2) for several." if isinstance(missing[0], list | tuple) else ""
+            raise ValueError(
+                f"The vector has no direction at layer {missing[0]!r}. It has layers {self.layers}.{several}"
+            )
         return replace(self, layers=layers, directions=self.directions[[self.layers.index(layer) for layer in layers]])
 
     def __mul__(self, strength: float) -> "SteeringVector":
         if not isinstance(strength, Real):
             return NotImplemented
+        if not math.isfinite(strength):
+            raise ValueError(f"A vector cannot be multiplied by {strength}. Give a finite number.")
         return self._derived(strength * self.directions, f"{float(strength):g} times ({self.source.method})")
 
     __rmul__ = __mul__
@@ -140,6 +179,11 @@ class SteeringVector(HubVector, ExchangedVector):
         self, other: "SteeringVector", *, same_model: bool = False
     ) -> tuple["SteeringVector", "SteeringVector"]:
         """Both at the layers that they share, in the order of this one."""
+        if not isinstance(other, SteeringVector):
+            raise WrongInput(
+                f"The other vector must be a SteeringVector, got {shown(other)}. Make one of a tensor with "
+                "steerlens.import_tensor(tensor, model, layers=...)."
+            )
         if same_model and (differences := self.source.differences(other.source)):
             raise ValueError(
                 f"The vectors belong to different models: {', '.join(differences)}. Directions of different models do "
@@ -197,6 +241,7 @@ class SteeringVector(HubVector, ExchangedVector):
             ValueError: another model, revision, bridge or checkpoint, another d_model, or a layer that the model
                 does not have.
         """
+        check_bridge(model)
         d_model, n_layers, name = model.cfg.d_model, model.cfg.n_layers, model_name(model)
         if self.directions.shape[1] != d_model or max(self.layers) >= n_layers:
             raise ValueError(
@@ -210,7 +255,12 @@ class SteeringVector(HubVector, ExchangedVector):
             )
 
     def for_model(self, model: "TransformerBridge") -> "SteeringVector":
-        """The same directions, declared to be meant for `model`; metrics of another model are left behind."""
+        """The same directions, declared to be meant for `model`; metrics of another model are left behind.
+
+        Raises:
+            WrongInput: `model` is no bridge.
+        """
+        check_bridge(model)
         moved = bool(self.source.differences(VectorSource.of(model, method="")))
         return replace(self, source=self.source.moved_to(model), metrics={} if moved else self.metrics)
 
@@ -259,8 +309,12 @@ class SteeringVector(HubVector, ExchangedVector):
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it is not a steering vector, or it is damaged.
+            ValueError: it is not a steering vector, it is damaged, or it is a directory.
         """
+        if Path(path).is_dir():
+            raise ValueError(
+                f"{path} is a directory. Read it with SteeringVector.from_pretrained, or give the file in it."
+            )
         if not Path(path).is_file():
             raise FileNotFoundError(f"There is no vector file {path}. Give the path that save() wrote.")
         try:
@@ -294,8 +348,11 @@ def mean_centred(vectors: Mapping[str, SteeringVector]) -> dict[str, SteeringVec
     Reference: arXiv 2606.00995, appendix F.2.
 
     Raises:
+        WrongInput: no mapping of names to vectors.
         ValueError: fewer than two vectors, or vectors of other models or layers.
     """
+    if not isinstance(vectors, Mapping) or not all(isinstance(one, SteeringVector) for one in vectors.values()):
+        raise WrongInput(f"vectors must map each trait to its vector, such as {{'owl': vector}}, got {shown(vectors)}.")
     if len(vectors) < 2:
         raise ValueError(f"Got {len(vectors)} vectors. Centring takes at least two, one for each trait.")
     first, *others = vectors.values()

@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import re
 
 import pytest
 import torch
@@ -15,7 +16,8 @@ from steerlens.models.loading import load_model
 from steerlens.text.batches import pad_rows
 from steerlens.text.chat import encode_prompt
 from steerlens.text.positions import POSITIONS
-from steerlens.vectors.interventions import add, project_out, replace, steer
+from steerlens.vectors.edits import add, project_out, replace
+from steerlens.vectors.interventions import steer
 from steerlens.vectors.vector import SteeringVector, VectorSource
 from tests.conftest import ARCHITECTURES
 
@@ -231,3 +233,104 @@ def test_a_vector_of_another_model_is_refused_unless_meant(tiny):
         pass
     with steer(tiny, other.for_model(tiny)):
         pass
+
+
+def sources(model, *positions):
+    return [VectorSource.of(model, method="fitted", positions=where) for where in positions]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_order_of_several_vectors_does_not_matter(checkpoints, chats, mode):
+    model = adapted_model(checkpoints["llama"])
+    one, two = vector_for(model, 1, 2, seed=1), vector_for(model, 2, seed=2)
+    with steer(model, [one, two], mode=mode):
+        there = logits(model, chats)
+    with steer(model, [two, one], mode=mode):
+        back = logits(model, chats)
+    with steer(model, one, mode=mode):
+        alone = logits(model, chats)
+    torch.testing.assert_close(there, back, atol=1e-4, rtol=1e-4)
+    assert (there - alone).abs().max() > 0.01
+
+
+def test_several_vectors_are_added_as_their_sum_in_one_with_or_in_nested_ones(tiny, chats):
+    one, two = vector_for(tiny, 1, 2, seed=1), vector_for(tiny, 1, 2, seed=2)
+    with steer(tiny, one + two):
+        summed = logits(tiny, chats)
+    with steer(tiny, [one, two]):
+        assert torch.equal(logits(tiny, chats), summed)
+    with steer(tiny, two), steer(tiny, one):
+        torch.testing.assert_close(logits(tiny, chats), summed, atol=1e-4, rtol=1e-4)
+
+
+def test_several_directions_are_projected_out_as_a_span(resid, direction):
+    other = direction + 0.1 * torch.randn(16, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    both = torch.stack([direction, other])
+    left = project_out(resid, both)
+    assert (left @ both.T).abs().max() < 1e-10
+    one_by_one = project_out(project_out(resid, direction), other)
+    assert (one_by_one @ both.T).abs().max() > 0.01
+    torch.testing.assert_close(
+        project_out(resid, torch.stack([direction, -2 * direction])), project_out(resid, direction)
+    )
+
+
+def test_a_vector_acts_where_it_was_fitted_unless_told_otherwise(tiny, chats):
+    (source,) = sources(tiny, "last_prompt")
+    fitted = SteeringVector((1,), vector_for(tiny, 1).directions, source)
+    with steer(tiny, vector_for(tiny, 1), positions="last_prompt"):
+        expected = logits(tiny, chats)
+    with steer(tiny, fitted):
+        assert torch.equal(logits(tiny, chats), expected)
+    with steer(tiny, 0.5 * fitted), steer(tiny, 0.5 * fitted):
+        torch.testing.assert_close(logits(tiny, chats), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_vector_that_is_used_elsewhere_than_it_was_fitted_warns_with_both_names(tiny, tmp_path):
+    (source,) = sources(tiny, "last_prompt")
+    SteeringVector((1,), torch.ones(1, 32), source).save(tmp_path / "vector")
+    loaded = SteeringVector.load(tmp_path / "vector")
+    with (
+        pytest.warns(UserWarning, match="fitted at 'last_prompt' tokens is used at 'all' tokens") as said,
+        steer(tiny, loaded, positions="all"),
+    ):
+        pass
+    assert said[0].filename == __file__
+    with steer(tiny, loaded, positions="last_prompt"):
+        pass
+
+
+def test_vectors_that_were_fitted_at_different_tokens_are_told_apart(tiny):
+    one, two = (SteeringVector((1,), torch.ones(1, 32), source) for source in sources(tiny, "prompt", "generated"))
+    with (
+        pytest.raises(ValueError, match=r"fitted at different tokens: generated, prompt. Nest one"),
+        steer(tiny, [one, two]),
+    ):
+        pass
+
+
+def test_measured_vectors_at_every_layer_at_once_are_warned_of_with_one_layer_to_take(tiny, chats):
+    measured, layers = vector_for(tiny, 0, 1, 2, 3, scale=10.0), (0, 1, 2, 3)
+    with (
+        steer(tiny, measured),
+        pytest.warns(UserWarning, match=r"4 layers at once, together \d+\.\d times.*vector\.at\(2\)"),
+    ):
+        logits(tiny, chats)
+    with steer(tiny, SteeringVector(layers, measured.directions, measured.source, {"kl_explained": 0.9})):
+        logits(tiny, chats)
+    with steer(tiny, measured.at(2)):
+        logits(tiny, chats)
+    with steer(tiny, measured, strength=0.001):
+        logits(tiny, chats)
+
+
+def test_a_strength_that_breaks_the_model_is_named_as_the_reason(tiny, chats):
+    vector = vector_for(tiny, 1)
+    with steer(tiny, vector, strength=1e38), pytest.raises(FloatingPointError) as refusal:
+        generate(tiny, chats, max_new_tokens=2)
+    said = r"steered by random at layers 1, \S+e\+3\d times as long as the residual: lower the strength"
+    assert re.search(said, str(refusal.value))
+    with torch.no_grad():
+        huggingface_model(tiny).get_output_embeddings().weight.fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match=r"NaN or infinite\. Its weights are damaged"):
+        generate(tiny, chats, max_new_tokens=2)

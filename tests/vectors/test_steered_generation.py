@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, DynamicCache, StaticCache, TextIt
 from steerlens.contract.architectures import save_checkpoint
 from steerlens.models.bridge import bridge, huggingface_model
 from steerlens.models.loading import load_model
+from steerlens.residuals.stream import watch_residuals
 from steerlens.text.positions import POSITIONS
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.source import VectorSource
@@ -428,6 +429,59 @@ def test_the_base_goes_with_a_cache_that_is_passed_on_or_copied(families):
         pytest.raises(ValueError, match=r"holds 5 that ran outside this `steer`. Fill it inside, or give none"),
     ):
         hf.generate(input_ids=torch.cat([prefix, prefix], dim=1), past_key_values=cache, **options)
+
+
+def test_the_model_below_its_head_is_steered_by_itself(families):
+    case = Case(families["Llama 3"])
+    ids, mask = tokens(2, 9, pads=(4, 0))
+    for positions in POSITIONS:
+        with torch.no_grad(), steer(case.model, case.vector, positions=positions):
+            ours = case.hf.lm_head(case.hf.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state)
+        theirs = case.judge(ids[1], slots(positions, 9, 9))
+        torch.testing.assert_close(ours[1], theirs, atol=2e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("family", ["Mistral", "Gemma 3"])
+def test_in_half_precision_and_inference_mode_the_named_residuals_move_by_the_vector(families, family, dtype):
+    case = Case(families[family])
+    case.hf.to(dtype)
+    ids, mask = tokens(2, 13, pads=(4, 0))
+    for positions in POSITIONS:
+        with torch.inference_mode():
+            plain = residuals_after(case, ids, mask)
+            with steer(case.model, case.vector, positions=positions):
+                moved = residuals_after(case, ids, mask) - plain
+        named = slots(positions, 13, 13) & mask.bool()
+        error = (moved - named[..., None] * case.vector.directions[0])[mask.bool()].abs().max()
+        assert error < 0.02 * plain.abs().max()
+        assert (moved[~named & mask.bool()] == 0).all()
+
+
+def residuals_after(case, ids, mask) -> torch.Tensor:
+    seen = []
+    with watch_residuals(case.model, {LAYER: lambda resid: seen.append(resid.float().clone())}):
+        case.hf(input_ids=ids, attention_mask=mask, use_cache=False)
+    return seen[0]
+
+
+def test_gradient_checkpointing_recomputes_the_same_edits(families):
+    case = Case(families["Llama 3"])
+    case.hf.train()
+    ids, mask = tokens(2, 9, pads=(4, 0))
+
+    def gradients():
+        case.hf.zero_grad()
+        case.hf(input_ids=ids, attention_mask=mask, labels=ids, use_cache=False).loss.backward()
+        return [parameter.grad.clone() for parameter in case.hf.parameters() if parameter.grad is not None]
+
+    for positions in POSITIONS:
+        with steer(case.model, case.vector, positions=positions):
+            whole = gradients()
+            case.hf.gradient_checkpointing_enable()
+            again = gradients()
+            case.hf.gradient_checkpointing_disable()
+        assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(whole, again, strict=True))
 
 
 @pytest.mark.slow

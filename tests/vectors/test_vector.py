@@ -304,3 +304,20 @@ def test_the_revision_is_the_commit_of_a_hub_checkpoint(checkpoints, tmp_path, m
     assert f"at revision {commit[:12]}" in made_on(new).summary()
     with pytest.raises(ValueError, match="the revision"):
         made_on(old).check_model(new)
+
+
+def test_vectors_are_equal_where_layers_directions_and_source_are(tmp_path):
+    one = SteeringVector((1, 3), torch.randn(2, 8), VectorSource("model", "by hand"), {"kl_explained": 0.5})
+    one.save(tmp_path / "vector")
+    again = SteeringVector.load(tmp_path / "vector")
+    assert one == again
+    assert hash(one) == hash(again)
+    assert {one: "owl"}[again] == "owl"
+    others = [
+        one.at(1),
+        SteeringVector((1, 2), one.directions, one.source),
+        2 * one,
+        SteeringVector(one.layers, one.directions, VectorSource("other", "by hand")),
+    ]
+    assert not any(one == other for other in others)
+    assert one != "owl"
