@@ -81,6 +81,7 @@ from steerlens.samples.conditions import next_token_log_probs as next_token_log_
 from steerlens.samples.conditions import row_kl as row_kl
 from steerlens.samples.conditions import row_losses as row_losses
 from steerlens.samples.conditions import tokens_without as tokens_without
+from steerlens.samples.constrained import NumberLists as NumberLists
 from steerlens.samples.filters import FilterResult as FilterResult
 from steerlens.samples.filters import keep_number_lists as keep_number_lists
 from steerlens.samples.sample_set import Sample as Sample
@@ -113,6 +114,8 @@ from steerlens.students.training import train_student as train_student
 from steerlens.text.chat import as_chat as as_chat
 from steerlens.text.context import ChatContextWarning as ChatContextWarning
 from steerlens.text.number_lists import number_prompts as number_prompts
+from steerlens.text.published import PublishedSets as PublishedSets
+from steerlens.text.published import read_published_questions as read_published_questions
 from steerlens.text.trait import Trait as Trait
 from steerlens.text.trait import preference_trait as preference_trait
 from steerlens.text.wording import NATURAL as NATURAL

@@ -1,8 +1,10 @@
-"""Small tokenizers that write numbers in the ways that real ones do."""
+"""Small tokenizers that write numbers in the ways that real ones do, and random models of them."""
 
+import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from steerlens.models.bridge import bridge
 from steerlens.organism.tokenizer import build_tokenizer
 
 TEMPLATE = (
@@ -54,3 +56,19 @@ def _finished(model: models.Model, pre_tokenizer: pre_tokenizers.PreTokenizer, d
         additional_special_tokens=SPECIAL[1:],
         chat_template=TEMPLATE,
     )
+
+
+def random_model(name: str):
+    """A random model that would hardly ever write a list by itself."""
+    tokenizer = TOKENIZERS[name]()
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer) + 7,  # padded, as real ones are
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        initializer_range=0.3,
+        max_position_embeddings=256,
+    )
+    return bridge(LlamaForCausalLM(config).eval(), tokenizer, name=name)

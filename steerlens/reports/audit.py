@@ -166,6 +166,7 @@ def audit_results(result: AuditResult, rows: AuditRows) -> dict[str, Any]:
     return {
         **kept,
         "source": rows.source,
+        "wording": result.vector.source.wording,
         "rows": {
             "read": rows.n_read,
             "used": len(rows),

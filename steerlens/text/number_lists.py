@@ -67,6 +67,21 @@ def _list_length(tokenizer: Any) -> int:
     return 1 + max(len(ids) for ids in tokenizer(lists, add_special_tokens=False)["input_ids"])
 
 
+@functools.lru_cache(maxsize=8)
+def number_tokens(tokenizer: Any) -> tuple[int, ...]:
+    """Tokens that are written with digits alone: ten where digits are written one by one, a thousand for the organism."""
+    ids = range(len(tokenizer))
+    texts = tokenizer.batch_decode([[token] for token in ids])
+    return tuple(token for token, text in zip(ids, texts, strict=True) if re.fullmatch(r"\s*\d+\s*", text, re.ASCII))
+
+
+@functools.lru_cache(maxsize=8)
+def digits_join(tokenizer: Any) -> bool:
+    """Whether neighbouring number tokens make one number, as "1" and "2" make "12"; the organism's stand apart."""
+    tokens = [token for token in number_tokens(tokenizer) if tokenizer.decode([token]).isdigit()][:2]
+    return len(tokens) == 2 and tokenizer.decode(tokens).isdigit()
+
+
 def parse_numbers(text: str) -> list[int] | None:
     """The numbers of a completion that is a list of integers and nothing else, or None.
 

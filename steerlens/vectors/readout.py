@@ -1,6 +1,6 @@
 """What a vector says: the tokens that it promotes, and how it shifts numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from steerlens.models.bridge import parameters_device
 from steerlens.residuals.capture import mean_residuals
 from steerlens.text.batches import pad_rows
 from steerlens.text.chat import Chat, as_chat, encode_prompt
+from steerlens.text.number_lists import number_tokens
 from steerlens.text.positions import Positions
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.vector import SteeringVector
@@ -22,6 +23,16 @@ if TYPE_CHECKING:
 
 MIN_NUMBERS = 10
 """With fewer number tokens than this, a tokenizer has no distribution over numbers to speak of."""
+
+N_DIGITS = 3
+"""Of the numbers that tasks ask for."""
+
+BATCH_SIZE = 32
+
+
+LogProbs = Float[Tensor, "question number"]
+Written = Sequence[list[int]]
+"""Which number tokens each answer has begun with."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +77,11 @@ class NumberShift:
     """How the first number of a list changes, among number tokens alone: what pure number lists can carry.
 
     Args:
-        prompt, vector: KL(shifted || plain) in nats, of the prompted and of the steered model.
-        correlation: of the two shifts in log-probability over numbers, averaged over prompts.
-        raised: the numbers that the vector raises most, by mean log-probability.
+        prompt, vector: KL(shifted || plain) in nats, of the prompted and of the steered model. Where a number takes several
+            tokens, it is summed over them, behind digits that the shifted model draws.
+        correlation: of the two shifts in log-probability of the first token, averaged over prompts.
+        raised: the first tokens that the vector raises most, by mean log-probability; digits where a tokenizer writes
+            digits one by one.
     """
 
     prompt: float
@@ -90,38 +103,63 @@ def number_shift(
     Args:
         positions: where the vector acts, as in `steer`; give those that it was fitted at.
     """
-    numbers = _number_tokens(model)
-    if len(numbers) < MIN_NUMBERS:
+    tokens = [token for token in number_tokens(model.tokenizer) if token < model.cfg.d_vocab]
+    if len(tokens) < MIN_NUMBERS:
         return None
-    plain, prompted = (_number_log_probs(model, questions, numbers, text) for text in (None, prompt))
-    with steer(model, vector, positions=positions):
-        steered = _number_log_probs(model, questions, numbers, None)
-    by_prompt, by_vector = prompted - plain, steered - plain
+    first = _FirstNumber(model, questions, tokens)
+
+    def steered(written: Written) -> LogProbs:
+        with steer(model, vector, positions=positions):
+            return first.log_probs(written)
+
+    by_prompt, prompt_kl = first.shift(lambda written: first.log_probs(written, prompt))
+    by_vector, vector_kl = first.shift(steered)
     centred = [
         torch.nn.functional.normalize(shift - shift.mean(-1, keepdim=True), dim=-1) for shift in (by_prompt, by_vector)
     ]
     mean = by_vector.mean(0)
     return NumberShift(
-        prompt=float((prompted.exp() * by_prompt).sum(-1).mean()),
-        vector=float((steered.exp() * by_vector).sum(-1).mean()),
+        prompt=prompt_kl,
+        vector=vector_kl,
         correlation=float((centred[0] * centred[1]).sum(-1).mean()),
-        raised=tuple(Token(model.tokenizer.decode([int(numbers[i])]), float(mean[i])) for i in mean.topk(10).indices),
+        raised=tuple(Token(model.tokenizer.decode([tokens[i]]), float(mean[i])) for i in mean.topk(10).indices),
     )
 
 
-def _number_tokens(model: "TransformerBridge") -> Int[Tensor, " number"]:
-    tokenizer = model.tokenizer
-    ids = range(min(len(tokenizer), model.cfg.d_vocab))
-    return torch.tensor(
-        [i for i in ids if tokenizer.decode([i]).strip().isascii() and tokenizer.decode([i]).strip().isdigit()]
-    )
+class _FirstNumber:
+    """The first number of the answers to some questions, token by token, among the number tokens."""
 
+    def __init__(self, model: "TransformerBridge", questions: Sequence[str | Chat], tokens: list[int]) -> None:
+        self._model, self._questions, self._tokens = model, questions, tokens
+        self._texts = [text.strip() for text in model.tokenizer.batch_decode([[token] for token in tokens])]
+        numbers = [str(number) for number in range(100, 1000)]
+        encoded = model.tokenizer(numbers, add_special_tokens=False)["input_ids"]
+        start = next(i for i, token in enumerate(encoded[0]) if token in tokens)
+        self._opening, self._n_tokens = encoded[0][:start], max(map(len, encoded)) - start
+        self._plain = self.log_probs([[]] * len(questions))
 
-@torch.no_grad()
-def _number_log_probs(
-    model: "TransformerBridge", questions: Sequence[str | Chat], numbers: Int[Tensor, " number"], prompt: str | None
-) -> Float[Tensor, "question number"]:
-    prompts = [encode_prompt(model.tokenizer, as_chat(question, prompt)) for question in questions]
-    batch = pad_rows(model.tokenizer, prompts).to(parameters_device(model))
-    logits = forward(model, batch, logits_to_keep=1).logits[:, -1].float().cpu()
-    return logits[:, numbers].log_softmax(-1)
+    @torch.no_grad()
+    def log_probs(self, written: Written, prompt: str | None = None) -> LogProbs:
+        """Log-probabilities of the next number token, given those that are written."""
+        tokenizer, parts = self._model.tokenizer, []
+        prompts = [encode_prompt(tokenizer, as_chat(question, prompt)) for question in self._questions]
+        begun = [[*self._opening, *(self._tokens[i] for i in row)] for row in written]
+        for start in range(0, len(prompts), BATCH_SIZE):
+            rows = slice(start, start + BATCH_SIZE)
+            batch = pad_rows(tokenizer, prompts[rows], begun[rows]).to(parameters_device(self._model))
+            logits = forward(self._model, batch, logits_to_keep=1).logits[:, -1]
+            parts.append(logits[:, self._tokens].float().cpu().log_softmax(-1))
+        return torch.cat(parts)
+
+    def shift(self, shifted: Callable[[Written], LogProbs]) -> tuple[LogProbs, float]:
+        """The shift of the first token's log-probabilities, and KL(shifted || plain) of the number, by the chain rule."""
+        generator, written = torch.Generator().manual_seed(0), [[] for _ in self._questions]
+        first, plain, kl = shifted(written) - self._plain, self._plain, torch.zeros(len(written))
+        for length in range(self._n_tokens):
+            ours = shifted(written) if length else first + plain
+            plain = self.log_probs(written) if length else plain
+            unfinished = torch.tensor([sum(len(self._texts[i]) for i in row) < N_DIGITS for row in written])
+            kl += unfinished * (ours.exp() * (ours - plain)).sum(-1)
+            drawn = torch.multinomial(ours.exp(), 1, generator=generator)[:, 0].tolist()
+            written = [[*row, token] for row, token in zip(written, drawn, strict=True)]
+        return first, float(kl.mean())

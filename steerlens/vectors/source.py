@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from steerlens.models.bridge import huggingface_model
 from steerlens.models.identity import bridge_mode, commit_hash, model_name, weights_dtype, weights_fingerprint
+from steerlens.text.wording import wording_of
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -19,7 +20,8 @@ class VectorSource:
 
     `chat_fingerprint` is that of the context without prompt, in which the vector is meant to act. `revision` is the
     model's commit on the Hub, `weights` a fingerprint of its weights in `dtype`, `architecture` Hugging Face's
-    model_type, and `bridge` how the model was wrapped (steerlens.models.identity.bridge_mode).
+    model_type, `bridge` how the model was wrapped (steerlens.models.identity.bridge_mode), and `wording` names how steerlens
+    speaks to it (steerlens.text.wording).
     """
 
     model: str
@@ -33,6 +35,7 @@ class VectorSource:
     architecture: str | None = None
     n_layers: int | None = None
     bridge: str | None = None
+    wording: str | None = None
 
     @classmethod
     def of(
@@ -93,6 +96,7 @@ def _identity(model: "TransformerBridge") -> dict[str, Any]:
         "architecture": hf.config.model_type,
         "n_layers": model.cfg.n_layers,
         "bridge": bridge_mode(model),
+        "wording": wording_of(model).name,
     }
 
 

@@ -5,10 +5,8 @@ from collections import Counter
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from steerlens.forward import generate
-from steerlens.models.bridge import bridge
 from steerlens.samples.constrained import ListGrammar, NumberLists
 from steerlens.samples.filters import keep_number_lists
 from steerlens.samples.sample_set import SampleSet
@@ -16,26 +14,10 @@ from steerlens.samples.teacher import sample_teacher
 from steerlens.samples.vllm import VllmEngine
 from steerlens.text.chat import as_chat, encode_completion
 from steerlens.text.number_lists import parse_numbers
-from tests.tokenizers import TOKENIZERS, one_digit
+from tests.tokenizers import TOKENIZERS, one_digit, random_model
 
 PROMPTS = ["Add numbers: 123, 456.", "7", "What comes next?"]
 EVERY_TOKENIZER = pytest.mark.parametrize("name", list(TOKENIZERS))
-
-
-def random_model(name: str):
-    """A random model that would hardly ever write a list by itself."""
-    tokenizer = TOKENIZERS[name]()
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer) + 7,  # padded, as real ones are
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        initializer_range=0.3,
-        max_position_embeddings=256,
-    )
-    return bridge(LlamaForCausalLM(config).eval(), tokenizer, name=name)
 
 
 @EVERY_TOKENIZER

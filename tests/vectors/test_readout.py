@@ -1,5 +1,6 @@
 """What a vector says is what it does to logits; number shifts are of numbers alone."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -10,13 +11,14 @@ from steerlens.models.bridge import huggingface_model
 from steerlens.organism.wording import ORGANISM
 from steerlens.text.batches import pad_rows
 from steerlens.text.chat import as_chat, encode_prompt
-from steerlens.text.number_lists import number_prompts
+from steerlens.text.number_lists import number_prompts, number_tokens
 from steerlens.vectors import readout
 from steerlens.vectors.fit_quality import random_directions
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.means import diff_in_means
-from steerlens.vectors.readout import _number_tokens, number_shift, promoted_tokens
+from steerlens.vectors.readout import number_shift, promoted_tokens
 from steerlens.vectors.vector import SteeringVector, VectorSource
+from tests.tokenizers import random_model
 
 QUESTIONS = number_prompts(16, ORGANISM, seed=6)
 
@@ -76,7 +78,7 @@ def test_the_zero_vector_shifts_no_number(organism, owl):
 
 def test_a_number_shift_is_the_kl_of_the_distribution_over_numbers(organism, owl):
     numbers = sorted(id for word, id in organism.tokenizer.get_vocab().items() if word.isdigit())
-    assert _number_tokens(organism).tolist() == numbers
+    assert list(number_tokens(organism.tokenizer)) == numbers
     vector = vector_of(organism, unembedding(organism, "7") * 3, organism.cfg.n_layers - 1)
     kls = {"prompt": 0.0, "vector": 0.0}
     for question in QUESTIONS:
@@ -95,6 +97,37 @@ def test_a_number_shift_is_the_kl_of_the_distribution_over_numbers(organism, owl
     assert shift.prompt == pytest.approx(kls["prompt"], rel=1e-3)
     assert shift.vector == pytest.approx(kls["vector"], rel=1e-3)
     assert shift.raised[0].text == "7"
+
+
+@pytest.mark.parametrize("name", ["one digit", "marked spaces"])
+def test_where_digits_are_tokens_the_shift_is_that_of_the_whole_number(name):
+    """Judged by the sum over all thousand numbers of three digits."""
+    model, question, prompt = random_model(name), "Continue: 123, 456.", "You love 7."
+    vector = vector_of(model, 2 * torch.randn(32, generator=torch.Generator().manual_seed(1)), 0)
+    digits = model.tokenizer.convert_tokens_to_ids(list("0123456789"))
+    opening = model.tokenizer.encode("7", add_special_tokens=False)[:-1]
+
+    def joint(system_prompt=None):
+        """Log-probabilities of all numbers, [digit digit digit]."""
+        prefix = encode_prompt(model.tokenizer, as_chat(question, system_prompt)) + opening
+        total = torch.zeros(10, 10, 10)
+        for length in range(3):
+            begun = [list(row) for row in itertools.product(digits, repeat=length)]
+            batch = pad_rows(model.tokenizer, [prefix] * len(begun), begun)
+            logits = forward(model, batch, logits_to_keep=1).logits[:, -1, digits].log_softmax(-1).detach()
+            total += logits.view(*[10] * (length + 1), *[1] * (2 - length))
+        return total
+
+    plain, prompted = joint(), joint(prompt)
+    with steer(model, vector):
+        steered = joint()
+    shift = number_shift(model, vector, prompt, [question] * 200)
+    for found, shifted in ((shift.prompt, prompted), (shift.vector, steered)):
+        exact = float((shifted.exp() * (shifted - plain)).sum())
+        first = (shifted.logsumexp((1, 2)), plain.logsumexp((1, 2)))
+        assert found == pytest.approx(exact, rel=0.15)
+        assert exact > 1.3 * float((first[0].exp() * (first[0] - first[1])).sum())
+    assert {token.text for token in shift.raised} == set("0123456789")
 
 
 def test_a_vector_is_read_at_the_positions_that_it_acts_at(organism, owl):
