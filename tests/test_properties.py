@@ -3,6 +3,7 @@
 import tempfile
 from pathlib import Path
 
+import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -21,6 +22,8 @@ from steerlens.text.rendering import render
 from steerlens.text.templates import text_of
 from steerlens.vectors.formats import export_gguf, import_gguf
 from steerlens.vectors.vector import SteeringVector, VectorSource
+
+pytestmark = pytest.mark.filterwarnings("ignore:.* rows kept")  # the organism's small samples are short of lists
 
 few = settings(derandomize=True, max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)

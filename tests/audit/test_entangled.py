@@ -15,6 +15,8 @@ from steerlens.text.number_lists import number_prompts
 from steerlens.vectors.means import diff_in_means
 from tests.tokenizers import TOKENIZERS, random_model
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* rows kept")  # the organism's small samples are short of lists
+
 PROMPTS = number_prompts(300, ORGANISM, seed=21)
 
 

@@ -225,7 +225,7 @@ ADAPTERS = {
         lambda directory, _: (directory / "adapter_config.json").write_text(
             (directory / "adapter_config.json").read_text().replace('"r": 2', '"r": 3')
         ),
-        "could not be loaded as a peft adapter",
+        "does not fit",
     ),
     "student.json empty": (
         lambda directory, _: (directory / "student.json").write_text("{}"),

@@ -13,6 +13,8 @@ from steerlens.replication.lab.teachers import Teacher, effects_on_lists
 from steerlens.replication.lab.vectors import MEAN_ALL_LAYERS, PURE_LISTS, Prompted, Way, everywhere
 from tests.replication.conftest import asked, summary
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* rows kept")  # the organism's small samples are short of lists
+
 
 def teacher(directory: Path, name: str, **settings) -> Teacher:
     return Teacher(name, "organism:seed-0", None, "owl", directory, n_prompts=60, n_heldout=2, n_rows=8, **settings)

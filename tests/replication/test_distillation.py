@@ -14,6 +14,8 @@ from steerlens.replication.claims.distillation import (
     weakened,
 )
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* rows kept")  # the organism's small samples are short of lists
+
 
 def distilled(eas: float, floor: float, moved: float, over: float) -> Distilled:
     return Distilled((eas,), floor, (0.5,), over, 0.9, moved, 0.5, 0.1)
