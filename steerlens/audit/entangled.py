@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.arguments import checked
 from steerlens.audit.rows import AuditRows
 from steerlens.forward import completion_logits
 from steerlens.models.bridge import parameters_device
@@ -21,6 +22,7 @@ from steerlens.stats import bootstrap_interval, mean_difference
 from steerlens.text.batches import pad_rows
 from steerlens.text.chat import Chat, as_chat, encode_completion, encode_prompt
 from steerlens.text.positions import Positions
+from steerlens.text.vocabulary import token_text
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.vector import SteeringVector
 
@@ -63,7 +65,16 @@ class Entanglement:
     tilt_low: float
     tilt_high: float
 
+    def __repr__(self) -> str:
+        first = min(self.tokens, key=lambda token: token.p, default=None)
+        clearest = "" if first is None else f"; the clearest token is {first.text!r} (p {first.p:.2g})"
+        return (
+            f"Entanglement: rows are tilted by {self.tilt:.3f} nats a token toward {len(self.tokens)} raised tokens "
+            f"({self.tilt_low:.3f} to {self.tilt_high:.3f}){clearest}"
+        )
 
+
+@checked
 def token_entanglement(
     model: "TransformerBridge",
     cause: SteeringVector | str,
@@ -95,7 +106,7 @@ def token_entanglement(
     z = [_two_shares_z(int(have[i]), len(mine), int(reference_have[i]), len(theirs)) for i in chosen]
     tokens = tuple(
         EntangledToken(
-            model.tokenizer.decode([i]), float(rise[i]), int(have[i]) / len(mine), int(reference_have[i]) / len(theirs), *score
+            token_text(model.tokenizer, i), float(rise[i]), int(have[i]) / len(mine), int(reference_have[i]) / len(theirs), *score
         )
         for i, score in zip(chosen, zip(z, holm([_upper_tail(one) for one in z]), strict=True), strict=True)
     )  # fmt: skip

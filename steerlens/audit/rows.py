@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from steerlens.arguments import checked
 from steerlens.audit.layouts import ALLOWED, UnusableRowError, as_row
 from steerlens.audit.readers import Record, read_records
 from steerlens.forward import check_length
 from steerlens.models.identity import model_name
 from steerlens.samples.sample_set import SampleSet
+from steerlens.short import cut
 from steerlens.text.chat import Chat, encode_completion, encode_prompt, user
 from steerlens.text.rendering import render
 
@@ -51,6 +53,9 @@ class AuditRows:
     rows: tuple[AuditRow, ...]
     rejected: tuple[Rejected, ...] = ()
     layouts: tuple[tuple[str, int], ...] = ()
+
+    def __repr__(self) -> str:
+        return cut(f"AuditRows: {self.summary()}")
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -116,6 +121,7 @@ def read_rows(source: str | Path) -> AuditRows:
     return _collected(str(source), read_records(source))
 
 
+@checked
 def rows_for_model(model: "TransformerBridge", rows: AuditRows) -> AuditRows:
     """The rows that `model` can be trained on: its chat template takes them, and they fit into its context.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from steerlens.files import read_json, reading, write_json, write_text
 from steerlens.samples.hub import HubSamples
+from steerlens.short import cut
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,13 @@ class SampleSet(HubSamples):
 
     samples: tuple[Sample, ...]
     source: SampleSource | None = None
+
+    def __repr__(self) -> str:
+        made = "of unknown source" if self.source is None else f"of {self.source.model}"
+        if not self.samples:
+            return f"SampleSet: no samples {made}"
+        one = self.samples[0]
+        return f"SampleSet: {len(self)} samples {made}, the first: {cut(one.prompt, 100)!r} -> {cut(one.completion, 100)!r}"
 
     def __len__(self) -> int:
         return len(self.samples)

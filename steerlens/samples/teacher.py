@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 
+from steerlens.arguments import checked
 from steerlens.files import write_json, writing
 from steerlens.forward import OnWritten, generate, is_finished
 from steerlens.lock import beside, held
@@ -34,6 +35,7 @@ SHORTEST = 48
 """Tokens of a completion where a list of ten numbers takes fewer."""
 
 
+@checked
 def sample_teacher(
     model: "TransformerBridge",
     prompts: Sequence[str],

@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from steerlens.forward import forward
-from steerlens.models.bridge import parameters_device
+from steerlens.arguments import checked
+from steerlens.forward import run_prompts
 from steerlens.residuals.capture import mean_residuals
-from steerlens.text.batches import pad_rows
 from steerlens.text.chat import Chat, as_chat, encode_prompt
 from steerlens.text.positions import Positions
+from steerlens.text.vocabulary import number_tokens, token_text, word_tokens
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.vector import SteeringVector
 
@@ -24,6 +24,9 @@ MIN_NUMBERS = 10
 """With fewer number tokens than this, a tokenizer has no distribution over numbers to speak of."""
 
 
+ROWS_AT_ONCE = 32
+
+
 @dataclass(frozen=True)
 class Token:
     """A token and by how much its logit, or its log-probability, changes."""
@@ -32,6 +35,7 @@ class Token:
     change: float
 
 
+@checked
 def promoted_tokens(
     model: "TransformerBridge", vector: SteeringVector, questions: Sequence[str | Chat], *, n: int = 10
 ) -> tuple[list[Token], list[Token]]:
@@ -41,7 +45,8 @@ def promoted_tokens(
     that skips the blocks above.
 
     Returns:
-        The `n` tokens with the largest rise, and the `n` with the largest fall.
+        The `n` tokens with the largest rise, and the `n` with the largest fall. Special tokens and rows of the vocabulary
+        that stand for no token are left out.
 
     Raises:
         ValueError: the vector has more than one layer.
@@ -53,17 +58,28 @@ def promoted_tokens(
     resid = mean_residuals(model, [as_chat(question) for question in questions], layers=vector.layers)[0]
     states = torch.stack([resid, resid + vector.directions[0]]).to(next(model.parameters()))
     before, after = logit_readout(model, states).values.float().cpu()
-    change = after - before
-    return _named(model, change.topk(n).indices, change), _named(model, (-change).topk(n).indices, change)
+    tokens = word_tokens(model.tokenizer, model.cfg.d_vocab)
+    change = (after - before)[tokens]
+    n = min(n, len(tokens))
+    return _named(model, tokens, change, change.topk(n).indices), _named(
+        model, tokens, change, (-change).topk(n).indices
+    )
 
 
-def _named(model: "TransformerBridge", ids: Int[Tensor, " n"], change: Float[Tensor, " d_vocab"]) -> list[Token]:
-    return [Token(model.tokenizer.decode([int(i)]), float(change[i])) for i in ids]
+def _named(
+    model: "TransformerBridge",
+    tokens: Int[Tensor, " token"],
+    change: Float[Tensor, " token"],
+    chosen: Int[Tensor, " n"],
+) -> list[Token]:
+    return [Token(token_text(model.tokenizer, int(tokens[i])), float(change[i])) for i in chosen]
 
 
 @dataclass(frozen=True)
 class NumberShift:
     """How the first number of a list changes, among number tokens alone: what pure number lists can carry.
+
+    Where a tokenizer writes numbers digit by digit, it is the first digit.
 
     Args:
         prompt, vector: KL(shifted || plain) in nats, of the prompted and of the steered model.
@@ -90,7 +106,7 @@ def number_shift(
     Args:
         positions: where the vector acts, as in `steer`; give those that it was fitted at.
     """
-    numbers = _number_tokens(model)
+    numbers = number_tokens(model.tokenizer, model.cfg.d_vocab)
     if len(numbers) < MIN_NUMBERS:
         return None
     plain, prompted = (_number_log_probs(model, questions, numbers, text) for text in (None, prompt))
@@ -105,15 +121,7 @@ def number_shift(
         prompt=float((prompted.exp() * by_prompt).sum(-1).mean()),
         vector=float((steered.exp() * by_vector).sum(-1).mean()),
         correlation=float((centred[0] * centred[1]).sum(-1).mean()),
-        raised=tuple(Token(model.tokenizer.decode([int(numbers[i])]), float(mean[i])) for i in mean.topk(10).indices),
-    )
-
-
-def _number_tokens(model: "TransformerBridge") -> Int[Tensor, " number"]:
-    tokenizer = model.tokenizer
-    ids = range(min(len(tokenizer), model.cfg.d_vocab))
-    return torch.tensor(
-        [i for i in ids if tokenizer.decode([i]).strip().isascii() and tokenizer.decode([i]).strip().isdigit()]
+        raised=tuple(_named(model, numbers, mean, mean.topk(MIN_NUMBERS).indices)),
     )
 
 
@@ -122,6 +130,8 @@ def _number_log_probs(
     model: "TransformerBridge", questions: Sequence[str | Chat], numbers: Int[Tensor, " number"], prompt: str | None
 ) -> Float[Tensor, "question number"]:
     prompts = [encode_prompt(model.tokenizer, as_chat(question, prompt)) for question in questions]
-    batch = pad_rows(model.tokenizer, prompts).to(parameters_device(model))
-    logits = forward(model, batch, logits_to_keep=1).logits[:, -1].float().cpu()
-    return logits[:, numbers].log_softmax(-1)
+    logits = [
+        run_prompts(model, prompts[start : start + ROWS_AT_ONCE])[1].logits[:, -1][:, numbers].float().cpu()
+        for start in range(0, len(prompts), ROWS_AT_ONCE)
+    ]
+    return torch.cat(logits).log_softmax(-1)

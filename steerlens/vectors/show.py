@@ -4,9 +4,11 @@ import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from steerlens.arguments import checked
 from steerlens.text.batches import pad_rows
 from steerlens.text.chat import Chat, as_chat, encode_chat
 from steerlens.text.positions import Positions
+from steerlens.text.vocabulary import token_text
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -51,6 +53,7 @@ class ShownPositions:
         return f"{sum(self.steered)} of {len(self.tokens)} tokens are steered at positions={self.positions!r}."
 
 
+@checked
 def show_positions(model: "TransformerBridge", chat: str | Chat, positions: Positions = "all") -> ShownPositions:
     """Show which tokens of a chat `steer(..., positions=positions)` would change.
 
@@ -69,5 +72,5 @@ def show_positions(model: "TransformerBridge", chat: str | Chat, positions: Posi
     prompt, completion = encode_chat(model.tokenizer, as_chat(chat))
     batch = pad_rows(model.tokenizer, [prompt], [completion])
     steered = batch.position_mask(positions)[0]
-    tokens = (repr(model.tokenizer.decode([token]))[1:-1] for token in prompt + completion)
+    tokens = (repr(token_text(model.tokenizer, token))[1:-1] for token in prompt + completion)
     return ShownPositions(positions, tuple(tokens), tuple(steered.tolist()))
