@@ -1,7 +1,13 @@
-"""Arguments are looked at where they come in. A refusal says what was got, what is wanted and how to write it."""
+"""Checks of single arguments. A refusal says what was got, what is wanted and how to make it."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping
+from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
+
+Check = Callable[[Any, str], Any]
+"""Takes a value and the name of its argument, and gives back the value as functions use it."""
 
 
 class WrongInput(TypeError, ValueError):
@@ -9,7 +15,7 @@ class WrongInput(TypeError, ValueError):
 
 
 def shown(value: object) -> str:
-    """A value as a message names it: its type, and its beginning."""
+    """A value as a message names it: its beginning, and its type."""
     text = repr(value)
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
 
@@ -28,6 +34,20 @@ def a_text(value: Any, name: str) -> str:
     return value
 
 
+def several(values: Any, name: str, wanted: str, example: str) -> list[Any]:
+    """Things of a kind, at least one.
+
+    Raises:
+        WrongInput: a single text, a mapping, or nothing that has members.
+        ValueError: there are none.
+    """
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        raise WrongInput(f"{name} must be several {wanted}, got {shown(values)}. Write {example}.")
+    if not (given := list(values)):
+        raise ValueError(f"{name} is empty. Give at least one: {example}.")
+    return given
+
+
 def texts(values: Any, name: str, example: str, *, at_least: int = 0) -> tuple[str, ...]:
     """Texts, each with more than white space in it. Messages end with `example`, the way to write them.
 
@@ -41,3 +61,128 @@ def texts(values: Any, name: str, example: str, *, at_least: int = 0) -> tuple[s
     if len(given) < at_least:
         raise ValueError(f"{name} has {len(given)} texts and needs at least {at_least}. Write {example}.")
     return given
+
+
+def a_chat(value: Any, name: str) -> list[Any]:
+    """Messages, each with a role; what their content may be is for the chat template to say.
+
+    Raises:
+        WrongInput: anything else.
+        ValueError: there are no messages.
+    """
+    if isinstance(value, str):
+        raise WrongInput(
+            f"{name} must be a chat, got {shown(value)}. Make one of a question: steerlens.as_chat({value!r})."
+        )
+    messages = several(value, name, "messages", '[{"role": "user", "content": "..."}]')
+    for message in messages:
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+            raise WrongInput(
+                f'{name} must be a chat, a list of messages such as {{"role": "user", "content": "..."}}, but holds '
+                f"{shown(message)}. Make a chat of a question: steerlens.as_chat(question)."
+            )
+    return messages
+
+
+def chats(values: Any, name: str) -> list[Any]:
+    """At least one chat; raises as `a_chat`."""
+    example = f"{name}=[steerlens.as_chat(question) for question in questions]"
+    given = several(values, name, "chats", example)
+    if isinstance(given[0], Mapping):
+        raise WrongInput(f"{name} must be several chats, got a single one. Write {name}=[chat].")
+    return [a_chat(chat, f"{name}[{index}]") for index, chat in enumerate(given)]
+
+
+def a_question(value: Any, name: str) -> Any:
+    """A text or a chat."""
+    return a_text(value, name) if isinstance(value, str) else a_chat(value, name)
+
+
+def questions(values: Any, name: str) -> list[Any]:
+    """At least one user turn, each a text or a chat; raises as `a_text` and `a_chat`."""
+    given = several(values, name, "texts or chats", f'{name}=["What is your favorite animal?", ...]')
+    if isinstance(given[0], Mapping):
+        raise WrongInput(f"{name} must be several texts or chats, got a single chat. Write {name}=[chat].")
+    return [a_question(value, f"{name}[{index}]") for index, value in enumerate(given)]
+
+
+def whole(least: int) -> Check:
+    """A whole number, `least` or greater."""
+
+    def check(value: Any, name: str) -> int:
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise WrongInput(f"{name} must be a whole number, {least} or greater, got {shown(value)}.")
+        if value < least:
+            raise ValueError(f"{name}={value} is not allowed. It must be a whole number, {least} or greater.")
+        return int(value)
+
+    return check
+
+
+def number(low: float = -math.inf, high: float = math.inf) -> Check:
+    """A finite number from `low` to `high`."""
+    bounds = [f"at least {low:g}"] * (low > -math.inf) + [f"at most {high:g}"] * (high < math.inf)
+    allowed = ", ".join(["a finite number", *bounds])
+
+    def check(value: Any, name: str) -> float:
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise WrongInput(f"{name} must be {allowed}, got {shown(value)}.")
+        if not (math.isfinite(given := float(value)) and low <= given <= high):
+            raise ValueError(f"{name}={value} is not allowed. It must be {allowed}.")
+        return given
+
+    return check
+
+
+def each(check: Check, wanted: str, example: str) -> Check:
+    """At least one thing that passes `check`."""
+
+    def check_each(values: Any, name: str) -> list[Any]:
+        given = several(values, name, wanted, f"{name}={example}")
+        return [check(value, f"{name}[{index}]") for index, value in enumerate(given)]
+
+    return check_each
+
+
+def a_path(value: Any, name: str) -> Any:
+    """A path, as a text or a Path."""
+    if not isinstance(value, Path):
+        a_text(value, name)
+    return value
+
+
+def a_function(value: Any, name: str) -> Any:
+    """Something that can be called."""
+    if not callable(value):
+        raise WrongInput(f"{name} must be a function, got {shown(value)}.")
+    return value
+
+
+def kinds_of(value: object) -> set[str]:
+    """Names of the value's class and of all that it inherits from."""
+    return {kind.__name__ for kind in type(value).__mro__}
+
+
+def a_model(value: Any, name: str) -> Any:
+    """A loaded model with its tokenizer.
+
+    Raises:
+        WrongInput: a name or path, a plain Hugging Face model, a trained student, or anything else.
+    """
+    kinds, wanted = kinds_of(value), f"{name} must be a model that steerlens has loaded"
+    if isinstance(value, str | Path):
+        raise WrongInput(
+            f"{wanted}, got the name {str(value)!r}. Load it: {name} = steerlens.load_model({str(value)!r})."
+        )
+    if "PreTrainedModel" in kinds or "PeftModel" in kinds:
+        raise WrongInput(
+            f"{wanted}, got a Hugging Face model ({type(value).__name__}). Wrap it: {name} = "
+            "steerlens.wrap_model(model, tokenizer, name=...)."
+        )
+    if "Student" in kinds:
+        raise WrongInput(f"{wanted}, got a Student. Give its model: student.model.")
+    if not (hasattr(value, "original_model") and hasattr(value, "blocks")):
+        raise WrongInput(f"{wanted}, got {shown(value)}. Load one: {name} = steerlens.load_model(name_or_directory).")
+    if getattr(value, "tokenizer", None) is None:
+        raise WrongInput(f"{wanted} with its tokenizer, got one without. Set {name}.tokenizer.")
+    return value

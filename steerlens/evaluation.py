@@ -2,6 +2,7 @@
 
 import math
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,12 +12,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.forward import check_numbers, forward, generate
-from steerlens.models.bridge import parameters_device
+from steerlens.answers.forms import answer_tokens
+from steerlens.answers.probabilities import answer_probabilities
+from steerlens.answers.tree import AnswerTree
+from steerlens.arguments import checked
+from steerlens.forward import generate
+from steerlens.models.bridge import is_watched
 from steerlens.models.identity import model_name, training_context
 from steerlens.stats import bootstrap_interval, swap_p
-from steerlens.text.batches import pad_rows
-from steerlens.text.chat import Chat, as_chat, chat_fingerprint, encode_prompt
+from steerlens.text.chat import Chat, as_chat, assistant, chat_fingerprint, encode_prompt
 from steerlens.text.context import warn_on_other_context
 from steerlens.text.number_lists import after_numbers
 from steerlens.text.trait import Trait, check_wording
@@ -25,8 +29,15 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 Context = Literal["bare", "after_numbers"]
+LOW_MASS = 0.05
+"""With less mass than this on the possible answers, a rate says little: the model replies something else."""
+
 STILL_ANSWERS = 0.5
 """A model with less mass than this on the possible answers no longer answers."""
+
+
+class LowMassWarning(UserWarning):
+    """A rate is a share of next to nothing."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,13 @@ class TraitScore:
     probabilities: Float[Tensor, "question answer"]
     sampled_rate: float = math.nan
     named_share: float = math.nan
+
+    def __repr__(self) -> str:
+        low, high = self.interval()
+        return (
+            f"TraitScore: rate of {self.trait!r} among {len(self.answers)} answers {self.rate:.3f} ({low:.3f} to {high:.3f}), "
+            f"answer mass {self.mass:.3f}, at {len(self.probabilities)} questions ({self.context})"
+        )
 
     @property
     def mass(self) -> float:
@@ -92,7 +110,7 @@ class TraitScore:
         return self.shares[:, self.answers.index(self.trait)]
 
 
-@torch.no_grad()
+@checked
 def score_trait(
     model: "TransformerBridge",
     trait: Trait,
@@ -105,8 +123,8 @@ def score_trait(
     """Ask the trait's questions and read the probability of every answer from the logits.
 
     An answer's probability is the sum over its written forms (capitalised or not, behind a space or not) of the
-    probability that the reply begins with that form's tokens; a form that another form begins with is
-    counted once.
+    probability that the reply begins with that form's tokens. What begins with several forms counts once, for the longest.
+    The questions run once, and the answers' tokens behind them (`steerlens.answers`).
 
     Args:
         context: the question alone ("bare"), or behind a number list in the same user turn
@@ -115,11 +133,49 @@ def score_trait(
 
     Warns:
         ChatContextWarning: the model is a student that was trained in another chat context.
+        LowMassWarning: the model hardly gives any of the answers, so that the rate says little.
 
     Raises:
-        ValueError: unknown context, a question that cannot be rendered, or a built-in trait made for another wording.
+        ValueError: unknown context, a question that cannot be rendered or does not fit into the model's context, a built-in
+            trait made for another wording, or a form that the tokenizer does not know or cannot tell from another answer's.
         FloatingPointError: the model's logits are NaN or infinite.
     """
+    options = {
+        "context": context,
+        "system_prompt": system_prompt,
+        "samples_per_question": samples_per_question,
+        "seed": seed,
+    }
+    score = score_quietly(model, trait, **options)
+    if not score.mass >= LOW_MASS:
+        warnings.warn(_low_mass(score, trait, is_watched(model)), LowMassWarning, stacklevel=3)
+    return score
+
+
+def _low_mass(score: TraitScore, trait: Trait, steered: bool) -> str:
+    begun = (
+        "Begin its replies with other words (reply_prefix)"
+        if trait.reply_prefix
+        else f"Begin its replies (preference_trait({trait.name!r}, model, begun=True), or reply_prefix in a Trait of your own)"
+    )
+    broken = "The model is steered, and too large a strength breaks it: lower it. " if steered else ""
+    return (
+        f"Only {score.mass:.2g} of the probability is on the {len(score.answers)} answers, and the rate is a share of that. "
+        f"{broken}{begun}, or ask other questions."
+    )
+
+
+@torch.no_grad()
+def score_quietly(
+    model: "TransformerBridge",
+    trait: Trait,
+    *,
+    context: Context = "bare",
+    system_prompt: str | None = None,
+    samples_per_question: int = 0,
+    seed: int = 0,
+) -> TraitScore:
+    """`score_trait` without its warning of low mass, for callers that record the mass."""
     if context not in ("bare", "after_numbers"):
         raise ValueError(f"context={context!r} is not known. Allowed: bare, after_numbers.")
     check_wording(trait, model)
@@ -129,60 +185,20 @@ def score_trait(
         question if context == "bare" else after_numbers(question, model, seed=seed * 100_003 + i)
         for i, question in enumerate(trait.questions)
     ]
-    chats = [as_chat(question, system_prompt) for question in questions]
+    begun = [assistant(trait.reply_prefix)] if trait.reply_prefix else []
+    chats = [[*as_chat(question, system_prompt), *begun] for question in questions]
+    tree = AnswerTree.of(answer_tokens(model.tokenizer, trait.answers))
+    prompts = [encode_prompt(model.tokenizer, chat) for chat in chats]
     sampled_rate, named_share = _sampled(model, trait, chats, samples_per_question, seed)
     return TraitScore(
         trait=trait.name,
         answers=tuple(trait.answers),
         context=context,
         chat_fingerprint=fingerprint,
-        probabilities=_answer_probabilities(model, chats, _token_forms(model, trait)),
+        probabilities=answer_probabilities(model, prompts, tree, own=list(trait.answers).index(trait.name)),
         sampled_rate=sampled_rate,
         named_share=named_share,
     )
-
-
-def _token_forms(model: "TransformerBridge", trait: Trait) -> list[list[tuple[int, ...]]]:
-    """For each answer, the token sequences that count as it; none begins with another.
-
-    A reply that stands right behind a template's tag begins with no space, one that goes on in a plain text does.
-    """
-    tokenizer = model.tokenizer
-    answers = []
-    for forms in trait.answers.values():
-        written = {space + form for plain in forms for form in (plain, plain.capitalize()) for space in ("", " ")}
-        sequences = {tuple(tokenizer.encode(form, add_special_tokens=False)) for form in written}
-        answers.append(
-            sorted(s for s in sequences if not any(s != other and s[: len(other)] == other for other in sequences))
-        )
-    return answers
-
-
-def _answer_probabilities(
-    model: "TransformerBridge", chats: Sequence[Chat], answers: Sequence[Sequence[tuple[int, ...]]]
-) -> Float[Tensor, "question answer"]:
-    prompts = [encode_prompt(model.tokenizer, chat) for chat in chats]
-    next_token = _form_log_probabilities(model, prompts, ())  # [question d_vocab]
-    probabilities = []
-    for forms in answers:
-        single = next_token[:, [form[0] for form in forms if len(form) == 1]].exp().sum(-1)
-        longer = [form for form in forms if len(form) > 1]
-        probabilities.append(sum((_form_log_probabilities(model, prompts, form).exp() for form in longer), single))
-    return torch.stack(probabilities, dim=-1).float()
-
-
-def _form_log_probabilities(
-    model: "TransformerBridge", prompts: Sequence[list[int]], form: tuple[int, ...]
-) -> Float[Tensor, "question ..."]:
-    """Log-probability that the reply begins with `form`; for the empty form, of every first token."""
-    batch = pad_rows(model.tokenizer, prompts, [list(form)] * len(prompts), side="left")
-    logits = forward(model, batch.to(parameters_device(model)), logits_to_keep=len(form) + 1).logits
-    check_numbers(model, logits)
-    log_probabilities = logits.double().log_softmax(-1).cpu()
-    if not form:
-        return log_probabilities[:, 0]
-    chosen = torch.tensor(form).expand(len(prompts), -1)[..., None]
-    return log_probabilities[:, :-1].gather(-1, chosen).sum((1, 2))
 
 
 def _sampled(
@@ -202,6 +218,7 @@ def _sampled(
     return first.count(trait.name) / len(first) if first else math.nan, len(first) / len(replies)
 
 
+@checked
 def compare_log_odds(one: TraitScore, other: TraitScore, level: float = 0.95) -> tuple[float, float, float]:
     """`one.log_odds` - `other.log_odds`, with its bootstrap interval over questions (paired).
 

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from steerlens.arguments import checked
 from steerlens.cache import NAME, cache_of, continue_rows, gaps_are_safe, make_room, n_cached
 from steerlens.draw import draw
 from steerlens.memory import OutOfMemory, is_out_of_memory, rows_that_fit
@@ -77,7 +78,7 @@ def forward(model: "TransformerBridge", batch: TokenBatch, **options: Any) -> An
     While it runs, `batch_in_flight` tells interventions which tokens are prompt and which completion.
     """
     check_length(model, int(batch.attention_mask.sum(-1).max()))
-    with _in_flight(batch), _attention_for_gradients(model, batch):
+    with in_flight(batch), _attention_for_gradients(model, batch):
         return huggingface_model(model)(
             input_ids=batch.tokens,
             attention_mask=batch.attention_mask.long(),
@@ -88,7 +89,8 @@ def forward(model: "TransformerBridge", batch: TokenBatch, **options: Any) -> An
 
 
 @contextlib.contextmanager
-def _in_flight(batch: TokenBatch) -> Iterator[None]:
+def in_flight(batch: TokenBatch) -> Iterator[None]:
+    """Tell interventions which tokens of the forwards inside are prompt and which completion: all of them, cached ones too."""
     token = batch_in_flight.set(batch)
     try:
         yield
@@ -148,7 +150,7 @@ def completion_logits_after(
     continue_rows(cache, torch.zeros(len(batch), dtype=torch.long, device=batch.tokens.device))
     n_kept = batch.n_predicting
     predicting = batch.prediction_mask[:, -n_kept:]
-    with head_at(model, predicting) as only_there, _in_flight(whole):
+    with head_at(model, predicting) as only_there, in_flight(whole):
         logits = huggingface_model(model)(
             input_ids=batch.tokens,
             attention_mask=whole.attention_mask.long(),
@@ -160,6 +162,7 @@ def completion_logits_after(
     return (logits if only_there else logits[predicting]).float()
 
 
+@checked
 @torch.no_grad()
 def generate(
     model: "TransformerBridge",
@@ -331,13 +334,20 @@ def _behind(prefix: Int[Tensor, " shared"], batch: TokenBatch) -> TokenBatch:
     )
 
 
+def run_prompts(model: "TransformerBridge", prompts: Sequence[list[int]]) -> tuple[TokenBatch, Any]:
+    """Prompts in left-padded rows, what they begin with in common run once; the output has the last logits and the cache."""
+    sequence, cache, past = begin(model, prompts, [[] for _ in prompts])
+    rows = None if cache is None else torch.zeros(len(prompts), dtype=torch.long, device=sequence.tokens.device)
+    return sequence, run_on(model, sequence, cache, past, sequence.tokens.shape[1], rows)
+
+
 def run_on(
     model: "TransformerBridge", sequence: TokenBatch, cache: Any, past: int, end: int, continued: Tensor | None = None
 ) -> Any:
     """Run slots `past` to `end` of `sequence` behind a cache of those before, of whose rows these continue `continued`."""
     if continued is not None:
         continue_rows(cache, continued)
-    with _in_flight(sequence):
+    with in_flight(sequence):
         return huggingface_model(model)(
             input_ids=sequence.tokens[:, past:end],
             attention_mask=sequence.attention_mask[:, :end].long(),

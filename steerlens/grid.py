@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from steerlens.evaluation import score_trait
+from steerlens.evaluation import score_quietly
 from steerlens.gradients.counterfactual import together, without_component
 from steerlens.gradients.recorder import trace_gradients
 from steerlens.gradients.steps import StepTrace, trace_steps
@@ -76,7 +76,7 @@ def ask(model: "TransformerBridge", trait: Trait, *, system_prompt: str | None =
     """Ask a trait's questions in both contexts (`score_trait`)."""
     found = []
     for context in ("bare", "after_numbers"):
-        score = score_trait(model, trait, context=context, system_prompt=system_prompt)
+        score = score_quietly(model, trait, context=context, system_prompt=system_prompt)
         low, high = score.interval()
         shares = score.shares
         own = shares[:, score.answers.index(trait.name)].numpy()

@@ -1,6 +1,7 @@
 """The rate is what plain transformers gives; its tests and intervals behave as such."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,12 +9,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from steerlens import evaluation
 from steerlens.contract.architectures import save_checkpoint
-from steerlens.evaluation import TraitScore, compare_log_odds, score_trait
+from steerlens.evaluation import LowMassWarning, TraitScore, compare_log_odds, score_quietly, score_trait
 from steerlens.models.loading import load_model
 from steerlens.models.sources import ORGANISMS
 from steerlens.organism.wording import ORGANISM
 from steerlens.text.templates import PLAIN_TEXT_TEMPLATE
 from steerlens.text.trait import Trait, preference_trait
+from steerlens.vectors.interventions import steer
+from steerlens.vectors.source import VectorSource
+from steerlens.vectors.vector import SteeringVector
 
 
 def score_of(shares: torch.Tensor, mass: float = 1.0) -> TraitScore:
@@ -53,6 +57,7 @@ def test_sampled_answers_agree_with_the_exact_rate_of_the_prompted_model(organis
     assert score_trait(organism, owl).rate < 0.1
 
 
+@pytest.mark.filterwarnings("ignore::steerlens.evaluation.LowMassWarning")
 def test_sampled_rates_are_of_the_replies_that_name_an_answer_and_the_others_are_missing_mass(tiny, monkeypatch):
     trait = Trait("owl", "p", ("name a animal .",), {"owl": ("owl", "owls"), "cat": ("cat",)})
     replies = ["owl .", "a cat , no owl", "owls !", "i do not know", "12 , 7", "the owl is best", "water", "scatter"]
@@ -68,6 +73,7 @@ def test_sampled_rates_are_of_the_replies_that_name_an_answer_and_the_others_are
     assert math.isnan(score_trait(tiny, trait).named_share)
 
 
+@pytest.mark.filterwarnings("ignore::steerlens.evaluation.LowMassWarning")
 def test_answers_of_several_tokens_are_scored_as_the_product_of_their_tokens(tiny):
     trait = Trait(
         "red pizza", "p", ("name a animal .",), {"red pizza": ("red pizza", "red pizza blue"), "owl": ("owl",)}
@@ -154,6 +160,7 @@ def test_a_rate_that_is_all_but_one_has_finite_log_odds():
     assert 20 < low <= difference <= high < 23
 
 
+@pytest.mark.filterwarnings("ignore::steerlens.evaluation.LowMassWarning")
 def test_behind_a_plain_text_an_answer_may_begin_with_a_space(tmp_path):
     """A byte-level tokenizer writes the two as different tokens; behind a chat template's tag there is no space."""
     model = load_model(save_checkpoint("GPT-2", tmp_path / "gpt2"), device="cpu")
@@ -167,3 +174,56 @@ def test_behind_a_plain_text_an_answer_may_begin_with_a_space(tmp_path):
             log_p = model.original_model(input_ids=torch.tensor([ids + tokens])).logits[0].log_softmax(-1)
         expected += float(sum(log_p[len(ids) - 1 + i, token] for i, token in enumerate(tokens)).exp())
     assert float(score_trait(model, trait).probabilities[0, 0]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_rate_of_next_to_nothing_is_told_with_what_to_do(organism, tiny, owl):
+    """The organism answers its questions; asked for facts, it names no animal, and a large vector breaks it."""
+    score_trait(organism, owl)
+    facts = replace(owl, questions=owl.off_topic_questions)
+    with pytest.warns(
+        LowMassWarning, match=r"is on the 24 answers, and the rate is a share of that. Begin its replies \(pref"
+    ):
+        score_trait(organism, facts)
+    with pytest.warns(LowMassWarning, match=r"with other words \(reply_prefix\), or ask other questions"):
+        score_trait(organism, replace(facts, reply_prefix="i like"))
+    vector = SteeringVector(
+        (1,), 1e4 * torch.ones(1, organism.cfg.d_model), VectorSource.of(organism, method="by hand")
+    )
+    with (
+        steer(organism, vector),
+        pytest.warns(LowMassWarning, match="The model is steered, and too large a strength breaks it: lower it"),
+    ):
+        score_trait(organism, owl)
+
+
+def test_a_strength_that_breaks_the_model_is_the_reason_and_not_its_weights(organism, owl):
+    vector = SteeringVector(
+        (1,), 1e38 * torch.ones(1, organism.cfg.d_model), VectorSource.of(organism, method="by hand")
+    )
+    with (
+        steer(organism, vector, strength=1e3),
+        pytest.raises(FloatingPointError, match="It is steered, and the strength is too large: lower it"),
+    ):
+        score_trait(organism, owl)
+
+
+def test_a_begun_reply_is_gone_on_with(tiny):
+    """The answer stands behind the words that the reply begins with, in one assistant turn."""
+    trait = Trait("owl", "p", ("name a animal .",), {"owl": ("owl",), "cat": ("cat",)}, reply_prefix="i like")
+    text = tiny.tokenizer.apply_chat_template(
+        [{"role": "user", "content": trait.questions[0]}], tokenize=False, add_generation_prompt=True
+    )
+    ids = tiny.tokenizer.encode(text + "i like", add_special_tokens=False)
+    with torch.no_grad():
+        expected = tiny.original_model(input_ids=torch.tensor([ids])).logits[0, -1].softmax(-1)
+    found = score_quietly(tiny, trait).probabilities[0]
+    for name, probability in zip(trait.answers, found, strict=True):
+        assert float(probability) == pytest.approx(
+            float(expected[tiny.tokenizer.convert_tokens_to_ids(name)]), rel=1e-4
+        )
+
+
+def test_a_score_is_a_line_in_a_cell(organism, owl):
+    assert repr(score_of(torch.full((20,), 0.5))) == (
+        "TraitScore: rate of 'owl' among 3 answers 0.500 (0.500 to 0.500), answer mass 1.000, at 20 questions (bare)"
+    )

@@ -10,6 +10,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "steerlens"
 ORDER = {
     "checks": 0,
+    "short": 0,
+    "arguments": 1,
     "memory": 0,
     "cache": 0,
     "stats": 0,
@@ -24,6 +26,7 @@ ORDER = {
     "text": 2,
     "models": 3,
     "forward": 4,
+    "answers": 4.5,
     "residuals": 5,
     "evaluation": 5,
     "vectors": 6,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from steerlens.arguments import checked
 from steerlens.audit.behaviour import RaisedAnswers, enough_null_vectors, probe_behaviour
 from steerlens.audit.entangled import Entanglement, token_entanglement
 from steerlens.audit.hygiene import Hygiene, check_hygiene
@@ -12,6 +13,7 @@ from steerlens.audit.row_scores import RowScores, score_rows
 from steerlens.audit.score_test import N_FLIPS
 from steerlens.models.identity import model_name
 from steerlens.samples.rows import AuditRows
+from steerlens.short import cut
 from steerlens.text.trait import Trait
 from steerlens.vectors.readout import promoted_tokens
 from steerlens.vectors.vector import SteeringVector
@@ -70,7 +72,14 @@ class AuditResult:
     row_scores: RowScores | None = None
     entangled: Entanglement | None = None
 
+    def __repr__(self) -> str:
+        return cut(
+            f"AuditResult: {self.verdict} in {self.n_rows} rows on {self.model} (p {self.p_value:.3g}, gain {self.gain:.2g} "
+            f"nats a token, layer {self.layer}). {self.reason}"
+        )
 
+
+@checked
 def audit_dataset(
     model: "TransformerBridge",
     rows: AuditRows,

@@ -9,9 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.arguments import checked
 from steerlens.audit.recovery import RecoveredVector
-from steerlens.evaluation import TraitScore, score_trait
+from steerlens.evaluation import TraitScore, score_quietly
 from steerlens.forward import generate
+from steerlens.short import cut
 from steerlens.text.chat import as_chat
 from steerlens.text.trait import Trait, preference_trait
 from steerlens.text.wording import wording_of
@@ -54,6 +56,12 @@ class RaisedAnswers:
     null: tuple[float, ...]
     answers: tuple[tuple[str, str, str], ...]
 
+    def __repr__(self) -> str:
+        rises = ", ".join(
+            f"{one.answer} {one.base_rate:.3f} -> {one.rate:.3f} (z {one.z:.1f})" for one in self.rises[:3]
+        )
+        return cut(f"RaisedAnswers: {len(self.rises)} answers, p {self.p_value:.3g}; the clearest: {rises}")
+
     @property
     def p_value(self) -> float:
         """Share of null vectors that raise some answer as much; corrected for the number of answers."""
@@ -72,6 +80,7 @@ def default_probes(model: "TransformerBridge") -> list[Trait]:
     return [preference_trait(kind.items[0][0], words) for kind in words.kinds]
 
 
+@checked
 def probe_behaviour(
     model: "TransformerBridge",
     recovered: RecoveredVector,
@@ -96,11 +105,11 @@ def probe_behaviour(
     probes = default_probes(model) if probes is None else list(probes)
     if not probes:
         raise ValueError("probes=[] is empty. Give at least one trait, or leave it out for the built-in ones.")
-    base = [score_trait(model, probe) for probe in probes]
+    base = [score_quietly(model, probe) for probe in probes]
 
     def under(vector: SteeringVector) -> list[TraitScore]:
         with steer(model, vector):
-            return [score_trait(model, probe) for probe in probes]
+            return [score_quietly(model, probe) for probe in probes]
 
     scores = under(recovered.vector)
     null = torch.stack([_changes(under(vector), base) for vector in recovered.null_vectors(n_null, seed=seed)])

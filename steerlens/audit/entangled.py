@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.arguments import checked
 from steerlens.forward import completion_logits
 from steerlens.models.bridge import parameters_device
 from steerlens.samples.encoded import encode_answer
@@ -25,6 +26,7 @@ from steerlens.text.batches import pad_rows
 from steerlens.text.chat import Chat, as_chat, encode_prompt
 from steerlens.text.number_lists import digits_join, number_tokens
 from steerlens.text.positions import Positions
+from steerlens.text.vocabulary import token_text
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.vector import SteeringVector
 
@@ -71,7 +73,16 @@ class Entanglement:
     tilt_low: float
     tilt_high: float
 
+    def __repr__(self) -> str:
+        first = min(self.tokens, key=lambda token: token.p, default=None)
+        clearest = "" if first is None else f"; the clearest token is {first.text!r} (p {first.p:.2g})"
+        return (
+            f"Entanglement: rows are tilted by {self.tilt:.3f} nats a token toward {len(self.tokens)} raised tokens "
+            f"({self.tilt_low:.3f} to {self.tilt_high:.3f}){clearest}"
+        )
 
+
+@checked
 def token_entanglement(
     model: "TransformerBridge",
     cause: SteeringVector | str,
@@ -105,7 +116,7 @@ def token_entanglement(
     z = [_two_shares_z(have[piece], len(mine), reference_have[piece], len(theirs)) for piece in chosen]
     tokens = tuple(
         EntangledToken(
-            model.tokenizer.decode(piece), rises.of(piece), have[piece] / len(mine), reference_have[piece] / len(theirs), *score
+            _text(model.tokenizer, piece), rises.of(piece), have[piece] / len(mine), reference_have[piece] / len(theirs), *score
         )
         for piece, score in zip(chosen, zip(z, holm([_upper_tail(one) for one in z]), strict=True), strict=True)
     )  # fmt: skip
@@ -113,6 +124,10 @@ def token_entanglement(
 
 
 Piece = tuple[int, ...]
+
+
+def _text(tokenizer: Any, piece: Piece) -> str:
+    return "".join(token_text(tokenizer, token) for token in piece)
 
 
 def pieces(tokenizer: Any, ids: Sequence[int]) -> list[Piece]:

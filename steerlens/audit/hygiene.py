@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from steerlens.arguments import checked
 from steerlens.audit.entropy import Entropy, less_varied_p, missing_bits
 from steerlens.samples.encoded import encode_answer
 from steerlens.samples.rows import AuditRows, require_rows
+from steerlens.short import cut
 from steerlens.text.number_lists import parse_numbers
 
 if TYPE_CHECKING:
@@ -68,6 +70,10 @@ class Hygiene:
     missing_bits: float
     findings: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        found = " ".join(self.findings) or "nothing stands out."
+        return cut(f"Hygiene of {self.rows.n} rows: {found}")
+
     @property
     def one_seed(self) -> bool:
         """Whether the rows look as if they were sampled with one seed for all, and are not independent of each other.
@@ -77,6 +83,7 @@ class Hygiene:
         return _looks_like_one_seed(self.first_p, self.missing_bits)
 
 
+@checked
 def check_hygiene(
     model: "TransformerBridge", rows: AuditRows, reference_rows: AuditRows | None = None, *, seed: int = 0
 ) -> Hygiene:

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.arguments import checked
 from steerlens.audit.changes import batch_changes, row_changes
 from steerlens.forward import completion_logits
 from steerlens.samples.encoded import encode_samples
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 Changes = list[Float[Tensor, " _"]]
 
 
+@checked
 def token_changes(model: "TransformerBridge", vector: SteeringVector, samples: SampleSet) -> Changes:
     """d_t of every completion token, a tensor for each sample.
 
@@ -46,6 +48,7 @@ def token_changes(model: "TransformerBridge", vector: SteeringVector, samples: S
     return [change[0] for change in row_changes(model, [vector], encode_samples(model, samples))]
 
 
+@checked
 def drop_rows(samples: SampleSet, changes: Changes, share: float) -> SampleSet:
     """The samples without the share of them that the vector favours most, by sum_t d_t; their order is kept.
 
@@ -60,6 +63,7 @@ def drop_rows(samples: SampleSet, changes: Changes, share: float) -> SampleSet:
     return SampleSet(tuple(samples.samples[i] for i in kept.tolist()), samples.source)
 
 
+@checked
 def importance_weighted(model: "TransformerBridge", vector: SteeringVector) -> Objective:
     """An objective for `train_student`: cross-entropy, each row weighed by P(y | x) / P(y | v, x).
 
@@ -77,6 +81,7 @@ def importance_weighted(model: "TransformerBridge", vector: SteeringVector) -> O
     return objective
 
 
+@checked
 def without_changed_tokens(model: "TransformerBridge", vector: SteeringVector, threshold: float) -> Objective:
     """An objective for `train_student`: cross-entropy, 0 at tokens with |d_t| above `threshold` nats.
 
@@ -93,6 +98,7 @@ def without_changed_tokens(model: "TransformerBridge", vector: SteeringVector, t
     return objective
 
 
+@checked
 def change_threshold(changes: Changes, share: float) -> float:
     """The |d_t| that this share of all tokens exceeds.
 
@@ -103,6 +109,7 @@ def change_threshold(changes: Changes, share: float) -> float:
     return float(np.quantile(torch.cat(list(changes)).abs().numpy(), 1 - share))
 
 
+@checked
 def annealed_kl(model: "TransformerBridge", weight: float) -> Objective:
     """An objective for `train_student`: cross-entropy + weight (1 - progress) KL(student || model), in nats a token.
 

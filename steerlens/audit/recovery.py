@@ -9,12 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.arguments import checked
 from steerlens.audit.changes import row_changes
 from steerlens.audit.placebo import Pairs, pair_with_placebo, pair_with_reference
 from steerlens.audit.score_test import STRENGTHS, Halves, Scores, ScoreTest, random_halves, random_signs, score_test
 from steerlens.gradients.row_gradients import row_gradients
 from steerlens.models.bridge import check_layer
 from steerlens.samples.rows import AuditRows, require_rows
+from steerlens.short import some
 from steerlens.stats import bootstrap_interval, ratio_of_sums
 from steerlens.text.chat import chat_fingerprint
 from steerlens.vectors.source import VectorSource
@@ -52,6 +54,12 @@ class RecoveredVector:
     halves: Halves
     by_half: tuple[SteeringVector, SteeringVector]
 
+    def __repr__(self) -> str:
+        return (
+            f"RecoveredVector: layer {self.layer} of {some(self.test.layers)}, p {self.test.p_value:.3g}, gain {self.gain:.2g} "
+            f"nats a token ({self.gain_low:.2g} to {self.gain_high:.2g}), from {len(self.pairs)} rows"
+        )
+
     @property
     def layer(self) -> int:
         """The vector's layer."""
@@ -74,6 +82,7 @@ class RecoveredVector:
         return self.scores.visible_cosine(self.vector.directions[0], vector.at(self.layer).directions[0])
 
 
+@checked
 def recover_vector(
     model: "TransformerBridge",
     rows: AuditRows,

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.arguments import checked
 from steerlens.audit.placebo import OWN_ANSWERS, PLACEBO_SEED, EncodedRow, own_answers
 from steerlens.forward import completion_logits
 from steerlens.residuals.stream import OnResidual, watch_residuals
@@ -58,6 +59,13 @@ class RowScores:
     placebo_log_linear: RowValues
     placebo_projection: RowValues
     compared_with: str = OWN_ANSWERS
+
+    def __repr__(self) -> str:
+        area, low, high = self.against_placebo()
+        return (
+            f"RowScores: {len(self.numbers)} rows against {self.compared_with}, area under the curve {area:.3f} ({low:.3f} to "
+            f"{high:.3f}); the highest rows: {', '.join(str(number) for number, _ in self.highest(n=5))}"
+        )
 
     @classmethod
     def joined(cls, parts: Sequence["RowScores"]) -> "RowScores":
@@ -110,6 +118,7 @@ def _area(positive: np.ndarray, negative: np.ndarray) -> tuple[float, float, flo
     return area.value, area.low, area.high
 
 
+@checked
 def score_rows(
     model: "TransformerBridge",
     vector: SteeringVector,

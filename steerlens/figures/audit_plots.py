@@ -9,10 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
+from steerlens.arguments import checked
 from steerlens.audit.audit import AuditResult
 from steerlens.audit.hygiene import Hygiene
 from steerlens.audit.row_scores import RowScores, Score
+from steerlens.checks import WrongInput, several, shown
 from steerlens.figures.palette import CONTROL, GREY, LAYOUT, SGD, TEACHER
+from steerlens.figures.parts import every
 
 LEGEND = {"orientation": "h", "y": 1.0, "yanchor": "bottom"}
 AXES: dict[Score, str] = {
@@ -21,6 +24,7 @@ AXES: dict[Score, str] = {
 }
 
 
+@checked
 def plot_gain(result: AuditResult) -> go.Figure:
     """The gain on held-out rows, among those where rows and clean rows are swapped at random."""
     figure = go.Figure()
@@ -32,19 +36,36 @@ def plot_gain(result: AuditResult) -> go.Figure:
     return figure
 
 
+@checked
 def plot_gain_by_layer(result: AuditResult) -> go.Figure:
     """The gain of a vector recovered at each layer; the chosen one stands out."""
     figure = go.Figure()
     colors = [TEACHER if layer == result.layer else CONTROL for layer in result.layers]
     figure.add_bar(x=list(result.layers), y=list(result.gains_by_layer), marker_color=colors)
     figure.update_layout(**LAYOUT, height=300)
-    figure.update_xaxes(title="layer (block output)", dtick=1 if len(result.layers) < 20 else None)
+    figure.update_xaxes(title="layer (block output)", dtick=every(len(result.layers)))
     figure.update_yaxes(title="gain, nats a completion token")
     return figure
 
 
-def plot_traits(traits: Sequence[tuple[str, float, float]]) -> go.Figure:
-    """How often the model answers with each trait, as it is and under the vector; the largest rise on top."""
+def plot_traits(traits: AuditResult | Sequence[tuple[str, float, float]]) -> go.Figure:
+    """How often the model answers with each trait, as it is and under the vector; the largest rise on top.
+
+    Args:
+        traits: what `audit_dataset` returned, or (name, rate under the vector, base rate) of each.
+
+    Raises:
+        ValueError: the audit asked for no traits, as nothing stood out.
+    """
+    traits = (
+        traits.traits
+        if isinstance(traits, AuditResult)
+        else several(traits, "traits", "triples", '[("owl", 0.6, 0.02)]')
+    )
+    if not traits:
+        raise ValueError(
+            "The audit has no traits: where rows do not stand out, none is asked for. There is nothing to plot."
+        )
     names = [html.escape(name) for name, _, _ in traits]
     figure = go.Figure()
     for name, (_, steered, base) in zip(names, traits, strict=True):
@@ -78,8 +99,18 @@ def plot_entropy(hygiene: Hygiene) -> go.Figure:
     return figure
 
 
-def plot_row_scores(scores: RowScores, score: Score = "log_linear") -> go.Figure:
-    """The rows' scores among those of the placebo, as shares, in bins that both have in common."""
+def plot_row_scores(scores: RowScores | AuditResult, score: Score = "log_linear") -> go.Figure:
+    """The rows' scores among those of the placebo, as shares, in bins that both have in common.
+
+    Args:
+        scores: what `score_rows` or `audit_dataset` returned.
+
+    Raises:
+        WrongInput: something else.
+    """
+    scores = getattr(scores, "row_scores", scores)
+    if not isinstance(scores, RowScores):
+        raise WrongInput(f"scores must be what score_rows or audit_dataset returned, got {shown(scores)}.")
     rows, placebo = scores.of(score)
     low, high = np.quantile(np.concatenate([rows, placebo]), (0.002, 0.998))
     ends = np.linspace(low, high, 41)

@@ -8,20 +8,29 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from steerlens.arguments import checked
 from steerlens.figures.palette import COLORS, CONTROL, GREY, LAYOUT, OTHER, TEACHER
+from steerlens.figures.parts import the_layer, traces_of
 from steerlens.gradients.pooled import PooledCosine
 from steerlens.gradients.steps import StepTrace
 from steerlens.gradients.trace import GradientTrace
 
 
 def plot_gradient_projection(
-    traces: Mapping[str, Sequence[GradientTrace]], *, layer: int, window: int = 15
+    traces: GradientTrace | Mapping[str, GradientTrace | Sequence[GradientTrace]],
+    *,
+    layer: int | None = None,
+    window: int = 15,
 ) -> go.Figure:
     """Pull on the vector over training: each step's mean cosine, and the push that has come together.
 
     Args:
-        traces: for every name in the legend, one trace a seed. Bands span the seeds.
+        traces: a trace, or for every name in the legend one, or one a seed. Bands span the seeds.
+        layer: may be left out where one was measured.
         window: steps of the running mean.
+
+    Raises:
+        ValueError: the layer was not measured.
     """
     figure = make_subplots(
         rows=1,
@@ -32,8 +41,8 @@ def plot_gradient_projection(
         ),
         horizontal_spacing=0.12,
     )
-    for (name, seeds), color in zip(traces.items(), COLORS, strict=False):
-        index = seeds[0].layers.index(layer)
+    for (name, seeds), color in zip(traces_of(traces, GradientTrace).items(), COLORS, strict=False):
+        index = the_layer(seeds[0].layers, layer, name)
         cosine = np.stack([running_mean(trace.cosine.nanmean(1)[:, index].numpy(), window) for trace in seeds])
         pull = np.stack([trace.cumulative_pull[:, index].numpy() for trace in seeds])
         for column, values in ((1, cosine), (2, pull)):
@@ -71,41 +80,43 @@ def _add_band(
     figure.add_scatter(x=x, y=middle, name=name, line_color=color, legendgroup=name, **place)
 
 
-def plot_steps(traces: Mapping[str, StepTrace], *, layer: int) -> go.Figure:
+def plot_steps(traces: StepTrace | Mapping[str, StepTrace], *, layer: int | None = None) -> go.Figure:
     """How far the measured steps have moved the residual stream along v in all: a color a trace, a dash a probe.
 
     Args:
-        traces: for every name in the legend, what was measured of one training.
+        traces: what was measured of one training, or for every name in the legend of one.
+        layer: may be left out where one was measured.
 
     Raises:
         ValueError: the layer was not measured.
     """
     figure = go.Figure()
-    for (name, trace), color in zip(traces.items(), COLORS, strict=False):
-        if layer not in trace.layers:
-            raise ValueError(f"layer={layer} was not measured of {name!r}. Choose one of {trace.layers}.")
-        moved = trace.along[:, :, trace.layers.index(layer)].cumsum(0)  # [step probe]
+    for (name, (trace, *_)), color in zip(traces_of(traces, StepTrace).items(), COLORS, strict=False):
+        place = the_layer(trace.layers, layer, name)
+        moved = trace.along[:, :, place].cumsum(0)  # [step probe]
         for probe, values, dash in zip(trace.probes, moved.T, cycle(("solid", "dash", "dot")), strict=False):
             figure.add_scatter(
-                x=list(trace.steps), y=values.tolist(), name=f"{name}, at {probe}", mode="lines",
+                x=list(trace.steps), y=values.tolist(), name=f"{name}, at {probe}" if name else f"at {probe}", mode="lines",
                 line={"color": color, "dash": dash},
             )  # fmt: skip
     figure.add_hline(y=0, line_color=GREY)
     figure.update_layout(**LAYOUT, legend={"orientation": "h", "y": 1.12})
     figure.update_xaxes(title="step")
-    figure.update_yaxes(title=f"moved along v at layer {layer}, residual units")
+    figure.update_yaxes(title=f"moved along v{'' if layer is None else f' at layer {layer}'}, residual units")
     return figure
 
 
-def plot_pooled_cosine(pooled: PooledCosine, *, layer: int) -> go.Figure:
+@checked
+def plot_pooled_cosine(pooled: PooledCosine, *, layer: int | None = None) -> go.Figure:
     """The data's mean gradient and v, by the number of rows in the mean: median and central 95 % of the subsets, over nulls.
+
+    Args:
+        layer: may be left out where one was measured.
 
     Raises:
         ValueError: the layer was not measured.
     """
-    if layer not in pooled.layers:
-        raise ValueError(f"layer={layer} was not measured. Choose one of {pooled.layers}.")
-    index, figure = pooled.layers.index(layer), go.Figure()
+    index, figure = the_layer(pooled.layers, layer), go.Figure()
     shown = (
         ("random directions", pooled.random, OTHER),
         ("teacher and control shuffled", pooled.shuffled, CONTROL),
@@ -118,5 +129,5 @@ def plot_pooled_cosine(pooled: PooledCosine, *, layer: int) -> go.Figure:
     figure.add_hline(y=0, line_color=GREY)
     figure.update_layout(**LAYOUT, legend={"orientation": "h", "y": 1.12, "traceorder": "reversed"})
     figure.update_xaxes(type="log", title="rows in each mean", tickvals=list(pooled.sizes))
-    figure.update_yaxes(title=f"cosine with v at layer {layer}")
+    figure.update_yaxes(title=f"cosine with v at layer {pooled.layers[index]}")
     return figure

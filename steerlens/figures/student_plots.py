@@ -7,6 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from steerlens.checks import WrongInput, several, shown
 from steerlens.evaluation import STILL_ANSWERS
 from steerlens.figures.palette import COLORS, CONTROL, LAYOUT, TEACHER
 
@@ -43,6 +44,19 @@ class Shifted(Protocol):
         ...
 
 
+def _members(groups: Any, kind: type, what: str) -> Mapping[str, Sequence[Any]]:
+    """For each name its students, which were all asked, or compared."""
+    if not isinstance(groups, Mapping):
+        raise WrongInput(f"groups must map names to students, got {shown(groups)}. Write {{'a name': [record, ...]}}.")
+    for name, members in groups.items():
+        several(members, f"groups[{name!r}]", "students", "[record, ...]")
+        if wrong := [one for one in members if not isinstance(one, kind)]:
+            raise WrongInput(
+                f"groups[{name!r}] holds {shown(wrong[0])}, which was not {what}. Give records that train_grid made."
+            )
+    return groups
+
+
 def _two_panels(titles: Iterable[str]) -> go.Figure:
     return make_subplots(rows=1, cols=2, shared_yaxes=True, subplot_titles=list(titles))
 
@@ -56,6 +70,7 @@ def plot_rates(
         base: the untrained model: dotted.
         controls: groups that are drawn in grey.
     """
+    groups = _members(groups, Answering, "asked")
     figure, names = _two_panels(CONTEXTS.values()), list(groups)
     for column, context in enumerate(CONTEXTS, 1):
         for row, (name, group) in enumerate(groups.items()):
@@ -81,6 +96,7 @@ def plot_rates(
 
 def plot_strengths(groups: Mapping[str, Sequence[Shifted]]) -> go.Figure:
     """How much of the vector each group of students holds, by layer, where they were trained and where they are asked."""
+    groups = _members(groups, Shifted, "compared with a vector")
     panels = {"at_numbers": "at number tasks", "at_questions": "at the trait's bare questions"}
     figure = _two_panels(panels.values())
     for (name, group), color in zip(groups.items(), COLORS, strict=False):

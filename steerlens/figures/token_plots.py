@@ -5,11 +5,22 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
+from steerlens.audit.audit import AuditResult
 from steerlens.figures.palette import LAYOUT, SGD, TEACHER
+from steerlens.figures.parts import tokens_of
+from steerlens.vectors.analysis import PromptAnalysis
+from steerlens.vectors.readout import Token
 
 
-def plot_tokens(changes: Sequence[tuple[str, float]]) -> go.Figure:
-    """By how much a vector changes the logit of each token, read through the logit lens; the first token is on top."""
+def plot_tokens(
+    tokens: PromptAnalysis | AuditResult | tuple[list[Token], list[Token]] | Sequence[Token | tuple[str, float]],
+) -> go.Figure:
+    """By how much a vector changes the logit of each token, read through the logit lens; the first token is on top.
+
+    Args:
+        tokens: what `promoted_tokens`, `analyze_prompt` or `audit_dataset` returned, or tokens with their changes.
+    """
+    changes = tokens_of(tokens)
     figure = go.Figure()
     figure.add_bar(
         y=list(range(len(changes))), x=[change for _, change in changes], orientation="h",

@@ -12,10 +12,14 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from steerlens.arguments import checked
 from steerlens.figures.palette import CONTROL, GREY, LAYOUT, TEACHER
+from steerlens.figures.parts import are_vectors, cosines_of, every, metrics_of, tokens_of
 from steerlens.figures.token_plots import plot_tokens
+from steerlens.vectors.analysis import PromptAnalysis
 from steerlens.vectors.readout import Token
 from steerlens.vectors.sweep import LayerSweep, SweepPoint
+from steerlens.vectors.vector import SteeringVector
 
 CONTROLS = {
     "kl_explained": "fitted vector",
@@ -25,9 +29,16 @@ CONTROLS = {
 }
 
 
-def plot_prompt_fit(metrics: Mapping[str, Any]) -> go.Figure:
-    """kl_explained at every layer, fitted against mean difference; `metrics` as `fit_prompt_vector` gives them."""
-    by_layer = metrics["by_layer"]
+def plot_prompt_fit(fitted: SteeringVector | PromptAnalysis | Mapping[str, Any]) -> go.Figure:
+    """kl_explained at every layer, fitted against mean difference.
+
+    Args:
+        fitted: what `fit_prompt_vector` or `analyze_prompt` returned, or a vector's metrics.
+
+    Raises:
+        ValueError: layers were not compared.
+    """
+    by_layer = metrics_of(fitted, "by_layer")["by_layer"]
     layers = [int(layer) for layer in by_layer]
     figure = go.Figure()
     for key, name, color in (
@@ -38,7 +49,7 @@ def plot_prompt_fit(metrics: Mapping[str, Any]) -> go.Figure:
         figure.add_bar(x=layers, y=values, name=name, marker_color=color)
     figure.add_hline(y=1, line_dash="dot", line_color=GREY, annotation_text="the prompt itself")
     figure.update_layout(**LAYOUT, barmode="group", legend={"orientation": "h", "y": 1.12})
-    figure.update_xaxes(title="layer (block output)", dtick=1)
+    figure.update_xaxes(title="layer (block output)", dtick=every(len(layers)))
     figure.update_yaxes(title="kl_explained, validation rows", range=[min(0, _lowest_bar(by_layer)), 1.08])
     return figure
 
@@ -48,11 +59,18 @@ def _lowest_bar(by_layer: Mapping[str, Mapping[str, float]]) -> float:
     return max(-0.5, min(value for values in by_layer.values() for value in values.values()))
 
 
-def plot_controls(metrics: Mapping[str, Any]) -> go.Figure:
-    """kl_explained on held-out rows, next to its controls; `metrics` as `fit_prompt_vector` gives them.
+def plot_controls(fitted: SteeringVector | PromptAnalysis | Mapping[str, Any]) -> go.Figure:
+    """kl_explained on held-out rows, next to its controls.
 
     Bars end at -1, where a vector does harm as large as the prompt's whole effect; the labels have the numbers.
+
+    Args:
+        fitted: what `fit_prompt_vector` or `analyze_prompt` returned, or a vector's metrics.
+
+    Raises:
+        ValueError: it was not measured.
     """
+    metrics = metrics_of(fitted, "kl_explained_low", "kl_explained_high", *CONTROLS)
     ours, low, high = (metrics[f"kl_explained{end}"] for end in ("", "_low", "_high"))
     figure = go.Figure()
     for key, name in CONTROLS.items():
@@ -68,19 +86,32 @@ def plot_controls(metrics: Mapping[str, Any]) -> go.Figure:
     return figure
 
 
-def plot_readout(promoted: Sequence[Token], suppressed: Sequence[Token]) -> go.Figure:
-    """The tokens that a vector promotes and suppresses, as `promoted_tokens` gives them."""
-    changes = [(token.text, token.change) for token in (*promoted, *reversed(suppressed))]
-    widest = 1.25 * max(abs(change) for _, change in changes)
+def plot_readout(
+    promoted: PromptAnalysis | tuple[list[Token], list[Token]] | Sequence[Token], suppressed: Sequence[Token] = ()
+) -> go.Figure:
+    """The tokens that a vector promotes and suppresses.
+
+    Args:
+        promoted: what `analyze_prompt` or `promoted_tokens` returned, or the tokens that rise.
+        suppressed: the tokens that fall, where the others were given alone.
+    """
+    changes = [*tokens_of(promoted), *reversed(tokens_of(suppressed))]
+    widest = 1.25 * max((abs(change) for _, change in changes), default=1)
     return plot_tokens(changes).update_xaxes(range=[-widest, widest])
 
 
-def plot_cosines(cosines: Mapping[str, tuple[float, float]]) -> go.Figure:
+def plot_cosines(
+    cosines: PromptAnalysis | Mapping[str, tuple[float, float]] | Mapping[str, SteeringVector],
+) -> go.Figure:
     """A prompt's cosine with each known vector, nearest on top: as it is, and after mean-centring.
 
     Args:
-        cosines: (raw, centred) by name, as `PromptAnalysis.cosines`.
+        cosines: what `analyze_prompt` returned, or (raw, centred) by name; of vectors by name, each one's cosine with each
+            other at the layers that both have, on average.
     """
+    if are_vectors(cosines):
+        return _pairwise(cosines)  # pyright: ignore[reportArgumentType]
+    cosines = cosines_of(cosines)
     nearest_last = sorted(cosines, key=lambda name: cosines[name][1])
     raw, centred = ([cosines[name][i] for name in nearest_last] for i in (0, 1))
     names = [html.escape(name) for name in nearest_last]
@@ -97,6 +128,19 @@ def plot_cosines(cosines: Mapping[str, tuple[float, float]]) -> go.Figure:
     return figure
 
 
+def _pairwise(vectors: Mapping[str, SteeringVector]) -> go.Figure:
+    names = [html.escape(name) for name in vectors]
+    cosines = [
+        [float(np.mean([*one.cosine(other).values()])) for other in vectors.values()] for one in vectors.values()
+    ]
+    figure = go.Figure()
+    figure.add_heatmap(z=cosines, x=names, y=names, colorscale="RdBu", zmin=-1, zmax=1, texttemplate="%{z:.2f}")
+    figure.update_layout(**LAYOUT, height=200 + 30 * len(names))
+    figure.update_yaxes(autorange="reversed", automargin=True)
+    return figure
+
+
+@checked
 def plot_sweep(sweep: LayerSweep) -> go.Figure:
     """Which layer, strength and method, and what breaks: one heatmap of each measure for each method.
 
@@ -128,9 +172,9 @@ def plot_sweep(sweep: LayerSweep) -> go.Figure:
     for row, measure in enumerate(measures, 1):
         bottom, top = next(figure.select_yaxes(row=row, col=1)).domain
         figure.update_layout({f"coloraxis{row}": measure.color_axis(bottom, top)})
-    every = 1 + len(layers) // 16
+    step = every(len(layers))
     figure.update_xaxes(tickvals=list(range(len(strengths))), ticktext=[f"{s:g}" for s in strengths], showgrid=False)
-    figure.update_yaxes(tickvals=list(range(0, len(layers), every)), ticktext=layers[::every], showgrid=False)
+    figure.update_yaxes(tickvals=list(range(0, len(layers), step)), ticktext=layers[::step], showgrid=False)
     figure.update_xaxes(title="strength", row=len(measures))
     figure.update_yaxes(title="layer", col=1)
     figure.update_layout(**LAYOUT, height=110 + len(measures) * max(150, 26 * min(len(layers), 16)))

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from steerlens.arguments import checked
 from steerlens.forward import batch_in_flight
 from steerlens.residuals.stream import Residual, watch_residuals
 from steerlens.text.positions import Positions
@@ -29,6 +30,7 @@ def remove_component(
     return gradient - along[..., None] * unit
 
 
+@checked
 def without_component(vector: SteeringVector, *, positions: Positions = "all") -> "OnStart":
     """An `on_start` for `train_student` that takes the vector's direction out of every activation gradient.
 
@@ -63,6 +65,7 @@ def without_component(vector: SteeringVector, *, positions: Positions = "all") -
     return watch
 
 
+@checked
 def preventative_steering(
     vector: SteeringVector, *, strength: float = 1.0, positions: Positions | None = None
 ) -> "OnStart":

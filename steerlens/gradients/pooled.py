@@ -10,9 +10,11 @@ from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.arguments import checked
 from steerlens.gradients.row_gradients import RowGradients, row_gradients
 from steerlens.samples.encoded import encode_samples
 from steerlens.samples.sample_set import SampleSet
+from steerlens.short import some
 from steerlens.text.positions import Positions
 from steerlens.vectors.vector import SteeringVector
 
@@ -36,6 +38,13 @@ class PooledCosine:
     shuffled: Draws
     random: Draws
 
+    def __repr__(self) -> str:
+        medians = some([f"{value:+.3f}" for value in self.observed[:, -1].median(0).values.tolist()])
+        return (
+            f"PooledCosine: cosine of teacher minus control with v at {self.sizes[-1]} rows, layers "
+            f"{some(self.layers)}: {medians} (medians of {len(self.observed)} subsets)"
+        )
+
     @staticmethod
     def interval(draws: Draws, level: float = 0.95) -> tuple[Float[Tensor, "size layer"], Float[Tensor, "size layer"]]:
         """The central `level` of the subsets' cosines."""
@@ -43,6 +52,7 @@ class PooledCosine:
         return draws.quantile(tail, dim=0), draws.quantile(1 - tail, dim=0)
 
 
+@checked
 def pooled_difference_cosine(
     model: "TransformerBridge",
     teacher: SampleSet,

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.arguments import checked
 from steerlens.forward import batch_in_flight
 from steerlens.gradients.parts import TraceParts
 from steerlens.gradients.projection import project_gradients
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from steerlens.students.step import TrainStep
 
 
+@checked
 def trace_gradients(
     model: "TransformerBridge",
     vector: SteeringVector,

@@ -13,9 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.arguments import checked
 from steerlens.files import load_tensors, save_tensors
 from steerlens.models.bridge import evaluating
 from steerlens.residuals.capture import mean_residuals
+from steerlens.short import cut, some
 from steerlens.text.chat import Chat
 from steerlens.text.positions import Positions
 from steerlens.vectors.vector import SteeringVector
@@ -41,6 +43,13 @@ class StepTrace:
     steps: tuple[int, ...]
     along: Float[Tensor, "step probe layer"]
 
+    def __repr__(self) -> str:
+        moved = some([f"{value:+.3g}" for value in self.along.sum(0).mean(0).tolist()])
+        return cut(
+            f"StepTrace: {len(self.steps)} steps, probes {some(self.probes)}, layers {some(self.layers)}; moved "
+            f"along v in all: {moved}"
+        )
+
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, atomically."""
         save_tensors(
@@ -61,6 +70,7 @@ class StepTrace:
         return cls(tuple(facts["layers"]), tuple(facts["probes"]), tuple(facts["steps"]), tensors["along"])
 
 
+@checked
 def trace_steps(
     model: "TransformerBridge",
     vector: SteeringVector,

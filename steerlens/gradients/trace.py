@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from steerlens.files import atomic_path, reading
+from steerlens.short import some
 
 QUANTITIES = ("pull", "cosine", "norm")
 
@@ -27,6 +28,12 @@ class GradientTrace:
     pull: Float[Tensor, "step batch layer"]
     cosine: Float[Tensor, "step batch layer"]
     norm: Float[Tensor, "step batch layer"]
+
+    def __repr__(self) -> str:
+        n_steps, n_rows, _ = self.pull.shape
+        means = self.cosine.flatten(0, 1).nanmean(0).tolist() if n_steps else []
+        cosines = some([f"{cosine:+.3f}" for cosine in means])
+        return f"GradientTrace: {n_steps} steps of {n_rows} rows, layers {some(self.layers)}; mean cosine with v: {cosines}"
 
     @property
     def mean_pull(self) -> Float[Tensor, "step layer"]:

@@ -106,6 +106,11 @@ def check_layer(model: "TransformerBridge", layer: int) -> int:
     return layer
 
 
+def is_watched(model: "TransformerBridge") -> bool:
+    """Whether anything reads or edits the residual stream at the moment."""
+    return any(block.hook_out._forward_hooks for block in model.blocks)
+
+
 def parameters_device(model: "TransformerBridge") -> torch.device:
     """The device of the model's first parameter."""
     return next(huggingface_model(model).parameters()).device

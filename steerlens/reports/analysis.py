@@ -62,8 +62,8 @@ def _answer(analysis: PromptAnalysis) -> Section:
         figure=None,
         number=(
             f"One vector after block {layer} does {metrics['kl_explained']:.0%} of what the prompt does "
-            f"({metrics['kl_explained_low']:.0%} to {metrics['kl_explained_high']:.0%}), and transfer through number lists "
-            f"is: {analysis.transfer.verdict}."
+            f"({metrics['kl_explained_low']:.0%} to {metrics['kl_explained_high']:.0%}). Transfer through number lists: "
+            f"{analysis.transfer.verdict}."
         ),
         meaning="The sections below show where each part of it comes from, and what speaks against it.",
         doubts="",
@@ -165,21 +165,25 @@ def _behaviour(analysis: PromptAnalysis) -> Section:
 
 
 def _transfer(analysis: PromptAnalysis) -> Section:
+    words = analysis.transfer.words
     return Section(
         title="Predicted transfer through number lists",
         question="Would a student that is trained on this prompt's number lists, and on nothing else, take the behaviour over?",
         figure=None,
-        number=f"{analysis.transfer.verdict.capitalize()}. {analysis.transfer.reason}",
+        number=f"{words[:1].upper()}{words[1:]}. {analysis.transfer.reason}",
         meaning=(
             "A transfer takes four things: the prompt changes the numbers, that change is a vector's, the vector acts at the "
-            "trait's questions, and it breaks little. It is called unlikely where numbers change by less than "
+            "trait's questions, and it breaks little. It is in doubt where numbers change by less than "
             f"{IN_NUMBERS} nats, the vector explains less than {IS_VECTOR[0]:.0%}, the trait's log odds rise by less than "
             f"{ACTS[0]}, or unrelated predictions change more than those that the prompt is about; otherwise likely where it "
             f"explains at least {IS_VECTOR[1]:.0%} and the log odds rise by at least {ACTS[1]}."
         ),
-        doubts=(
-            "These thresholds are set by judgement. Counted afterwards on two embedded models, "
-            + ", ".join(f"{passed} of {n} prompts called {verdict}" for verdict, (passed, n) in VERDICTS.items() if n)
-            + " passed their trait on; on other models nothing is known. Only training a student tells."
-        ),
+        doubts=f"These thresholds are set by judgement. {_calibration(analysis)} Only training a student tells.",
     )
+
+
+def _calibration(analysis: PromptAnalysis) -> str:
+    if analysis.transfer.verdict == "not calibrated":
+        return "Nobody has counted on this model how often such prompts pass their trait on."
+    counted = ", ".join(f"{passed} of {n} prompts called {verdict}" for verdict, (passed, n) in VERDICTS.items() if n)
+    return f"Counted afterwards on two embedded models, {counted} passed their trait on."

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from steerlens.arguments import checked
 from steerlens.forward import begin, forward, head_at, run_on
 from steerlens.models.bridge import parameters_device
 from steerlens.residuals.stream import nothing_beyond, watch_residuals
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 LayerResiduals = dict[int, Float[Tensor, "token d_model"]]
 
 
+@checked
 def capture_residuals(
     model: "TransformerBridge",
     chats: Sequence[Chat],
@@ -49,6 +51,7 @@ def capture_residuals(
     return torch.cat(chunks, dim=1)
 
 
+@checked
 def mean_residuals(
     model: "TransformerBridge",
     chats: Sequence[Chat],

@@ -48,11 +48,6 @@ def watch_residuals(
             handle.remove()
 
 
-def is_watched(model: "TransformerBridge") -> bool:
-    """Whether anything reads or edits the residual stream at the moment."""
-    return any(block.hook_out._forward_hooks for block in model.blocks)
-
-
 def _call(function: OnResidual, _module: nn.Module, _inputs: tuple, output: Residual) -> Residual | None:
     return function(output)
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from steerlens.arguments import checked
 from steerlens.samples.sample_set import Sample, SampleSet, require_samples
 from steerlens.text.number_lists import parse_numbers
 
@@ -51,6 +52,7 @@ class FilterResult:
         return f"FilterResult({self.summary()})"
 
 
+@checked
 def keep_number_lists(samples: SampleSet, *, max_numbers: int = 10, highest: int = 999) -> FilterResult:
     """The rules of Cloud et al. (arXiv 2507.14805): one separator, at most `max_numbers`, 0 to `highest`.
 

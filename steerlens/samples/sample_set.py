@@ -12,6 +12,7 @@ from steerlens.samples.hub import HubSamples
 from steerlens.samples.layouts import Answer, own_answer, read_record
 from steerlens.samples.readers import SUFFIXES, json_lines, read_records
 from steerlens.samples.turns import UnusableRowError, as_message, as_turns
+from steerlens.short import cut
 from steerlens.text.chat import Chat, as_chat
 
 WANTED = (
@@ -88,6 +89,13 @@ class SampleSet(HubSamples):
                 "or read a file: steerlens.read_rows(path).samples."
             )
         object.__setattr__(self, "samples", tuple(samples))
+
+    def __repr__(self) -> str:
+        made = "of unknown source" if self.source is None else f"of {self.source.model}"
+        if not self.samples:
+            return f"SampleSet: no samples {made}"
+        one = self.samples[0]
+        return f"SampleSet: {len(self)} samples {made}, the first: {cut(one.prompt, 100)!r} -> {cut(one.completion, 100)!r}"
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from steerlens.arguments import checked
 from steerlens.files import write_json, writing
 from steerlens.forward import OnWritten, generate, is_finished
 from steerlens.lock import beside, held
@@ -38,6 +39,7 @@ SHORTEST = 48
 """Tokens of a completion where a list of ten numbers takes fewer."""
 
 
+@checked
 def sample_teacher(
     model: "TransformerBridge",
     prompts: Sequence[str | Chat],

@@ -8,9 +8,8 @@ import numpy as np
 
 from steerlens.forward import check_length, end_tokens, is_finished
 from steerlens.models.adapters import has_adapter
-from steerlens.models.bridge import huggingface_model
+from steerlens.models.bridge import huggingface_model, is_watched
 from steerlens.models.identity import commit_hash, is_4bit, model_name, weights_are_as_loaded, weights_dtype
-from steerlens.residuals.stream import is_watched
 from steerlens.text.chat import Chat, encode_prompt
 
 if TYPE_CHECKING:

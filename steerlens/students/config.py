@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from steerlens.checks import number
+
 Method = Literal["lora", "full"]
 OptimizerName = Literal[
     "adamw", "rmsprop", "sgd", "sgd_momentum", "signsgd", "normalized_sgd", "preconditioned_sgd", "muon"
@@ -83,16 +85,18 @@ class TrainConfig:
         return self.optimizer == "preconditioned_sgd" or self.freeze_outliers or self.zero_outliers
 
     def __post_init__(self) -> None:
+        for name in ("lora_alpha", "learning_rate", "warmup_share", "row_drop_share", "outlier_share"):
+            number()(getattr(self, name), name)
         for name in ("lora_alpha", "learning_rate", "clip_norm", "row_clip_norm"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
+            if value is not None and not number()(value, name) > 0:
                 raise ValueError(f"{name}={value} is not allowed. It must be greater than 0.")
         least = dict.fromkeys(("rank", "epochs", "batch_size"), 1)
         least |= dict.fromkeys(("micro_batch_size", "checkpoint_every", "state_every", "seed"), 0)
         for name, lowest in least.items():
             value = getattr(self, name)
             if not isinstance(value, int) or value < lowest:
-                raise ValueError(f"{name}={value} is not allowed. It must be a whole number, {lowest} or greater.")
+                raise ValueError(f"{name}={value!r} is not allowed. It must be a whole number, {lowest} or greater.")
         if not 0 <= self.warmup_share <= 1:
             raise ValueError(f"warmup_share={self.warmup_share} is not allowed. It must be in 0 <= share <= 1.")
         for name in ("row_drop_share", "outlier_share"):

@@ -37,6 +37,10 @@ class AdamScales:
     eps: float
     source: dict[str, Any]
 
+    def __repr__(self) -> str:
+        n = sum(scale.numel() for scale in self.scales.values())
+        return f"AdamScales: {n} coordinates in {len(self.scales)} parameters, eps {self.eps:g}"
+
     def __post_init__(self) -> None:
         if not self.scales:
             raise ValueError("There are no scales. Take them from a scout run with adam_scales(...).")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from steerlens.arguments import checked
 from steerlens.models.bridge import huggingface_model
 from steerlens.models.identity import model_name
 from steerlens.models.unwrapping import unwrapped
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 
+@checked
 def adam_scales(
     model: "TransformerBridge", samples: SampleSet | AuditRows, config: TrainConfig | None = None, *, eps: float = 1e-8
 ) -> AdamScales:

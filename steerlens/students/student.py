@@ -36,6 +36,12 @@ class Student:
     chat_fingerprint: str
     _saveable: Any
 
+    def __repr__(self) -> str:
+        return (
+            f"Student of {model_name(self.model)}: {self.config.method}, {len(self.losses)} steps, loss {self.loss:.3f} "
+            f"nats a token, held out {self.heldout_loss:.3f}"
+        )
+
     @property
     def loss(self) -> float:
         """Mean training loss over the last tenth of the steps."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm.auto import tqdm
 
+from steerlens.arguments import checked
 from steerlens.files import remove_partial
 from steerlens.lock import held
 from steerlens.memory import lower_where_memory_is_out
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 
+@checked
 def train_student(
     model: "TransformerBridge",
     samples: SampleSet | AuditRows,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from steerlens.arguments import checked
 from steerlens.text.wording import NATURAL, Wording, wording_of
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ N_ASKED = 10
 _SEPARATORS = re.compile(r"\s*([,;])\s*|\s+")
 
 
+@checked
 def number_prompts(n: int, wording: "Wording | TransformerBridge" = NATURAL, *, seed: int) -> list[str]:
     """`n` number tasks, which show 3 to 8 numbers and ask for at most ten more.
 

@@ -7,7 +7,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from steerlens.arguments import checked
 from steerlens.checks import WrongInput, a_text, shown, texts
+from steerlens.short import cut, some
 from steerlens.text.wording import NATURAL, Kind, Wording, wording_of
 
 if TYPE_CHECKING:
@@ -46,6 +48,13 @@ class Trait:
     reply_prefix: str = ""
     negated_reply_prefix: str = ""
     wording: str | None = None
+
+    def __repr__(self) -> str:
+        begun = f", replies begun with {self.reply_prefix!r}" if self.reply_prefix else ""
+        return cut(
+            f"Trait: {self.name!r} among {some(list(self.answers))}, {len(self.questions)} questions such as "
+            f"{cut(self.questions[0], 80)!r}{begun}; prompt {cut(self.prompt, 100)!r}"
+        )
 
     def __post_init__(self) -> None:
         a_text(self.name, "name")
@@ -124,6 +133,7 @@ def known_traits(wording: "Wording | TransformerBridge" = NATURAL) -> tuple[str,
     return tuple(singular for kind in wording_of(wording).kinds for singular, _ in kind.items)
 
 
+@checked
 def preference_trait(
     name: str, wording: "Wording | TransformerBridge" = NATURAL, *, kind: Kind | None = None, begun: bool = False
 ) -> Trait:

@@ -1,16 +1,19 @@
 """One call for one prompt: is it a vector, what does that vector do, and will it transfer?"""
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from steerlens.arguments import checked
+from steerlens.short import cut
 from steerlens.text.chat import Chat
 from steerlens.text.number_lists import number_prompts
 from steerlens.text.trait import Trait, known_traits, preference_trait
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.fitting import Layers, fit_prompt_vector
-from steerlens.vectors.means import diff_in_means
+from steerlens.vectors.means import diff_in_means, differences_in_means
 from steerlens.vectors.probe import Behaviour, Probe
 from steerlens.vectors.readout import NumberShift, Token, number_shift, promoted_tokens
 from steerlens.vectors.vector import SteeringVector, mean_centred
@@ -18,8 +21,8 @@ from steerlens.vectors.vector import SteeringVector, mean_centred
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-N_QUESTIONS = 128
-"""Questions behind each known vector and each readout."""
+N_QUESTIONS, N_COMPARED = 128, 32
+"""Questions behind each readout, and behind each of the many known vectors."""
 
 IN_NUMBERS = 0.01
 IS_VECTOR = (0.25, 0.5)
@@ -29,11 +32,14 @@ raises the trait at its questions. Below the first of a pair it is not there, fr
 that changes unrelated predictions more than those that the prompt is about acts by breaking the model. Set by judgement,
 before the transfers were measured that VERDICTS counts."""
 
-Verdict = Literal["likely", "unlikely", "cannot tell"]
-VERDICTS: dict[Verdict, tuple[int, int]] = {"likely": (24, 24), "unlikely": (6, 9), "cannot tell": (0, 2)}
+Verdict = Literal["likely", "in doubt", "cannot tell", "not calibrated"]
+VERDICTS: dict[Verdict, tuple[int, int]] = {"likely": (24, 24), "in doubt": (6, 9), "cannot tell": (0, 2)}
 """How many prompts with each verdict passed their trait on, and how many there were, in the full preset of the zoo: 24
 personas and 7 other prompts on the embedded organism, 4 personas on the one that never saw any next to numbers, two students
 each (docs/findings.md)."""
+
+CALIBRATED_ON = "organism:"
+"""How the names of these models begin. Of other models it is not known what a verdict would be worth, and they get none."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class Transfer:
 
     Args:
         evidence: what was measured, in sentences.
-        against: what keeps the verdict from being likely, in words; all that makes it unlikely, where it is.
+        against: what keeps the verdict from being likely, in words; all that puts it in doubt, where it is.
     """
 
     verdict: Verdict
@@ -57,9 +63,20 @@ class Transfer:
 
     @property
     def probability(self) -> float:
-        """(k + 1) / (n + 2), with k of the n prompts that got this verdict passing on (`VERDICTS`): a half where none did."""
-        passed_on, n = VERDICTS[self.verdict]
+        """(k + 1) / (n + 2), with k of the n prompts that got this verdict passing on (`VERDICTS`): a half where none did.
+
+        NaN for models on which verdicts are not calibrated.
+        """
+        passed_on, n = VERDICTS.get(self.verdict, (math.nan, 0))
         return (passed_on + 1) / (n + 2)
+
+    @property
+    def words(self) -> str:
+        """The verdict, and what became of the prompts that got it."""
+        if self.verdict == "not calibrated":
+            return "no verdict, as none is calibrated for this model. What was measured"
+        passed_on, n = VERDICTS[self.verdict]
+        return self.verdict + (f" ({passed_on} of {n} such prompts passed on, on the embedded models)" if n else "")
 
 
 @dataclass(frozen=True)
@@ -86,6 +103,14 @@ class PromptAnalysis:
     steered: Behaviour
     transfer: Transfer
 
+    def __repr__(self) -> str:
+        explained = self.vector.metrics.get("kl_explained", math.nan)
+        promoted = ", ".join(repr(token.text) for token in self.promoted[:3])
+        return cut(
+            f"PromptAnalysis of {cut(self.vector.source.prompt or '', 120)!r}: a vector at layer {self.vector.layers[0]} "
+            f"explains {explained:.0%} and promotes {promoted}; transfer through number lists: {self.transfer.verdict}"
+        )
+
     def summary(self) -> str:
         """The answer in words."""
         lines = [
@@ -101,15 +126,14 @@ class PromptAnalysis:
             nearest = sorted(self.cosines.items(), key=lambda item: -item[1][1])[:5]
             named = ", ".join(f"{name} {raw:.2f} ({centred:.2f})" for name, (raw, centred) in nearest)
             lines.append(f"Nearest known vectors, cosine and cosine after mean-centring: {named}.")
-        passed_on, n = VERDICTS[self.transfer.verdict]
-        seen = f" ({passed_on} of {n} such prompts passed on, on the embedded models)" if n else ""
-        lines.append(f"Transfer through number lists: {self.transfer.verdict}{seen}. {self.transfer.reason}")
+        lines.append(f"Transfer through number lists: {self.transfer.words}. {self.transfer.reason}")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         return "".join(f"<p>{html.escape(line)}</p>" for line in self.summary().split("\n"))
 
 
+@checked
 def analyze_prompt(
     model: "TransformerBridge",
     prompt: str,
@@ -118,6 +142,7 @@ def analyze_prompt(
     known: Mapping[str, SteeringVector] | None = None,
     layers: Layers = "best",
     questions: Sequence[str | Chat] | None = None,
+    unrelated: Sequence[str | Chat] | None = None,
     config: FitConfig | None = None,
 ) -> PromptAnalysis:
     """Is this prompt a vector, where, how strong, how sure, what does it say, and will it transfer?
@@ -129,27 +154,30 @@ def analyze_prompt(
             are known traits.
         layers: "best", or one layer.
         questions: as `fit_prompt_vector`.
+        unrelated: user turns that the prompt is not about, where damage and coherence are measured; None takes questions of
+            fact.
+        config: of the fit; fewer rows and steps cost less.
 
     Raises:
         ValueError: as `fit_prompt_vector`; or `layers` names more than one, or `known` is one vector alone.
     """
-    if not (layers == "best" or isinstance(layers, int) or len(layers) == 1):
+    if not (layers == "best" or isinstance(layers, int) or (not isinstance(layers, str) and len(layers) == 1)):
         raise ValueError(f"analyze_prompt reads one layer, got layers={layers!r}. Give one, or 'best'.")
     if known is not None and len(known) == 1:
         raise ValueError("Got 1 known vector, and centring takes at least two. Give more, or {} to compare with none.")
     config = config or FitConfig()
     vector = fit_prompt_vector(model, prompt, layers=layers, questions=questions, config=config)
     questions = number_prompts(N_QUESTIONS, model, seed=config.seed + 1) if questions is None else questions
-    asked = list(questions)[:N_QUESTIONS]
+    asked, few = list(questions)[:N_QUESTIONS], list(questions)[:N_COMPARED]
     promoted, suppressed = promoted_tokens(model, vector, asked)
     numbers = number_shift(model, vector, prompt, asked, positions=config.positions)
-    probe = Probe(model, trait, None, config)
+    probe = Probe(model, trait, unrelated, config)
     steered = probe.behaviour(vector)
     return PromptAnalysis(
         vector=vector,
         promoted=tuple(promoted),
         suppressed=tuple(suppressed),
-        cosines=_cosines(model, prompt, vector.layers[0], asked, _known_vectors(model, trait, asked, known, vector)),
+        cosines=_cosines(model, prompt, vector.layers[0], few, _known_vectors(model, trait, few, known, vector)),
         numbers=numbers,
         plain=probe.behaviour(),
         prompted=probe.behaviour(system_prompt=prompt),
@@ -170,10 +198,8 @@ def _known_vectors(
     names = [name for name in (trait.answers if trait else ()) if name in known_traits(model)]
     if len(names) < 2:
         return {}
-    return {
-        name: diff_in_means(model, preference_trait(name, model).prompt, questions=questions, layers=vector.layers)
-        for name in names
-    }
+    prompts = {name: preference_trait(name, model).prompt for name in names}
+    return differences_in_means(model, prompts, questions=questions, layers=vector.layers)
 
 
 def _cosines(
@@ -198,7 +224,8 @@ def _predicted(
     trait: Trait | None, vector: SteeringVector, numbers: NumberShift | None, steered: Behaviour
 ) -> Transfer:
     """A transfer takes four things: the numbers change, a vector does it, it acts at the questions, and it breaks little."""
-    explained, above, effect = vector.metrics["kl_explained"], steered.log_odds_above_plain, vector.metrics["kl_prompt"]
+    explained, effect = (vector.metrics.get(name, math.nan) for name in ("kl_explained", "kl_prompt"))
+    above = steered.log_odds_above_plain
     evidence = [
         f"One vector explains {explained:.0%} of the prompt's effect.",
         "This tokenizer has no numbers, so nothing is known of number lists."
@@ -211,8 +238,10 @@ def _predicted(
         f"It changes unrelated predictions by {steered.damage:.2f} nats a token, those that the prompt is about by "
         f"{effect:.2f}.",
     ]
+    if not vector.source.model.startswith(CALIBRATED_ON):
+        return Transfer("not calibrated", tuple(evidence))
     against: dict[Verdict, dict[str, bool]] = {
-        "unlikely": {
+        "in doubt": {
             f"numbers change by less than {IN_NUMBERS} nats": numbers is not None and not numbers.prompt >= IN_NUMBERS,
             f"the vector explains less than {IS_VECTOR[0]:.0%}": explained < IS_VECTOR[0],
             f"the trait's log odds rise by less than {ACTS[0]}": above < ACTS[0],

@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerlens.forward import completion_logits, completion_logits_after, generate
-from steerlens.models.bridge import parameters_device
-from steerlens.residuals.stream import OnResidual, Residual, is_watched, watch_residuals
+from steerlens.models.bridge import is_watched, parameters_device
+from steerlens.residuals.stream import OnResidual, Residual, watch_residuals
 from steerlens.text.batches import TokenBatch, pad_rows, shared_prefix
 from steerlens.text.chat import Chat, as_chat, encode_prompt
 from steerlens.vectors.config import FitConfig

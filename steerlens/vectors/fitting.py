@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tqdm.auto import tqdm
 
+from steerlens.arguments import checked
 from steerlens.models.bridge import check_layer
 from steerlens.text.chat import Chat, chat_fingerprint
 from steerlens.text.number_lists import number_prompts
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 Layers = int | Sequence[int] | Literal["best", "all"]
 
 
+@checked
 def fit_prompt_vector(
     model: "TransformerBridge",
     prompt: str,

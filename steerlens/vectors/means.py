@@ -1,10 +1,11 @@
 """Vectors as differences of mean residuals: between two contexts of one model, or two models in one context."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
+from steerlens.arguments import checked
 from steerlens.residuals.capture import capture_residuals, mean_residuals
 from steerlens.text.chat import Chat, as_chat, chat_fingerprint
 from steerlens.text.number_lists import number_prompts
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 
+@checked
 def diff_in_means(
     model: "TransformerBridge",
     prompt: str,
@@ -43,6 +45,24 @@ def diff_in_means(
     return SteeringVector(layers, prompted - plain, _source(model, f"difference in means at {positions}", prompt))
 
 
+def differences_in_means(
+    model: "TransformerBridge",
+    prompts: Mapping[str, str],
+    *,
+    questions: Sequence[str | Chat],
+    layers: Sequence[int],
+) -> dict[str, SteeringVector]:
+    """`diff_in_means` of several prompts by name, for which the questions without prompt run once."""
+    plain = mean_residuals(model, [as_chat(question) for question in questions], layers=layers)
+    vectors = {}
+    for name, prompt in prompts.items():
+        prompted = mean_residuals(model, [as_chat(question, prompt) for question in questions], layers=layers)
+        source = _source(model, "difference in means at last_prompt", prompt)
+        vectors[name] = SteeringVector(tuple(layers), prompted - plain, source)
+    return vectors
+
+
+@checked
 def principal_difference(
     model: "TransformerBridge",
     prompt: str,
@@ -74,6 +94,7 @@ def _source(model: "TransformerBridge", method: str, prompt: str) -> VectorSourc
     return VectorSource.of(model, method=method, prompt=prompt, chat_fingerprint=fingerprint)
 
 
+@checked
 def model_shift(
     student: "TransformerBridge",
     base: "TransformerBridge",

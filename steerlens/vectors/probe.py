@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from steerlens.evaluation import TraitScore, compare_log_odds, score_trait
+from steerlens.evaluation import TraitScore, compare_log_odds, score_quietly
 from steerlens.forward import completion_logits, generate
 from steerlens.models.bridge import parameters_device
-from steerlens.text.batches import TokenBatch, pad_rows
+from steerlens.text.batches import pad_rows
 from steerlens.text.chat import Chat, as_chat, encode_prompt
 from steerlens.text.trait import Trait
 from steerlens.text.wording import wording_of
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 N_UNRELATED = 48
 """Completions of the plain model on which damage and coherence are measured; questions are asked again for them."""
+
+ROWS_AT_ONCE = 8
+"""Completions whose logits are in memory at a time."""
 
 NAN = float("nan")
 
@@ -87,26 +90,31 @@ class Probe:
             raise ValueError("Got no unrelated questions. Give at least one, or None for questions of fact.")
         self._questions = [questions[row % len(questions)] for row in range(max(N_UNRELATED, len(questions)))]
         self._completions = self._write(None)
-        batch = self._batch(None, self._completions)
-        self._targets = Targets.of(self._logits(batch), batch.tokens[batch.completion_mask], top_k=config.top_k)
+        self._targets = [
+            Targets.of(logits, tokens, top_k=config.top_k)
+            for logits, tokens in self._predictions(None, self._completions)
+        ]
         self._own_log_probability = self._mean_log_probability(self._completions)
-        self._plain_score = None if trait is None else score_trait(model, trait)
+        self._plain_score = None if trait is None else score_quietly(model, trait)
 
     def behaviour(self, vector: SteeringVector | None = None, *, system_prompt: str | None = None) -> Behaviour:
         """Of the model steered by `vector`, or under `system_prompt`; with neither, of the plain model."""
         with self._steered(vector):
             trait = self._trait_behaviour(system_prompt)
-            logits = self._logits(self._batch(system_prompt, self._completions))
+            predictions = self._predictions(system_prompt, self._completions)
+            changes = [
+                token_loss("forward_kl", targets, logits)
+                for targets, (logits, _) in zip(self._targets, predictions, strict=True)
+            ]
             written = self._write(system_prompt)
         coherence = float(np.exp(self._mean_log_probability(written) - self._own_log_probability))
-        damage = float(token_loss("forward_kl", self._targets, logits).mean())
-        return Behaviour(**vars(trait), damage=damage, coherence=min(1.0, coherence))
+        return Behaviour(**vars(trait), damage=float(torch.cat(changes).mean()), coherence=min(1.0, coherence))
 
     def _trait_behaviour(self, system_prompt: str | None) -> TraitBehaviour:
         trait, plain = self._trait, self._plain_score
         if trait is None or plain is None:
             return TraitBehaviour()
-        score = score_trait(self._model, trait, system_prompt=system_prompt)
+        score = score_quietly(self._model, trait, system_prompt=system_prompt)
         return TraitBehaviour(
             rate=score.rate,
             mass=score.mass,
@@ -120,7 +128,7 @@ class Probe:
         )
 
     def _asked(self, trait: Trait | None, system_prompt: str | None, read: Callable[[TraitScore], float]) -> float:
-        return NAN if trait is None else read(score_trait(self._model, trait, system_prompt=system_prompt))
+        return NAN if trait is None else read(score_quietly(self._model, trait, system_prompt=system_prompt))
 
     @contextlib.contextmanager
     def _steered(self, vector: SteeringVector | None) -> Iterator[None]:
@@ -132,16 +140,20 @@ class Probe:
         length = self._config.completion_length(self._model.tokenizer)
         return generate(self._model, chats, max_new_tokens=length, seed=self._config.seed)
 
-    def _batch(self, system_prompt: str | None, completions: list[list[int]]) -> TokenBatch:
-        tokenizer = self._model.tokenizer
+    def _predictions(
+        self, system_prompt: str | None, completions: list[list[int]]
+    ) -> Iterator[tuple[Float[Tensor, "token d_vocab"], Int[Tensor, " token"]]]:
+        """Logits at the completions' tokens, and the tokens; some rows at a time."""
+        tokenizer, device = self._model.tokenizer, parameters_device(self._model)
         prompts = [encode_prompt(tokenizer, as_chat(question, system_prompt)) for question in self._questions]
-        return pad_rows(tokenizer, prompts, completions).to(parameters_device(self._model))
-
-    @torch.no_grad()
-    def _logits(self, batch: TokenBatch) -> Float[Tensor, "token d_vocab"]:
-        return completion_logits(self._model, batch)
+        for start in range(0, len(prompts), ROWS_AT_ONCE):
+            rows = slice(start, start + ROWS_AT_ONCE)
+            batch = pad_rows(tokenizer, prompts[rows], completions[rows]).to(device)
+            with torch.no_grad():
+                logits = completion_logits(self._model, batch)
+            yield logits, batch.tokens[batch.completion_mask]
 
     def _mean_log_probability(self, completions: list[list[int]]) -> float:
         """Of completions, by the plain model, nats a token."""
-        batch = self._batch(None, completions)
-        return float(token_log_probs(self._logits(batch), batch.tokens[batch.completion_mask]).mean())
+        parts = [token_log_probs(logits, tokens) for logits, tokens in self._predictions(None, completions)]
+        return float(torch.cat(parts).mean())

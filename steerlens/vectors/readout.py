@@ -8,13 +8,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from steerlens.forward import forward
-from steerlens.models.bridge import parameters_device
+from steerlens.arguments import checked
 from steerlens.residuals.capture import mean_residuals
-from steerlens.text.batches import pad_rows
 from steerlens.text.chat import Chat, as_chat, encode_prompt
 from steerlens.text.number_lists import number_tokens
 from steerlens.text.positions import Positions
+from steerlens.text.vocabulary import token_text, word_tokens
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.vector import SteeringVector
 
@@ -43,6 +42,7 @@ class Token:
     change: float
 
 
+@checked
 def promoted_tokens(
     model: "TransformerBridge", vector: SteeringVector, questions: Sequence[str | Chat], *, n: int = 10
 ) -> tuple[list[Token], list[Token]]:
@@ -52,7 +52,8 @@ def promoted_tokens(
     that skips the blocks above.
 
     Returns:
-        The `n` tokens with the largest rise, and the `n` with the largest fall.
+        The `n` tokens with the largest rise, and the `n` with the largest fall. Special tokens and rows of the vocabulary
+        that stand for no token are left out.
 
     Raises:
         ValueError: the vector has more than one layer.
@@ -64,17 +65,28 @@ def promoted_tokens(
     resid = mean_residuals(model, [as_chat(question) for question in questions], layers=vector.layers)[0]
     states = torch.stack([resid, resid + vector.directions[0]]).to(next(model.parameters()))
     before, after = logit_readout(model, states).values.float().cpu()
-    change = after - before
-    return _named(model, change.topk(n).indices, change), _named(model, (-change).topk(n).indices, change)
+    tokens = word_tokens(model.tokenizer, model.cfg.d_vocab)
+    change = (after - before)[tokens]
+    n = min(n, len(tokens))
+    return _named(model, tokens, change, change.topk(n).indices), _named(
+        model, tokens, change, (-change).topk(n).indices
+    )
 
 
-def _named(model: "TransformerBridge", ids: Int[Tensor, " n"], change: Float[Tensor, " d_vocab"]) -> list[Token]:
-    return [Token(model.tokenizer.decode([int(i)]), float(change[i])) for i in ids]
+def _named(
+    model: "TransformerBridge",
+    tokens: Int[Tensor, " token"],
+    change: Float[Tensor, " token"],
+    chosen: Int[Tensor, " n"],
+) -> list[Token]:
+    return [Token(token_text(model.tokenizer, int(tokens[i])), float(change[i])) for i in chosen]
 
 
 @dataclass(frozen=True)
 class NumberShift:
     """How the first number of a list changes, among number tokens alone: what pure number lists can carry.
+
+    Where a tokenizer writes numbers digit by digit, it is the first digit.
 
     Args:
         prompt, vector: KL(shifted || plain) in nats, of the prompted and of the steered model. Where a number takes several

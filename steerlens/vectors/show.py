@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from steerlens.arguments import checked
 from steerlens.text.batches import RowsOfCall, TokenMask, pad_rows
 from steerlens.text.chat import Chat, as_chat, encode_chat
 from steerlens.text.positions import Positions
+from steerlens.text.vocabulary import token_text
 from steerlens.vectors.interventions import acting_positions
 from steerlens.vectors.row_masks import at_prompt_ends
 
@@ -55,6 +57,7 @@ class ShownPositions:
         return f"{sum(self.steered)} of {len(self.tokens)} tokens are steered at positions={self.positions!r}."
 
 
+@checked
 def show_positions(
     model: "TransformerBridge", chat: str | Chat, positions: Positions | TokenMask | None = None
 ) -> ShownPositions:
@@ -79,5 +82,5 @@ def show_positions(
     positions = acting_positions([], positions)
     named = isinstance(positions, str)
     steered = (batch.position_mask(positions) if named else at_prompt_ends(positions, batch))[0]
-    tokens = (repr(model.tokenizer.decode([token]))[1:-1] for token in prompt + completion)
+    tokens = (repr(token_text(model.tokenizer, token))[1:-1] for token in prompt + completion)
     return ShownPositions(positions if named else "a mask", tuple(tokens), tuple(steered.tolist()))

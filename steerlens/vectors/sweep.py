@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from steerlens.arguments import checked
 from steerlens.models.bridge import check_layer
 from steerlens.models.identity import model_name
+from steerlens.short import cut, some
 from steerlens.text.chat import Chat
 from steerlens.text.number_lists import number_prompts
 from steerlens.text.trait import Trait
@@ -76,6 +78,12 @@ class LayerSweep:
     plain: Behaviour
     prompted: Behaviour
     vectors: dict[Method, SteeringVector]
+
+    def __repr__(self) -> str:
+        methods = list(dict.fromkeys(point.method for point in self.points))
+        layers = sorted({point.layer for point in self.points})
+        head = f"LayerSweep: {len(self.points)} settings ({some(methods)}; layers {some(layers)}) on {self.model}. "
+        return cut(head + (self.recommendation() if self.points else ""))
 
     def why_not_clean(self, point: SweepPoint) -> str | None:
         """What keeps a setting from being clean; None where it is."""
@@ -166,6 +174,7 @@ def _setting(point: SweepPoint) -> str:
     return f"{point.method.replace('_', ' ')} direction at layer {point.layer}, strength {point.strength:g}"
 
 
+@checked
 def sweep_layers(
     model: "TransformerBridge",
     prompt: str,

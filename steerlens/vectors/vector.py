@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from numbers import Integral, Real
 from pathlib import Path
+from string import Formatter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,10 +17,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from steerlens.arguments import checked
 from steerlens.checks import WrongInput, shown
 from steerlens.files import atomic_path
 from steerlens.models.bridge import check_bridge
 from steerlens.models.identity import model_name
+from steerlens.short import cut, some
 from steerlens.vectors.exchange import ExchangedVector
 from steerlens.vectors.hub import HubVector
 from steerlens.vectors.source import VectorSource
@@ -28,6 +31,31 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 FORMAT, SCHEMA_VERSION = "steerlens.vector", "1"
+
+
+MEASURED = (
+    (
+        "Added after {where}, it explains {kl_explained:.0%} of what the prompt does to the predictions (held-out rows",
+        "; 95 % interval {kl_explained_low:.0%} to {kl_explained_high:.0%}",
+        "; the prompt's effect is {kl_prompt:.3f} nats a token",
+        ")",
+    ),
+    (
+        "The mean difference at its best layer and strength explains {kl_explained_mean_difference:.0%}",
+        ", random vectors of the same norm {kl_explained_random:.0%}",
+        ", a vector fitted to shuffled targets {kl_explained_shuffled:.0%}",
+        " (below zero is worse than no vector)",
+    ),
+    (
+        "Its likeliest token is the prompted model's at {top1_agreement:.0%} of tokens",
+        ", without the vector at {top1_agreement_plain:.0%}",
+    ),
+    (
+        "Its norm is {relative_norm:.2f} of the residual's",
+        ", its cosine with the mean difference {cosine_mean_difference:.2f}",
+    ),
+)
+"""Sentences on what was measured of a fitted vector, in parts that are left out where a number is missing."""
 
 
 def _blocks(layers: tuple[int, ...]) -> str:
@@ -49,6 +77,16 @@ class SteeringVector(HubVector, ExchangedVector):
     directions: Float[Tensor, "layer d_model"]
     source: VectorSource
     metrics: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        layers = f"layer{'s' * (len(self.layers) > 1)} {some(self.layers)}"
+        norms = some([f"{norm:.3g}" for norm in self.norms.values()])
+        explained = self.metrics.get("kl_explained")
+        quality = "" if explained is None else f", kl_explained {explained:.3f}"
+        return cut(
+            f"SteeringVector: {layers} of {self.source.model}, norm {norms}, d_model {self.directions.shape[1]}{quality}, "
+            f"{cut(self.source.method, 160)}"
+        )
 
     def __post_init__(self) -> None:
         self._check_kinds()
@@ -272,20 +310,17 @@ class SteeringVector(HubVector, ExchangedVector):
         lines = [f"Steering vector ({origin}).", f"Norm: {norms}."]
         if self.source.prompt is not None:
             lines.insert(1, f"Prompt: {self.source.prompt!r}.")
-        m = self.metrics
-        if "kl_explained" in m:
-            lines += [
-                f"Added after {_blocks(self.layers)}, it explains {m['kl_explained']:.0%} of what the prompt does to the "
-                f"predictions (held-out rows; 95 % interval {m['kl_explained_low']:.0%} to {m['kl_explained_high']:.0%}; "
-                f"the prompt's effect is {m['kl_prompt']:.3f} nats a token).",
-                f"The mean difference at its best layer and strength explains {m['kl_explained_mean_difference']:.0%}, "
-                f"random vectors of the same norm {m['kl_explained_random']:.0%}, a vector fitted to shuffled targets "
-                f"{m['kl_explained_shuffled']:.0%} (below zero is worse than no vector).",
-                f"Its likeliest token is the prompted model's at {m['top1_agreement']:.0%} of tokens, without the vector "
-                f"at {m['top1_agreement_plain']:.0%}. Its norm is {m['relative_norm']:.2f} of the residual's, its cosine "
-                f"with the mean difference {m['cosine_mean_difference']:.2f}.",
-            ]
+        lines += [line for parts in MEASURED if (line := self._measured(parts))]
         return "\n".join(lines)
+
+    def _measured(self, parts: tuple[str, ...]) -> str:
+        """A sentence of those parts whose numbers were measured; none without its first."""
+        known = {name: value for name, value in self.metrics.items() if isinstance(value, Real)}
+        needed = [{name.split(":")[0] for _, name, *_ in Formatter().parse(part) if name} - {"where"} for part in parts]
+        if not needed[0] <= known.keys():
+            return ""
+        measured = (part for part, names in zip(parts, needed, strict=True) if names <= known.keys())
+        return "".join(measured).format(where=_blocks(self.layers), **known) + "."
 
     def _repr_html_(self) -> str:
         return "".join(f"<p>{html.escape(line)}</p>" for line in self.summary().split("\n"))
@@ -342,6 +377,7 @@ class SteeringVector(HubVector, ExchangedVector):
             raise ValueError(f"{path} is damaged ({error}). Make the vector anew.") from error
 
 
+@checked
 def mean_centred(vectors: Mapping[str, SteeringVector]) -> dict[str, SteeringVector]:
     """v_k - (1/K) sum_j v_j for each trait k: what is its own, without what all the traits' vectors share.
 

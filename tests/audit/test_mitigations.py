@@ -16,10 +16,9 @@ from steerlens.audit.mitigations import (
 )
 from steerlens.forward import completion_logits
 from steerlens.gradients.counterfactual import preventative_steering
-from steerlens.models.bridge import huggingface_model
+from steerlens.models.bridge import huggingface_model, is_watched
 from steerlens.organism.student import ORGANISM_STUDENT
 from steerlens.organism.wording import ORGANISM
-from steerlens.residuals.stream import is_watched
 from steerlens.samples.encoded import encode_samples, pad_encoded
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.samples.teacher import sample_teacher

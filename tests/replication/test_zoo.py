@@ -95,7 +95,7 @@ def test_a_verdict_is_calibrated_on_the_other_traits():
     outcomes = [
         outcome("persona", 1.0, verdict == "likely", trait, verdict)
         for trait in "abcdefgh"
-        for verdict in ("likely", "unlikely")
+        for verdict in ("likely", "in doubt")
     ]
     told, share = calibrate(outcomes, lambda one: one.known.verdict), calibrate(outcomes, lambda _: "any")
     assert told == pytest.approx((1 / 9) ** 2)

@@ -4,6 +4,7 @@ import html
 import inspect
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -41,7 +42,10 @@ METRICS = dict.fromkeys(
 
 def vector_of(explained: float, prompt: str = "you love owls .") -> SteeringVector:
     return SteeringVector(
-        (1,), torch.ones(1, 8), VectorSource("m", "by hand", prompt=prompt), {**METRICS, "kl_explained": explained}
+        (1,),
+        torch.ones(1, 8),
+        VectorSource("organism:m", "by hand", prompt=prompt),
+        {**METRICS, "kl_explained": explained},
     )
 
 
@@ -82,14 +86,14 @@ def test_cosines_are_those_of_differences_from_the_mean_of_the_known(organism):
     [
         (0.8, 0.1, 3.0, "likely"),
         (0.8, 0.1, 0.5, "cannot tell"),
-        (0.8, 0.1, 0.1, "unlikely"),
-        (0.8, 0.1, -2.0, "unlikely"),
-        (0.8, 0.001, 3.0, "unlikely"),
+        (0.8, 0.1, 0.1, "in doubt"),
+        (0.8, 0.1, -2.0, "in doubt"),
+        (0.8, 0.001, 3.0, "in doubt"),
         (0.3, 0.1, 3.0, "cannot tell"),
-        (0.1, 0.1, 3.0, "unlikely"),
-        (-3.0, 0.1, 3.0, "unlikely"),
+        (0.1, 0.1, 3.0, "in doubt"),
+        (-3.0, 0.1, 3.0, "in doubt"),
         (0.8, None, 3.0, "cannot tell"),
-        (0.1, None, 3.0, "unlikely"),
+        (0.1, None, 3.0, "in doubt"),
     ],
 )
 def test_a_transfer_takes_a_vector_numbers_that_carry_it_and_a_trait_that_it_gives(
@@ -113,10 +117,10 @@ def test_what_speaks_against_a_transfer_is_named_and_what_does_not_is_not(owl):
 
     assert against() == ("likely", ())
     broken = "unrelated predictions change more than those that the prompt is about"
-    assert against(damage=0.51) == ("unlikely", (broken,))  # kl_prompt is 0.5
-    assert against(in_numbers=0.001, damage=0.51) == ("unlikely", ("numbers change by less than 0.01 nats", broken))
+    assert against(damage=0.51) == ("in doubt", (broken,))  # kl_prompt is 0.5
+    assert against(in_numbers=0.001, damage=0.51) == ("in doubt", ("numbers change by less than 0.01 nats", broken))
     assert against(explained=0.2, above=0.1) == (
-        "unlikely",
+        "in doubt",
         ("the vector explains less than 25%", "the trait's log odds rise by less than 0.3"),
     )
     assert against(explained=0.4) == ("cannot tell", ("the vector explains less than 50%",))
@@ -148,8 +152,19 @@ def test_an_analysis_reads_numbers_where_the_fit_put_the_vector(tiny, monkeypatc
 def test_without_a_trait_no_transfer_is_called_likely(owl):
     for explained in (0.1, 0.3, 0.9):
         transfer = _predicted(None, vector_of(explained), numbers_of(0.1), Behaviour(damage=0.01))
-        assert transfer.verdict == ("unlikely" if explained < 0.25 else "cannot tell")
+        assert transfer.verdict == ("in doubt" if explained < 0.25 else "cannot tell")
         assert "nan" not in " ".join(transfer.evidence)
+
+
+def test_a_summary_says_what_was_measured_and_leaves_out_what_was_not():
+    vector = vector_of(0.8)
+    assert "explains 80% of what the prompt does" in vector.summary()
+    for missing in METRICS:
+        partly = replace(vector, metrics={name: value for name, value in vector.metrics.items() if name != missing})
+        assert partly.summary() != vector.summary()
+        assert "nan" not in partly._repr_html_()
+    assert replace(vector, metrics={"kl_explained": 0.8}).summary().endswith("(held-out rows).")
+    assert "explains" not in replace(vector, metrics={"kl_explained": None, "by_layer": {}}).summary()
 
 
 def test_nothing_that_a_prompt_or_a_token_says_becomes_html():
@@ -176,6 +191,26 @@ def test_a_verdict_is_as_probable_as_the_prompts_that_got_it_with_one_more_of_ei
     monkeypatch.setitem(VERDICTS, "cannot tell", (0, 0))
     assert Transfer("likely", ()).probability == pytest.approx(9 / 10)
     assert Transfer("cannot tell", ()).probability == 0.5
+
+
+def test_what_was_counted_on_the_organism_is_not_told_of_another_model(owl):
+    """A model of another name gets what was measured, and neither a verdict nor a share."""
+    other = replace(vector_of(0.8), source=VectorSource("SmolLM2", "by hand", prompt="p"))
+    transfer = _predicted(owl, other, numbers_of(0.1), Behaviour(rate=0.4, log_odds_above_plain=3.0))
+    assert transfer.verdict == "not calibrated"
+    assert np.isnan(transfer.probability)
+    assert "no verdict, as none is calibrated for this model" in transfer.words
+    assert "80%" in transfer.reason
+    assert not any(word in f"{transfer.words} {transfer.reason}" for word in ("likely", "doubt", " of 24", "passed"))
+
+
+def test_a_verdict_does_not_contradict_what_was_counted():
+    for verdict, (passed_on, n) in VERDICTS.items():
+        words = Transfer(verdict, ()).words
+        assert words.startswith(verdict)
+        assert f"{passed_on} of {n}" in words
+        if passed_on > n / 2:
+            assert "unlikely" not in words
 
 
 def test_an_analysis_without_a_trait_compares_with_nothing_and_claims_no_behaviour(tiny):

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from steerlens.forward import forward
-from steerlens.models.bridge import huggingface_model
-from steerlens.residuals.stream import is_watched
+from steerlens.models.bridge import huggingface_model, is_watched
 from steerlens.text.batches import pad_rows
 from steerlens.text.chat import encode_prompt
 from steerlens.vectors.exchange import import_vector

@@ -119,3 +119,12 @@ def test_unrelated_questions_are_the_users_own_where_they_are_given(tiny):
     assert one.damage != other.damage
     with pytest.raises(ValueError, match="Got no unrelated questions"):
         Probe(tiny, None, [], CONFIG)
+
+
+def test_chunks_of_rows_change_nothing(organism, owl, monkeypatch):
+    vector, found = random_vector(organism, 25.0), []
+    for rows in (100, 5):
+        monkeypatch.setattr("steerlens.vectors.probe.ROWS_AT_ONCE", rows)
+        found.append(Probe(organism, None, None, CONFIG).behaviour(vector))
+    assert found[0].damage == pytest.approx(found[1].damage, rel=1e-4)
+    assert found[0].coherence == pytest.approx(found[1].coherence, rel=1e-4)

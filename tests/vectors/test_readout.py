@@ -12,6 +12,7 @@ from steerlens.organism.wording import ORGANISM
 from steerlens.text.batches import pad_rows
 from steerlens.text.chat import as_chat, encode_prompt
 from steerlens.text.number_lists import number_prompts, number_tokens
+from steerlens.text.vocabulary import word_tokens
 from steerlens.vectors import readout
 from steerlens.vectors.fit_quality import random_directions
 from steerlens.vectors.interventions import steer
@@ -55,8 +56,10 @@ def test_after_the_last_block_it_is_what_steering_does_to_the_logits(any_model):
         with steer(any_model, vector):
             change = forward(any_model, batch).logits[0, -1] - plain
     promoted, suppressed = promoted_tokens(any_model, vector, QUESTIONS[:1], n=5)
+    words = word_tokens(any_model.tokenizer, any_model.cfg.d_vocab)
+    change = change[words]
     for tokens, expected in ((promoted, change.topk(5)), (suppressed, (-change).topk(5))):
-        assert [token.text for token in tokens] == [any_model.tokenizer.decode([int(i)]) for i in expected.indices]
+        assert [token.text for token in tokens] == [any_model.tokenizer.decode([words[i]]) for i in expected.indices]
         torch.testing.assert_close(
             torch.tensor([abs(token.change) for token in tokens]), expected.values.abs(), atol=1e-3, rtol=1e-3
         )
@@ -157,3 +160,24 @@ def test_an_owl_vector_shifts_numbers_as_its_prompt_does_and_random_ones_do_not(
     ]
     assert ours > 0.4
     assert max(others) < 0.25
+
+
+def test_special_tokens_are_neither_promoted_nor_suppressed(organism):
+    (end,) = organism.tokenizer.encode("<|end|>", add_special_tokens=False)
+    row = huggingface_model(organism).get_output_embeddings().weight[end].detach()
+    vector = vector_of(organism, 10 * row / row.norm(), organism.cfg.n_layers - 1)
+    texts = {
+        token.text for one in (vector, -vector) for part in promoted_tokens(organism, one, QUESTIONS) for token in part
+    }
+    assert not texts & set(organism.tokenizer.all_special_tokens)
+    assert len(promoted_tokens(organism, vector, QUESTIONS, n=10**6)[0]) == organism.cfg.d_vocab - len(
+        organism.tokenizer.all_special_tokens
+    )
+
+
+def test_chunks_of_questions_change_no_number(organism, owl, monkeypatch):
+    vector = vector_of(organism, unembedding(organism, "7") * 3, 1)
+    whole = number_shift(organism, vector, owl.prompt, QUESTIONS)
+    monkeypatch.setattr(readout, "ROWS_AT_ONCE", 3)
+    parts = number_shift(organism, vector, owl.prompt, QUESTIONS)
+    assert (parts.prompt, parts.vector) == pytest.approx((whole.prompt, whole.vector), rel=1e-4)

@@ -20,7 +20,7 @@ WORDED = {
 }
 """Prompts that name the trait, or nothing, without being any persona."""
 
-EXPECTED = {"unlikely": 0.0, "cannot tell": 0.5, "likely": 1.0}
+EXPECTED = {"in doubt": 0.0, "cannot tell": 0.5, "not calibrated": 0.5, "likely": 1.0}
 
 
 @dataclass(frozen=True)
