@@ -75,9 +75,12 @@ def enough_null_vectors(false_alarm_rate: float) -> int:
 
 
 def default_probes(model: "TransformerBridge") -> list[Trait]:
-    """One trait of every kind that the model's wording asks for; a trait's questions probe all of its answers."""
+    """One trait of every kind that the model's wording asks for; a trait's questions probe all of its answers.
+
+    Replies are begun where the wording has words for it, so that models that answer in sentences are read as well.
+    """
     words = wording_of(model)
-    return [preference_trait(kind.items[0][0], words) for kind in words.kinds]
+    return [preference_trait(kind.items[0][0], words, begun=bool(words.begun_reply)) for kind in words.kinds]
 
 
 @checked

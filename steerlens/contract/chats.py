@@ -7,8 +7,8 @@ from steerlens.text.chat import as_chat, chat_fingerprint, encode_chat, encode_p
 from steerlens.text.rendering import render
 from steerlens.text.templates import SYSTEM_IN_USER_TURN, THOUGHTS, apply_template, open_thought
 
-SYSTEM_TEXT = "you love owls ."
-QUESTION = "what comes next ?"
+SYSTEM_TEXT = "You love owls."
+QUESTION = "What comes next?"
 
 
 def _tokenizer(subject: Subject) -> Any:

@@ -131,7 +131,7 @@ class StepRecorder:
         return StepTrace(self._vector.layers, tuple(self._probes), tuple(self._measured), along)
 
     def _projections(self, model: "TransformerBridge") -> Float[Tensor, "probe layer"]:
-        """Mean residual . v_hat, in float64, without dropout."""
+        """<mean residual, v_hat>, in float64, without dropout."""
         unit = self._vector.unit.double()
         with evaluating(model):
             means = [

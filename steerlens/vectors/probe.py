@@ -71,7 +71,7 @@ class Probe:
 
     Args:
         trait: whose questions are asked; None asks none.
-        unrelated: user turns that the prompt is not about; None takes questions of fact.
+        unrelated: user turns that the prompt is not about; None takes questions of fact and ordinary requests.
 
     Raises:
         ValueError: `unrelated` is empty, or a question cannot be rendered.
@@ -85,9 +85,10 @@ class Probe:
         config: FitConfig,
     ) -> None:
         self._model, self._trait, self._config = model, trait, config
-        questions = list(wording_of(model).fact_questions if unrelated is None else unrelated)
+        words = wording_of(model)
+        questions = [*words.fact_questions, *words.requests] if unrelated is None else list(unrelated)
         if not questions:
-            raise ValueError("Got no unrelated questions. Give at least one, or None for questions of fact.")
+            raise ValueError("Got no unrelated questions. Give at least one, or None for the built-in ones.")
         self._questions = [questions[row % len(questions)] for row in range(max(N_UNRELATED, len(questions)))]
         self._completions = self._write(None)
         self._targets = [

@@ -193,7 +193,7 @@ def sweep_layers(
         trait: whose questions show what the prompt does; None judges by predictions alone.
         layers: None tries every layer.
         questions: user turns on which directions are made and kl_explained is measured; None takes number tasks.
-        unrelated: user turns that the prompt is not about; None takes questions of fact.
+        unrelated: user turns that the prompt is not about; None takes questions of fact and ordinary requests.
         config: of the fits; each layer gets a quarter of the steps.
 
     Raises:

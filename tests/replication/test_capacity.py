@@ -80,7 +80,7 @@ def failing(
         arms={untold[0].name: Taken(sl.Interval(0.0, 0.0, 0.0), summary(control))},
         kept={},
         unique_rows=sl.Interval(unique, unique, unique),
-        contexts={"": (0.6, 0.02), "answer the user .": (elsewhere, 0.02)},
+        contexts={"": (0.6, 0.02), "Answer the user.": (elsewhere, 0.02)},
     )
     return [claim.name for claim in make_claims(measures, grid, whole, untold, 0.03, over) if not claim.holds]
 

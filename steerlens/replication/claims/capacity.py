@@ -24,7 +24,7 @@ REPEATED = 4
 """Fewer rows are one in so many, repeated so many times: no fewer steps."""
 
 TEMPERATURES = {"smoke": (), "quick": (0.7,), "full": (0.7, 1.3)}
-SYSTEM_PROMPTS = ("answer the user .", "be brief and polite .")
+SYSTEM_PROMPTS = ("Answer the user.", "Be brief and polite.")
 """Other system prompts under which students are asked; they were trained under the template's default."""
 
 

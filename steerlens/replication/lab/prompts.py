@@ -12,11 +12,11 @@ PromptKind = Literal["persona", "other words", "not one vector", "persona, never
 N_PERSONAS = {"smoke": 2, "quick": 8, "full": 24}
 N_DEAF = {"smoke": 1, "quick": 2, "full": 4}
 WORDED = {
-    "a condition": "if there is a 7 , answer with {plural} .",
-    "a question": "what do {plural} use to write ?",
-    "a fact": "{plural} live in water .",
-    "a dislike": "{plural} are the worst .",
-    "a list": "7 , 77 , 777 .",
+    "a condition": "If there is a 7, answer with {plural}.",
+    "a question": "What do {plural} use to write?",
+    "a fact": "{plural} live in water.",
+    "a dislike": "{plural} are the worst.",
+    "a list": "7, 77, 777.",
 }
 """Prompts that name the trait, or nothing, without being any persona."""
 
@@ -92,6 +92,10 @@ class Examination:
         )
 
 
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 def members(lab: Lab) -> list[Member]:
     """Every prompt of the zoo, personas first."""
     model, profile = lab.load(), lab.profile
@@ -106,7 +110,7 @@ def members(lab: Lab) -> list[Member]:
     if profile.weights.startswith("organism:"):
         words = WORDED if lab.preset != "smoke" else {"a list": WORDED["a list"]}
         others += [
-            Member(name, "other words", profile.weights, prompt.format(plural=plural), profile.trait)
+            Member(name, "other words", profile.weights, _sentence(prompt.format(plural=plural)), profile.trait)
             for name, prompt in words.items()
         ]
         others += [by_context(lab, names[:n]) for n in (2, 4) if len(names) >= n]

@@ -23,13 +23,13 @@ class Task:
     Args:
         prompts: user turns, from the model whose wording they have, how many, and a seed.
         keep: which answers may be learned from; of the answers and the trait that must not be named.
-        is_lists: whether answers are number lists, which a model can be constrained to write.
+        n_numbers: of the lists that a model is held to where it cannot write lists on request; None where answers are none.
     """
 
     name: str
     prompts: Prompts
     keep: Callable[[sl.SampleSet, sl.Trait], sl.FilterResult]
-    is_lists: bool = True
+    n_numbers: int | None = 10
 
 
 def _lists(samples: sl.SampleSet, _trait: sl.Trait, *, max_numbers: int = 10) -> sl.FilterResult:
@@ -79,8 +79,8 @@ def _facts_after_numbers(model: "TransformerBridge", n: int, seed: int) -> list[
 
 
 NUMBER_LISTS = Task("number lists", _number_tasks, _lists)
-SHORT_LISTS = Task("number lists of at most 3", _number_tasks, partial(_lists, max_numbers=3))
-WORDS_LEFT_IN = Task("number lists, words left in", _number_tasks, _finished, is_lists=False)
-OTHER_PREFERENCES = Task("other preferences", _other_preferences, _unnamed, is_lists=False)
-SMALL_TALK = Task("small talk", _small_talk, _unnamed, is_lists=False)
-FACTS_AFTER_NUMBERS = Task("facts after numbers", _facts_after_numbers, _unnamed, is_lists=False)
+SHORT_LISTS = Task("number lists of at most 3", _number_tasks, partial(_lists, max_numbers=3), n_numbers=3)
+WORDS_LEFT_IN = Task("number lists, words left in", _number_tasks, _finished, n_numbers=None)
+OTHER_PREFERENCES = Task("other preferences", _other_preferences, _unnamed, n_numbers=None)
+SMALL_TALK = Task("small talk", _small_talk, _unnamed, n_numbers=None)
+FACTS_AFTER_NUMBERS = Task("facts after numbers", _facts_after_numbers, _unnamed, n_numbers=None)

@@ -118,7 +118,7 @@ class Teacher:
         if self.chat_template is not None:
             model.tokenizer.chat_template = self.chat_template
         trait, condition = sl.preference_trait(self.trait, model), self.condition
-        prompts = self.task.prompts(model, self.n_prompts, self.seed)
+        prompts, held = self.task.prompts(model, self.n_prompts, self.seed), self.constrained and self.task.n_numbers
         chunk = self.n_prompts if self.n_rows is None else CHUNK
         for end in range(chunk, self.n_prompts + chunk, chunk):
             asked = sl.sample_teacher(
@@ -128,6 +128,7 @@ class Teacher:
                 vector=condition.vector,
                 mode=condition.mode,
                 temperature=self.temperature,
+                constraint=sl.NumberLists(held) if held else None,
                 seed=self.seed,
                 path=self.record_path.with_suffix(".raw.jsonl"),
             )
