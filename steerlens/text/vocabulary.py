@@ -25,13 +25,3 @@ def word_tokens(tokenizer: Any, d_vocab: int) -> Int[Tensor, " token"]:
     special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
     special |= set(tokenizer.all_special_ids)
     return torch.tensor([token for token in range(min(len(tokenizer), d_vocab)) if token not in special])
-
-
-@functools.lru_cache(maxsize=8)
-def number_tokens(tokenizer: Any, d_vocab: int) -> Int[Tensor, " number"]:
-    """The tokens that are digits 0 to 9 and nothing else, with a space before them or without."""
-    names = tokenizer.convert_ids_to_tokens(list(range(min(len(tokenizer), d_vocab))))
-    bare = [str(name).lstrip(SPACE_MARKS).strip() for name in names]
-    return torch.tensor(
-        [token for token, name in enumerate(bare) if name.isascii() and name.isdigit()], dtype=torch.long
-    )
