@@ -6,8 +6,8 @@ Run: python examples/evaluate_with_inspect.py LOGS (needs pip install 'steerlens
 import sys
 from pathlib import Path
 
-from inspect_ai import eval as evaluate
-from inspect_ai.solver import system_message
+from inspect_ai import eval as evaluate  # pyright: ignore[reportMissingImports]
+from inspect_ai.solver import system_message  # pyright: ignore[reportMissingImports]
 
 import steerlens as sl
 from steerlens.inspect_eval import inspect_model, trait_task

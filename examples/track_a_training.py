@@ -3,7 +3,7 @@
 Run: python examples/track_a_training.py (needs pip install 'steerlens[tracking]'), then: trackio show --project owls
 """
 
-import trackio
+import trackio  # pyright: ignore[reportMissingImports]
 
 import steerlens as sl
 

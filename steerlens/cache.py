@@ -8,6 +8,7 @@ import transformers
 from packaging.version import Version
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.utils.generic import ModelOutput
 
 NAMES = ("cache", "past_key_values")
 NAME = NAMES[Version(transformers.__version__) < Version("5.24.0.dev0")]
@@ -16,7 +17,7 @@ NAME = NAMES[Version(transformers.__version__) < Version("5.24.0.dev0")]
 
 def cache_of(values: Any) -> Any:
     """The cache among a forward's inputs, under either name, or in its output; None where there is none."""
-    if not isinstance(values, dict) or isinstance(values, transformers.utils.ModelOutput):
+    if not isinstance(values, dict) or isinstance(values, ModelOutput):
         return getattr(values, NAME, None)
     return next((values[name] for name in NAMES if values.get(name) is not None), None)
 

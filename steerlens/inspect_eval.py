@@ -1,6 +1,6 @@
 """A trait as a task of Inspect (inspect-ai), and models of steerlens, steered or trained, as models that Inspect evaluates.
 
-    from inspect_ai import eval
+    from inspect_ai import eval  # pyright: ignore[reportMissingImports]
     eval(trait_task(trait), model=inspect_model(model, vector=vector), log_dir="logs")
 
 `inspect view --log-dir logs` shows what was asked, answered and scored. On the command line of Inspect a model is
@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from inspect_ai import Task
-from inspect_ai.dataset import MemoryDataset, Sample
-from inspect_ai.model import (
+from inspect_ai import Task  # pyright: ignore[reportMissingImports]
+from inspect_ai.dataset import MemoryDataset, Sample  # pyright: ignore[reportMissingImports]
+from inspect_ai.model import (  # pyright: ignore[reportMissingImports]
     ChatMessageAssistant,
     ChatMessageUser,
     GenerateConfig,
@@ -29,9 +29,9 @@ from inspect_ai.model import (
     get_model,
     modelapi,
 )
-from inspect_ai.scorer import Score, Scorer, Target, mean, scorer, stderr
-from inspect_ai.solver import TaskState
-from inspect_ai.solver import generate as generate_answer
+from inspect_ai.scorer import Score, Scorer, Target, mean, scorer, stderr  # pyright: ignore[reportMissingImports]
+from inspect_ai.solver import TaskState  # pyright: ignore[reportMissingImports]
+from inspect_ai.solver import generate as generate_answer  # pyright: ignore[reportMissingImports]
 
 from steerlens.evaluation import score_trait
 from steerlens.forward import generate
@@ -95,7 +95,7 @@ def probability(trait: Trait) -> Scorer:
         api = get_model().api
         if not isinstance(api, SteerlensAPI):
             return None
-        chat = [message for message in _chat(state.messages) if message["role"] != "assistant"]
+        chat: list[Any] = [message for message in _chat(state.messages) if message["role"] != "assistant"]
         system = chat[0]["content"] if chat[0]["role"] == "system" else None
         found = api.score(replace(trait, questions=(chat[-1]["content"],)), system)
         return Score(value={"rate": found.rate, "mass": found.mass})

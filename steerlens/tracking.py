@@ -123,6 +123,6 @@ class _TensorBoard:
 def _pixels(figure: "go.Figure") -> Any:
     """The figure as [height width channel], drawn by kaleido."""
     import numpy as np
-    from PIL import Image
+    from PIL import Image  # pyright: ignore[reportMissingImports]
 
     return np.asarray(Image.open(io.BytesIO(figure.to_image(format="png"))).convert("RGB"))

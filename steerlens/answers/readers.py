@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerlens.answers.tree import AnswerTree
-from steerlens.cache import gaps_are_safe
+from steerlens.cache import NAME, cache_of, gaps_are_safe
 from steerlens.forward import forward, in_flight, run_prompts
 from steerlens.models.bridge import huggingface_model, parameters_device
 from steerlens.text.batches import TokenBatch, pad_rows
@@ -49,7 +49,7 @@ class BehindQuestions:
         self._model, self._tree = model, tree
         sequence, output = run_prompts(model, prompts)
         self._questions, self._first = sequence.attention_mask, output.logits[:, -1:]
-        self._sequence, self.cache = sequence, getattr(output, "past_key_values", None)
+        self._sequence, self.cache = sequence, cache_of(output)
         self._slots = torch.full((len(prompts), len(tree.paths) + 1), -1)
 
     def has_room(self, tree: AnswerTree) -> bool:
@@ -91,10 +91,10 @@ class BehindQuestions:
                 input_ids=tokens,
                 attention_mask=hidden[:, None],
                 position_ids=positions,
-                past_key_values=self.cache,
+                **{NAME: self.cache},
                 use_cache=True,
             )
-        self.cache = output.past_key_values
+        self.cache = cache_of(output)
         return output.logits
 
 

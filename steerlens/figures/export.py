@@ -2,7 +2,7 @@
 
 import importlib.util
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import plotly.graph_objects as go
 
@@ -42,7 +42,8 @@ def save_figure(fig: go.Figure, path: str | Path, *, width: Literal["column", "t
     pixels = PIXELS * _inches(width)
     if importlib.util.find_spec("kaleido") is None:
         raise ImportError("Figures are written by the kaleido package. Install it: pip install 'steerlens[figures]'.")
-    shape = fig.layout.height / fig.layout.width if fig.layout.height and fig.layout.width else GOLDEN
+    layout: Any = fig.layout
+    shape = layout.height / layout.width if layout.height and layout.width else GOLDEN
     scale = 300 / PIXELS if suffix == ".png" else 1
     try:
         drawn = _for_paper(fig).to_image(format=suffix[1:], width=pixels, height=pixels * shape, scale=scale)

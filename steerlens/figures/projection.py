@@ -116,8 +116,10 @@ def show_projection(model: "TransformerBridge", vector: SteeringVector, chat: st
     """
     vector.check_model(model)
     prompt, completion = encode_chat(model.tokenizer, as_chat(chat))
-    layers = sorted(vector.layers) if len(vector.layers) > 1 else list(range(model.cfg.n_layers))
-    directions = {layer: vector.at(layer if len(vector.layers) > 1 else vector.layers[0]).unit[0] for layer in layers}
+    layers: list[int] = sorted(vector.layers) if len(vector.layers) > 1 else list(range(model.cfg.n_layers))
+    directions = {
+        layer: vector.at(layer if len(vector.layers) > 1 else next(iter(vector.layers))).unit[0] for layer in layers
+    }
     found: dict[int, tuple[Tensor, Tensor]] = {}
     batch = pad_rows(model.tokenizer, [prompt], [completion]).to(parameters_device(model))
     with torch.no_grad(), watch_residuals(model, {layer: _read(layer, directions, found) for layer in layers}):
@@ -129,7 +131,7 @@ def show_projection(model: "TransformerBridge", vector: SteeringVector, chat: st
         layers=tuple(layers),
         projection=torch.stack([found[layer][0] for layer in layers]),
         cosine=torch.stack([found[layer][1] for layer in layers]),
-        first_layer=layers[len(layers) // 2] if len(vector.layers) > 1 else vector.layers[0],
+        first_layer=layers[len(layers) // 2] if len(vector.layers) > 1 else next(iter(vector.layers)),
     )
 
 

@@ -91,7 +91,7 @@ def forget_weights(model: nn.Module) -> None:
     """Make the model one of its own, whose weights are hashed as they are now, and which no Hub commit has."""
     for fact in ("weights_fingerprint", "weights_names"):
         model.__dict__.pop(fact, None)
-    model.config._commit_hash = None  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
+    model.config._commit_hash = None  # pyright: ignore
 
 
 _WRAPPERS = re.compile(r"(?:_original_component|base_layer|original_module|token_adapter)\.")

@@ -70,7 +70,7 @@ def merged(model: "TransformerBridge") -> Any:
             f"The adapter of {model_name(model)!r} is merged into weights as they are, on one device: load the model without "
             "load_in_4bit and without device_map."
         )
-    layers = [module for module in hf.modules() if isinstance(module, BaseTunerLayer)]
+    layers: list[Any] = [module for module in hf.modules() if isinstance(module, BaseTunerLayer)]
     adapted = {id(weight) for layer in layers for weight in layer.parameters()}
     one = copy.deepcopy(hf, {id(own): own for own in [*weights, *hf.buffers()] if id(own) not in adapted})
     one.__dict__.pop(BASE, None)

@@ -95,7 +95,7 @@ class SampleSet(HubSamples):
         if not self.samples:
             return f"SampleSet: no samples {made}"
         one = self.samples[0]
-        return f"SampleSet: {len(self)} samples {made}, the first: {cut(one.prompt, 100)!r} -> {cut(one.completion, 100)!r}"
+        return f"SampleSet: {len(self)} samples {made}, the first: {cut(str(one.prompt), 100)!r} -> {cut(one.completion, 100)!r}"
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -9,7 +9,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerlens.arguments import checked
+from steerlens.forward import forward
+from steerlens.models.bridge import parameters_device
 from steerlens.residuals.capture import mean_residuals
+from steerlens.text.batches import pad_rows
 from steerlens.text.chat import Chat, as_chat, encode_prompt
 from steerlens.text.number_lists import number_tokens
 from steerlens.text.positions import Positions

@@ -2,7 +2,7 @@
 
 import inspect
 import itertools
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -66,7 +66,7 @@ class SteeredTokens:
     def _named(self, batch: TokenBatch, *, by_slot: bool) -> Bool[Tensor, "batch pos"]:
         if isinstance(self._positions, Tensor):
             return (in_slots if by_slot else at_prompt_ends)(self._positions, batch)
-        return batch.position_mask(self._positions)
+        return batch.position_mask(cast("Positions", self._positions))
 
     def _inside(self, call: GenerateCall, cache: Any) -> GenerateCall:
         if self._positions == "last_prompt" and getattr(cache, "ends_a_prompt_of", None) == self._id:
