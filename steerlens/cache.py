@@ -9,6 +9,13 @@ from packaging.version import Version
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.utils.generic import ModelOutput
+from transformers.utils.versions import require_version
+
+require_version(
+    "transformers<5.24",
+    "From 5.24 on a cache is passed as `cache`. Both names are read here, but it is not confirmed on 5.24 that generation with a "
+    "cache is steered at the right tokens. Run: pip install 'transformers>=5.23,<5.24'",
+)
 
 NAMES = ("cache", "past_key_values")
 NAME = NAMES[Version(transformers.__version__) < Version("5.24.0.dev0")]

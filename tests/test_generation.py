@@ -1,5 +1,7 @@
 """However rows share a batch, a cache or the memory, each is written as if it were alone."""
 
+import importlib
+
 import numpy as np
 import pytest
 import torch
@@ -214,6 +216,13 @@ def test_a_cache_with_room_holds_what_a_growing_one_does(n_slots):
         for ours, theirs in zip(one.update(*new, 0), other.update(*new, 0), strict=True):
             assert torch.equal(ours, theirs)
         assert one.get_seq_length() == other.get_seq_length()
+
+
+def test_a_transformers_that_renames_the_cache_is_refused(monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", lambda _package: "5.24.0")
+    with pytest.raises(ImportError, match=r"transformers<5\.24 is required .* found transformers==5\.24\.0") as refusal:
+        importlib.reload(cache)
+    assert "pip install 'transformers>=5.23,<5.24'" in str(refusal.value)
 
 
 @pytest.mark.parametrize("given", ["past_key_values", "cache"])
