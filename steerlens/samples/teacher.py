@@ -93,7 +93,7 @@ def sample_teacher(
         samples = [] if path is None else _already_made(Path(path), source, prompts)
         progress.initial = progress.n = len(samples)
         waiting = [as_chat(prompt, system_prompt) for prompt in prompts[len(samples) :]]
-        cost = _cost(progress, model, waiting, max_new_tokens, batch_size)
+        cost = _cost(progress, model, waiting, length, batch_size)
         for start in range(len(samples), len(prompts), ROWS_PER_CHUNK):
             part = prompts[start : start + ROWS_PER_CHUNK]
             completions = write(
