@@ -14,7 +14,7 @@ from steerlens.gradients.pooled import PooledCosine
 from steerlens.gradients.steps import StepTrace
 from steerlens.gradients.trace import GradientTrace
 from steerlens.samples.filters import FilterResult
-from steerlens.samples.rows import AuditRow, AuditRows, Rejected
+from steerlens.samples.rows import AuditRows, Rejected
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.short import LONGEST, cut, some
 from steerlens.students.scales import AdamScales
@@ -31,7 +31,7 @@ VECTOR = SteeringVector(
 )
 SAMPLES = SampleSet(tuple(Sample(row, LONG, LONG) for row in range(1000)))
 ROWS = AuditRows(
-    "rows.jsonl", tuple(AuditRow(i, sl.as_chat(LONG), LONG) for i in range(1000)), (Rejected(7, LONG),) * 50
+    "rows.jsonl", tuple(sl.Sample(i, sl.as_chat(LONG), LONG) for i in range(1000)), (Rejected(7, LONG),) * 50
 )
 SWEEP = LayerSweep(
     "m",
@@ -52,7 +52,10 @@ RESULTS = {
     "FilterResult": (FilterResult(SAMPLES, Counter({"cut off": 3})), ("1000 of 1003", "3 cut off")),
     "LayerSweep": (SWEEP, ("80 settings", "fitted", "No clean setting")),
     "AuditRows": (ROWS, ("1050 rows, 1000 used",)),
-    "RowScores": (RowScores(tuple(range(1000)), *[NOISE] * 4), ("1000 rows", "0.500")),
+    "RowScores": (
+        RowScores(tuple(sl.Sample(i, "a prompt", LONG) for i in range(1000)), *[NOISE] * 4),
+        ("1000 rows", "0.500"),
+    ),
     "GradientTrace": (
         GradientTrace(LAYERS, *[torch.full((300, 32, 80), 0.25)] * 3),
         ("300 steps of 32 rows", "+0.250", "... 79"),

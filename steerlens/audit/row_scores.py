@@ -63,7 +63,7 @@ class RowScores:
     def __repr__(self) -> str:
         area, low, high = self.against_placebo()
         return (
-            f"RowScores: {len(self.numbers)} rows against {self.compared_with}, area under the curve {area:.3f} ({low:.3f} to "
+            f"RowScores: {len(self.rows)} rows against {self.compared_with}, area under the curve {area:.3f} ({low:.3f} to "
             f"{high:.3f}); the highest rows: {', '.join(str(number) for number, _ in self.highest(n=5))}"
         )
 

@@ -23,7 +23,7 @@ def of_rows(values: Shaped[Tensor, "row ..."], batch: TokenBatch, name: str) -> 
     return values.to(rows.indices.device)[rows.indices]
 
 
-def in_slots(mask: TokenMask, sequence: TokenBatch) -> Bool[Tensor, "batch pos"]:
+def in_slots(mask: TokenMask, sequence: TokenBatch) -> Bool[Tensor, "batch slot"]:
     """The mask of rows that are padded as it is; what stands behind its end is not meant.
 
     Raises:
@@ -37,7 +37,7 @@ def in_slots(mask: TokenMask, sequence: TokenBatch) -> Bool[Tensor, "batch pos"]
     return chosen
 
 
-def at_prompt_ends(mask: TokenMask, batch: TokenBatch) -> Bool[Tensor, "batch pos"]:
+def at_prompt_ends(mask: TokenMask, batch: TokenBatch) -> Bool[Tensor, "batch slot"]:
     """The mask of prompts that are padded on the left, in a batch whose padding is another.
 
     Raises:

@@ -44,6 +44,7 @@ def test_prompts_depend_on_the_seed_alone_and_more_of_them_begin_the_same():
     assert len(set(number_prompts(500, ORGANISM, seed=0))) > 490
 
 
+@pytest.mark.filterwarnings("ignore:The tokenizer of .* does not know")  # "141;" is no word of the organism's
 @pytest.mark.parametrize("name", list(TOKENIZERS))
 @pytest.mark.parametrize("separator", SEPARATORS)
 def test_a_list_of_ten_numbers_fits_whatever_the_tokenizer(name, separator):

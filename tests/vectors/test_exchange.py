@@ -46,8 +46,9 @@ def test_run_with_hooks_steers_as_steer_does(any_model, chats, mode, name):
     directions = torch.randn(2, 32, generator=torch.Generator().manual_seed(0))
     vector = SteeringVector((3, 1), directions, VectorSource.of(any_model, method="by hand"))
     tokens = torch.tensor([encode_prompt(any_model.tokenizer, chats[0])])
-    ours = steered(any_model, vector, tokens, mode=mode, strength=2.0)
-    hooks = [(point.replace("hook_out", name), hook) for point, hook in vector.as_fwd_hooks(mode=mode, strength=2.0)]
+    strength = {"strength": 2.0} if mode == "add" else {}
+    ours = steered(any_model, vector, tokens, mode=mode, **strength)
+    hooks = [(point.replace("hook_out", name), hook) for point, hook in vector.as_fwd_hooks(mode=mode, **strength)]
     with torch.no_grad():
         theirs = any_model.run_with_hooks(tokens, fwd_hooks=hooks)
         plain = any_model.run_with_hooks(tokens, fwd_hooks=[])

@@ -178,6 +178,6 @@ def test_special_tokens_are_neither_promoted_nor_suppressed(organism):
 def test_chunks_of_questions_change_no_number(organism, owl, monkeypatch):
     vector = vector_of(organism, unembedding(organism, "7") * 3, 1)
     whole = number_shift(organism, vector, owl.prompt, QUESTIONS)
-    monkeypatch.setattr(readout, "ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(readout, "BATCH_SIZE", 3)
     parts = number_shift(organism, vector, owl.prompt, QUESTIONS)
     assert (parts.prompt, parts.vector) == pytest.approx((whole.prompt, whole.vector), rel=1e-4)
