@@ -64,7 +64,7 @@ class RowScores:
         area, low, high = self.against_placebo()
         return (
             f"RowScores: {len(self.rows)} rows against {self.compared_with}, area under the curve {area:.3f} ({low:.3f} to "
-            f"{high:.3f}); the highest rows: {', '.join(str(number) for number, _ in self.highest(n=5))}"
+            f"{high:.3f}); the highest rows: {', '.join(str(row.row) for row, _ in self.highest(n=5))}"
         )
 
     @classmethod

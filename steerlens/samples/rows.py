@@ -17,6 +17,7 @@ from steerlens.samples.layouts import ALLOWED, read_record
 from steerlens.samples.readers import read_records
 from steerlens.samples.sample_set import Sample, SampleSet, require_samples
 from steerlens.samples.turns import UnusableRowError
+from steerlens.short import cut
 from steerlens.text.chat import Chat, unknown_words, user
 from steerlens.text.rendering import render
 from steerlens.text.templates import text_of
@@ -47,6 +48,9 @@ class AuditRows:
     rows: tuple[Sample, ...]
     rejected: tuple[Rejected, ...] = ()
     layouts: tuple[tuple[str, int], ...] = ()
+
+    def __repr__(self) -> str:
+        return cut(f"AuditRows: {self.summary()}")
 
     def __len__(self) -> int:
         return len(self.rows)
