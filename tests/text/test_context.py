@@ -68,3 +68,12 @@ def test_what_is_normal_for_a_model_is_not_odd(name):
         encode_prompt(tokenizer, as_chat(asked, "you love owls ."))
         tokenizer.chat_template = PLAIN_TEXT_TEMPLATE
         encode_prompt(tokenizer, as_chat(asked, "you love owls ."))
+
+
+def test_words_of_an_answer_that_the_tokenizer_does_not_know_are_said_once():
+    tokenizer = build_tokenizer()
+    with pytest.warns(ChatContextWarning, match=r"does not know .*'quetzal', 'quoll' of an answer"):
+        encode_chat(tokenizer, [user("name a animal ."), assistant("quetzal or quoll")])
+    encode_chat(tokenizer, [user("name a animal ."), assistant("numbat")])
+    olmo = build_real_tokenizer(ARCHITECTURES["OLMo 2"])
+    encode_chat(olmo, [user("name an animal"), assistant("quetzal")])
