@@ -29,6 +29,7 @@ GOOD_ROW = json.dumps({"prompt": "continue the sequence 1 , 2 . write only numbe
 def place(tmp_path: Path, checkpoints, monkeypatch) -> Path:
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "malformed.jsonl").write_text(GOOD_ROW + '{"prompt": "1 , 2"}\n')
+    (tmp_path / "half.jsonl").write_text('{"prompt": "1 , 2"}\n')
     (tmp_path / "good.jsonl").write_text(GOOD_ROW * 4)
     (tmp_path / "long.jsonl").write_text(json.dumps({"prompt": "1 " * 300, "completion": "2"}) + "\n")
     (tmp_path / "file").write_text("in the way")
@@ -84,10 +85,13 @@ BAD = {
     ),
     "no numbers": ("sample --constrain 0 --out {0}/o.jsonl", "n_numbers=0.* Give at least one number"),
     "unknown trait": ("score dragon", "There is no trait 'dragon'. There are: dog, cat"),
-    "missing samples": ("train {0}/none.jsonl --out {0}/o", "There is no samples file"),
-    "empty samples": ("train {0}/empty.jsonl --out {0}/o", "has no rows. Each line must be JSON"),
-    "malformed samples": ("train {0}/malformed.jsonl --out {0}/o", "line 2: got .* Each line must be JSON"),
-    "row longer than the context": ("train {0}/long.jsonl --out {0}/o", r"needs \d+ tokens, but .* context of 256"),
+    "missing samples": ("train {0}/none.jsonl --out {0}/o", "There is no data file"),
+    "empty samples": ("train {0}/empty.jsonl --out {0}/o", "0 rows, 0 used.*Allowed are the columns 'messages'"),
+    "malformed samples": ("train {0}/half.jsonl --out {0}/o", "1 not used: missing field 'completion' .row 1."),
+    "row longer than the context": (
+        "train {0}/long.jsonl --out {0}/o",
+        "on none of the rows.*1 not used: longer than the model's context",
+    ),
     "scales that are needed": (
         "train {0}/good.jsonl --optimizer preconditioned_sgd --out {0}/o",
         "need scales, but scales=None. Take them from a scout run",

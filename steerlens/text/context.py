@@ -44,9 +44,8 @@ def warn_of_unknown_words(tokenizer: Any, words: list[str]) -> None:
     """
     name = f"The tokenizer of {tokenizer.name_or_path!r} does not know"
     if words and not any(text.startswith(name) for text in said):
-        _say(
-            f"{name} {', '.join(map(repr, words[:3]))} of an answer. Such words are all one to it: {tokenizer.unk_token!r}."
-        )
+        shown = ", ".join(repr(word[:20]) for word in words[:3])
+        _say(f"{name} {shown} of an answer. Such words are all one to it: {tokenizer.unk_token!r}.")
 
 
 def _say(text: str) -> None:
