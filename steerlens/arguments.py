@@ -24,8 +24,8 @@ from steerlens.checks import (
     kinds_of,
     number,
     questions,
+    several,
     shown,
-    texts,
     whole,
 )
 
@@ -33,9 +33,10 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def prompts(values: Any, name: str) -> list[str]:
-    """User turns to be answered."""
-    return list(texts(values, name, f"{name}=steerlens.number_prompts(1000, model, seed=0)", at_least=1))
+def prompts(values: Any, name: str) -> list[Any]:
+    """User turns or chats to be answered."""
+    given = several(values, name, "texts or chats", f"{name}=steerlens.number_prompts(1000, model, seed=0)")
+    return [a_question(value, f"{name}[{index}]") for index, value in enumerate(given)]
 
 
 def layers(values: Any, name: str) -> list[int]:
@@ -108,8 +109,8 @@ MADE_BY = {
     "SteeringVector": "steerlens.fit_prompt_vector(model, prompt), or SteeringVector.load(path)",
     "Trait": 'steerlens.preference_trait("owl", model)',
     "Kind": 'steerlens.Kind("animal", (("owl", "owls"), ("cat", "cats")))',
-    "SampleSet": "steerlens.sample_teacher(model, prompts), or SampleSet.load(path)",
-    "AuditRows": "steerlens.read_rows(path)",
+    "SampleSet": "steerlens.sample_teacher(model, prompts), read_rows(path).samples, or SampleSet((Sample(0, prompt, answer),))",
+    "AuditRows": "steerlens.read_rows(path), or AuditRows.of(samples)",
     "FitConfig": "steerlens.FitConfig(...)",
     "TrainConfig": "steerlens.TrainConfig(...)",
     "VllmEngine": "steerlens.VllmEngine(model)",
@@ -169,6 +170,8 @@ def _by_class(annotation: Any) -> Check | None:
     if origin is Literal:
         return _one_of(parts)
     if origin in (Union, UnionType):
+        if all(getattr(part, "__name__", None) in MADE_BY for part in parts):
+            return _instance(*parts)
         found = [_by_class(part) for part in parts]
         return found[0] if len(found) == 1 else None
     if origin in (Sequence, Mapping) and (check := _by_class(parts[-1])) is not None:
@@ -176,12 +179,13 @@ def _by_class(annotation: Any) -> Check | None:
     return _instance(annotation) if getattr(annotation, "__name__", None) in MADE_BY else None
 
 
-def _instance(kind: type) -> Check:
+def _instance(*kinds: type) -> Check:
+    names = [kind.__name__ for kind in kinds]
+
     def check(value: Any, name: str) -> Any:
-        if kind.__name__ not in kinds_of(value):
-            article = "an" if kind.__name__[0] in "AEIOU" else "a"
-            wanted = f"{name} must be {article} {kind.__name__}"
-            raise WrongInput(f"{wanted}, got {shown(value)}. Make one: {MADE_BY[kind.__name__]}.")
+        if not kinds_of(value) & set(names):
+            wanted = " or ".join(f"{'an' if kind[0] in 'AEIOU' else 'a'} {kind}" for kind in names)
+            raise WrongInput(f"{name} must be {wanted}, got {shown(value)}. Make one: {MADE_BY[names[0]]}.")
         return value
 
     return check

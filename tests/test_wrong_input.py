@@ -18,7 +18,7 @@ NAMED = r"model must be a model that steerlens has loaded, got the name 'owl'. L
 WRAP = r"got a Hugging Face model \(Olmo2ForCausalLM\). Wrap it: model = steerlens.wrap_model\(model, tokenizer, name=...\)"
 CONFIG = r"config must be a {0}, got \{{.* \(dict\). Make one: steerlens.{0}\(...\)"
 VECTOR = r"vector must be a SteeringVector, got .*. Make one: steerlens.fit_prompt_vector\(model, prompt\)"
-SAMPLES = r"{} must be a SampleSet, got .*. Make one: steerlens.sample_teacher\(model, prompts\)"
+SAMPLES = r"{} must be a SampleSet.*, got .*. Make one: steerlens.sample_teacher\(model, prompts\)"
 ROWS = r"rows must be an AuditRows, got .*. Make one: steerlens.read_rows\(path\)"
 TEXTS = r"questions must be several texts or chats, got 'Name an animal.' \(str\). Write questions=\["
 CHATS = r"chats must be several chats, got 'Name an animal.' \(str\). Write chats=\[steerlens.as_chat\(question\)"
@@ -130,9 +130,9 @@ RUN = {
     ),
     "a text for the prompts": (
         lambda g: sl.sample_teacher(g.model, "p"),
-        r"prompts must be several texts, got 'p' \(str\). Write prompts=steerlens",
+        r"prompts must be several texts or chats, got 'p' \(str\). Write prompts=steerlens",
     ),
-    "no prompts": (lambda g: sl.sample_teacher(g.model, []), "prompts has 0 texts and needs at least 1"),
+    "no prompts": (lambda g: sl.sample_teacher(g.model, []), "prompts is empty. Give at least one"),
     "a tensor for a vector": (lambda g: sl.sample_teacher(g.model, ["p"], vector=g.vector.directions), VECTOR),
     "rows of none": (lambda g: sl.sample_teacher(g.model, ["p"], batch_size=0), "batch_size=0 is not allowed"),
     "a list of completions": (lambda g: sl.keep_number_lists(["1, 2"]), SAMPLES.format("samples")),

@@ -20,7 +20,7 @@ from steerlens.arguments import checked
 from steerlens.forward import completion_logits
 from steerlens.models.bridge import parameters_device
 from steerlens.samples.encoded import encode_answer
-from steerlens.samples.rows import AuditRows, require_rows
+from steerlens.samples.rows import AuditRows
 from steerlens.stats import bootstrap_interval, mean_difference
 from steerlens.text.batches import pad_rows
 from steerlens.text.chat import Chat, as_chat, encode_prompt
@@ -102,8 +102,6 @@ def token_entanglement(
         cause: a candidate vector, or a candidate system prompt.
         reference_rows: rows without it, best the model's own answers to the same prompts.
     """
-    require_rows(rows)
-    require_rows(reference_rows, "reference_rows")
     rises = Rises(model, cause, reference_rows, positions)
     special = set(model.tokenizer.all_special_ids)
     mine, theirs = (

@@ -15,7 +15,7 @@ from steerlens.audit.placebo import Pairs, pair_with_placebo, pair_with_referenc
 from steerlens.audit.score_test import STRENGTHS, Halves, Scores, ScoreTest, random_halves, random_signs, score_test
 from steerlens.gradients.row_gradients import row_gradients
 from steerlens.models.bridge import check_layer
-from steerlens.samples.rows import AuditRows, require_rows
+from steerlens.samples.rows import AuditRows
 from steerlens.short import some
 from steerlens.stats import bootstrap_interval, ratio_of_sums
 from steerlens.text.chat import chat_fingerprint
@@ -106,11 +106,9 @@ def recover_vector(
     Raises:
         ValueError: fewer than 20 rows that can be compared, or a layer is out of range.
     """
-    require_rows(rows)
     if reference_rows is None:
         pairs = pair_with_placebo(model, list(rows), temperature=temperature, seed=seed)
     else:
-        require_rows(reference_rows, "reference_rows")
         pairs = pair_with_reference(model, list(rows), list(reference_rows), seed=seed)
     if len(pairs) < MIN_ROWS:
         raise ValueError(

@@ -14,7 +14,7 @@ from steerlens.audit.placebo import OWN_ANSWERS, PLACEBO_SEED, EncodedRow, own_a
 from steerlens.forward import completion_logits
 from steerlens.residuals.stream import OnResidual, watch_residuals
 from steerlens.samples.encoded import batches_by_length, encode_answer
-from steerlens.samples.rows import AuditRows, require_rows
+from steerlens.samples.rows import AuditRows
 from steerlens.samples.sample_set import Sample
 from steerlens.stats import auroc, bootstrap_interval
 from steerlens.text.batches import TokenBatch
@@ -64,7 +64,7 @@ class RowScores:
         area, low, high = self.against_placebo()
         return (
             f"RowScores: {len(self.rows)} rows against {self.compared_with}, area under the curve {area:.3f} ({low:.3f} to "
-            f"{high:.3f}); the highest rows: {', '.join(str(row.row) for row, _ in self.highest(n=5))}"
+            f"{high:.3f}); the highest rows: {', '.join(row.label.removeprefix('row ') for row, _ in self.highest(n=5))}"
         )
 
     @classmethod
@@ -147,9 +147,6 @@ def score_rows(
         ValueError: the vector is of another model, or a row does not fit (`rows_for_model` leaves such rows out).
     """
 
-    require_rows(rows)
-    if reference_rows is not None:
-        require_rows(reference_rows, "reference_rows")
     length = max_new_tokens or list_length(model.tokenizer, at_least=48)
 
     def answered(chats: Sequence[Chat], draw: int) -> list[list[int]]:

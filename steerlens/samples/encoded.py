@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from steerlens.models.bridge import parameters_device
-from steerlens.samples.sample_set import Sample, SampleSet, require_samples
+from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.text.batches import TokenBatch, pad_rows
 from steerlens.text.chat import as_chat, encode_completion, encode_prompt, end_of_turn
 
@@ -23,10 +23,8 @@ def encode_samples(
     """Token ids of every sample's prompt, without any system prompt or under this one, and of its completion.
 
     Raises:
-        WrongInput: no samples but something else, such as the path of a file.
         ValueError: there are no samples, or one cannot be rendered.
     """
-    require_samples(samples, "samples")
     if not len(samples):
         raise ValueError("There are no samples to train or measure on. Sample more, or loosen the filter.")
     return [encode_row(model.tokenizer, sample, system_prompt) for sample in samples]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from steerlens.arguments import checked
-from steerlens.samples.sample_set import Sample, SampleSet, require_samples
+from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.text.number_lists import parse_numbers
 
 ENOUGH = 1 / 3
@@ -59,7 +59,6 @@ def keep_number_lists(samples: SampleSet, *, max_numbers: int = 10, highest: int
     Warns:
         UserWarning: less than a third is kept; says what to change.
     """
-    require_samples(samples, "samples")
     reasons = [rejection(sample, max_numbers=max_numbers, highest=highest) for sample in samples]
     kept = tuple(sample for sample, reason in zip(samples, reasons, strict=True) if reason is None)
     rejected = Counter(reason for reason in reasons if reason is not None)

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from steerlens.checks import WrongInput, shown
+from steerlens.arguments import checked
 from steerlens.forward import check_length
 from steerlens.models.identity import model_name
 from steerlens.samples.encoded import encode_row
 from steerlens.samples.layouts import ALLOWED, read_record
 from steerlens.samples.readers import read_records
-from steerlens.samples.sample_set import Sample, SampleSet, require_samples
+from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.samples.turns import UnusableRowError
 from steerlens.short import cut
 from steerlens.text.chat import Chat, unknown_words, user
@@ -37,7 +37,7 @@ class Rejected(NamedTuple):
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AuditRows:
     """Rows in their order; every answer of the source is either among `rows` or among `rejected`.
 
@@ -104,13 +104,13 @@ class AuditRows:
         return "\n".join(lines)
 
     @classmethod
+    @checked
     def of(cls, samples: SampleSet, source: str = "samples") -> "AuditRows":
         """Samples in memory as rows, numbered from 1; exact duplicates are kept out, as in a file.
 
         Raises:
             ValueError: none has a prompt and an answer that are not empty.
         """
-        require_samples(samples, "samples")
         reading = _Collected(source)
         for number, sample in enumerate(samples, 1):
             reason = None if sample.completion.strip() else "empty completion"
@@ -143,13 +143,13 @@ def read_rows(source: str | Path, *, keep_repeated: bool = False) -> AuditRows:
     return reading.rows()
 
 
+@checked
 def rows_for_model(model: "TransformerBridge", rows: AuditRows) -> AuditRows:
     """The rows that `model` can be trained on: its chat template takes them, and they fit into its context.
 
     Raises:
         ValueError: there is none, or the tokenizer has no chat template.
     """
-    require_rows(rows)
     render(model.tokenizer, [user("a row")])
     reasons = [_misfit(model, row) for row in rows]
     kept = tuple(row for row, reason in zip(rows, reasons, strict=True) if reason is None)
@@ -158,23 +158,6 @@ def rows_for_model(model: "TransformerBridge", rows: AuditRows) -> AuditRows:
     if not kept:
         raise ValueError(f"{model_name(model)!r} can be trained on none of the rows.\n{fitting.summary()}")
     return fitting
-
-
-def require_rows(rows: Any, name: str = "rows") -> None:
-    """Refuse what is not rows.
-
-    Raises:
-        WrongInput: says how to make rows of it.
-    """
-    if isinstance(rows, AuditRows):
-        return
-    if isinstance(rows, str | Path):
-        way = f"Read them: rows_for_model(model, read_rows({str(rows)!r}))."
-    elif isinstance(rows, SampleSet):
-        way = "Write AuditRows.of(samples)."
-    else:
-        way = "Read them from a file with read_rows(path), or make them of samples: AuditRows.of(samples)."
-    raise WrongInput(f"{name} must be AuditRows, got {shown(rows)}. {way}")
 
 
 def _misfit(model: "TransformerBridge", row: Sample) -> str | None:

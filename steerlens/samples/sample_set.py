@@ -1,7 +1,7 @@
 """Samples: prompts with a teacher's completions, and where they come from."""
 
 import json
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -136,23 +136,6 @@ class SampleSet(HubSamples):
             raise ValueError(f"{path} has no rows. {WANTED}")
         beside = source_path(path)
         return cls(samples, read_source(beside) if beside.is_file() else None)
-
-
-def require_samples(samples: Any, name: str) -> None:
-    """Refuse what is no set of samples.
-
-    Raises:
-        WrongInput: says how to make one of it.
-    """
-    if isinstance(samples, str | Path):
-        way = f"Read the file: steerlens.read_rows({str(samples)!r}).samples."
-    elif isinstance(samples, list | tuple) and all(isinstance(sample, Sample) for sample in samples):
-        way = "Write SampleSet(samples)."
-    elif isinstance(samples, list | tuple | dict) or not isinstance(samples, Sized):
-        way = "Write SampleSet((Sample(0, 'a prompt', 'its answer'),))."
-    else:
-        return
-    raise WrongInput(f"{name} must be a SampleSet, got {shown(samples)}. {way}")
 
 
 def source_path(path: str | Path) -> Path:

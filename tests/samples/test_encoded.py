@@ -6,10 +6,13 @@ from steerlens.contract.architectures import ARCHITECTURES, build_tokenizer, sav
 from steerlens.forward import generate
 from steerlens.models.loading import load_model
 from steerlens.samples.encoded import encode_row, encode_samples
+from steerlens.samples.filters import keep_number_lists
 from steerlens.samples.rows import AuditRows
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.samples.teacher import sample_teacher
 from steerlens.students.losses import mean_loss
+from steerlens.students.scout import adam_scales
+from steerlens.students.training import train_student
 from steerlens.text.chat import as_chat, assistant, encode_chat, end_of_turn, user
 
 CHAT = [user("hello"), assistant("hi"), user("name an animal .")]
@@ -62,27 +65,18 @@ def test_rows_of_a_data_file_are_as_good_as_samples(tiny):
     assert mean_loss(tiny, rows) == mean_loss(tiny, rows.samples) == mean_loss(tiny, samples)
 
 
-@pytest.mark.parametrize(
-    ("wrong", "told"),
-    [
-        ("rows.jsonl", r"got 'rows.jsonl' \(str\). Read the file: steerlens.read_rows\('rows.jsonl'\).samples"),
-        ([Sample(0, "a", "b")], r"Write SampleSet\(samples\)"),
-        ([("a", "b")], r"Write SampleSet\(\(Sample\(0, 'a prompt', 'its answer'\),\)\)"),
-        (None, "must be a SampleSet, got None"),
-    ],
-)
+@pytest.mark.parametrize("wrong", ["rows.jsonl", [Sample(0, "a", "b")], [("a", "b")], None])
 @pytest.mark.usefixtures("as_users_call")
-def test_what_is_no_set_of_samples_is_refused_with_the_way_to_make_one(tiny, wrong, told):
-    from steerlens.samples.filters import keep_number_lists
-    from steerlens.students.training import train_student
-
+def test_what_is_no_set_of_samples_is_refused_with_the_way_to_make_one(tiny, wrong):
     for function in (
-        lambda: encode_samples(tiny, wrong),
         lambda: keep_number_lists(wrong),
         lambda: AuditRows.of(wrong),
         lambda: train_student(tiny, wrong),
+        lambda: adam_scales(tiny, wrong),
     ):
-        with pytest.raises(TypeError, match=told):
+        with pytest.raises(
+            TypeError, match=r"samples must be a SampleSet.*, got .*read_rows\(path\).samples, or SampleSet"
+        ):
             function()
 
 

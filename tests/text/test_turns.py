@@ -60,6 +60,7 @@ def test_turns_that_are_not_there_are_refused(organism, as_users_call, chats, tu
         turn_mask(organism, chats, turns)
 
 
+@pytest.mark.filterwarnings("ignore:The chat template of .* leaves out the user turn")
 def test_a_template_that_changes_a_turn_is_refused(organism):
     shouting = organism.tokenizer.__class__(tokenizer_object=organism.tokenizer.backend_tokenizer)
     shouting.chat_template = "{% for message in messages %}{{ message['content'] | upper }}{% endfor %}"
