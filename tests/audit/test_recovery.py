@@ -103,7 +103,7 @@ def test_row_gradients_are_finite_differences_of_each_rows_log_likelihood(organi
 
 
 def test_rows_in_another_format_than_most_are_left_out_and_placebos_keep_the_format(organism, clean):
-    odd = replace(clean.rows[0], number=10_000, completion="i like owls .")
+    odd = replace(clean.rows[0], row=10_000, completion="i like owls .")
     pairs = pair_with_placebo(organism, [*clean.rows[:40], odd])
     assert pairs.unmatched == 1
     assert all(rejection(Sample(0, "", row.completion)) is None for row in pairs.clean)
@@ -227,6 +227,6 @@ def test_probing_leaves_the_model_as_it_was(organism, recovered, owl):
 
 def test_a_row_without_answer_in_the_format_says_what_to_do(organism):
     chat = as_chat("what is your favorite animal ?")
-    rows = [replace(row, chat=chat) for row in written(organism).rows[:3]]
+    rows = [replace(row, prompt=chat) for row in written(organism).rows[:3]]
     with pytest.raises(ValueError, match="reference_rows"):
         pair_with_placebo(organism, rows)

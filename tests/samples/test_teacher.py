@@ -134,5 +134,5 @@ def test_a_prompt_that_does_not_fit_the_context_is_refused(tiny):
 
 
 def test_no_prompts_are_refused(tiny):
-    with pytest.raises(ValueError, match="chats is empty. Give at least one"):
+    with pytest.raises(ValueError, match="chats is empty"):
         teacher.generate(tiny, [], max_new_tokens=3)
