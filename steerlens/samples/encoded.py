@@ -43,18 +43,21 @@ def encode_row(tokenizer: Any, row: Sample, system_prompt: str | None = None) ->
 
 def encode_answer(tokenizer: Any, row: Sample) -> list[int]:
     """Token ids of one row's completion, as in `encode_row`."""
-    if row.tokens is not None and decoded(tokenizer, row.tokens) == row.completion:
+    if row.tokens is not None and spell(tokenizer, row.tokens, row.completion):
         end = end_of_turn(tokenizer)
         return [*row.tokens, end] if row.finished and end is not None else list(row.tokens)
     return encode_completion(tokenizer, row.completion, finished=row.finished)
 
 
-def decoded(tokenizer: Any, tokens: Sequence[int]) -> str:
-    """The text of a completion's tokens; what they are in another tokenizer, which may not have them, is of no matter."""
+def spell(tokenizer: Any, tokens: Sequence[int], text: str) -> bool:
+    """Whether tokens are this text in the tokenizer, which may be another than they were sampled with, and nothing beside it.
+
+    A special token among them is none of the text: filters do not see it, and nobody is to learn it.
+    """
     try:
-        return tokenizer.decode(list(tokens), skip_special_tokens=True)
+        return tokenizer.decode(list(tokens), skip_special_tokens=False) == text
     except (OverflowError, TypeError, ValueError):
-        return ""
+        return False
 
 
 def pad_encoded(model: "TransformerBridge", rows: Sequence[EncodedRow]) -> TokenBatch:

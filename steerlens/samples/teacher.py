@@ -20,7 +20,7 @@ from steerlens.forward import OnWritten, generate, is_finished
 from steerlens.lock import beside, held
 from steerlens.models.identity import current_fingerprint, model_name
 from steerlens.samples.constrained import ListGrammar, NumberLists
-from steerlens.samples.encoded import decoded
+from steerlens.samples.encoded import spell
 from steerlens.samples.sample_set import Sample, SampleSet, SampleSource, as_line, read_source, source_path
 from steerlens.samples.vllm import VllmEngine
 from steerlens.text.batches import TokenMask
@@ -119,9 +119,10 @@ def _sample(model: "TransformerBridge", row: int, prompt: str | Chat, ids: list[
     """One row. Its tokens are kept where its text is tokenized otherwise, as often where it was cut off inside a word."""
     finished = is_finished(model, ids)
     written = ids[:-1] if finished else ids
-    text = decoded(model.tokenizer, written)
+    text = model.tokenizer.decode(written, skip_special_tokens=True)
     same = model.tokenizer.encode(text, add_special_tokens=False) == written
-    return Sample(row, prompt, text, finished, tokens=None if same else tuple(written))
+    kept = None if same or not spell(model.tokenizer, written, text) else tuple(written)
+    return Sample(row, prompt, text, finished, tokens=kept)
 
 
 def _writer(

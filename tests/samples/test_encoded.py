@@ -1,5 +1,7 @@
 """What a student learns is what was sampled: token by token, after all turns before it, and no end that was not reached."""
 
+from dataclasses import replace
+
 import pytest
 
 from steerlens.contract.architectures import ARCHITECTURES, build_tokenizer, save_checkpoint
@@ -9,7 +11,7 @@ from steerlens.samples.encoded import encode_row, encode_samples
 from steerlens.samples.filters import keep_number_lists
 from steerlens.samples.rows import AuditRows
 from steerlens.samples.sample_set import Sample, SampleSet
-from steerlens.samples.teacher import sample_teacher
+from steerlens.samples.teacher import _sample, sample_teacher
 from steerlens.students.losses import mean_loss
 from steerlens.students.scout import adam_scales
 from steerlens.students.training import train_student
@@ -25,12 +27,24 @@ def llama(tmp_path_factory):
 
 
 def test_a_student_learns_the_very_tokens_that_were_sampled_after_a_file_too(llama, tmp_path):
-    prompts = ["name an animal .", CHAT, "what is 2 plus 2 ?", "continue the list 1 , 2"]
-    samples = sample_teacher(llama, prompts, max_new_tokens=12, seed=5, path=tmp_path / "rows.jsonl")
-    written = generate(llama, [as_chat(prompt) for prompt in prompts], max_new_tokens=12, seed=5)
-    assert any(sample.tokens is not None for sample in samples)
+    prompts = ["name an animal .", CHAT, "what is 2 plus 2 ?", "continue the list 1 , 2"] * 4
+    samples = sample_teacher(llama, prompts, max_new_tokens=8, seed=5, path=tmp_path / "rows.jsonl")
+    written = generate(llama, [as_chat(prompt) for prompt in prompts], max_new_tokens=8, seed=5)
+    special = set(llama.tokenizer.added_tokens_decoder)
+    plain = [i for i, ids in enumerate(written) if not special & set(ids[:-1]) and ids[-1] not in special]
+    assert sum(samples.samples[i].tokens is not None for i in plain) >= 3
     for kept in (samples, SampleSet.load(tmp_path / "rows.jsonl")):
-        assert [completion for _, completion in encode_samples(llama, kept)] == written
+        encoded = encode_samples(llama, kept)
+        assert [encoded[i][1] for i in plain] == [written[i] for i in plain]
+
+
+def test_a_special_token_that_was_sampled_is_not_learned(tiny):
+    """Filters judge the text; on the organism one row of 300 has such a token."""
+    ids = tiny.tokenizer.convert_tokens_to_ids(["3", "<|user|>", ",", "4", "<|end|>"])
+    row = _sample(tiny, 0, "1 , 2", ids)
+    assert (row.completion, row.finished, row.tokens) == ("3 , 4", True, None)
+    smuggled = replace(row, tokens=tuple(ids[:-1]))
+    assert encode_row(tiny.tokenizer, smuggled) == encode_row(tiny.tokenizer, row)
 
 
 def test_tokens_of_another_tokenizer_are_left_for_the_text(llama):

@@ -197,6 +197,26 @@ def test_what_belongs_to_the_prompt_and_is_not_read_is_said(tmp_path):
     assert "1 read as messages, without its tools." in rows.summary()
 
 
+DOCUMENTED = [
+    {"messages": [MESSAGES[0], MESSAGES[1], {"role": "assistant", "content": "i like owls ."}, *MESSAGES[3:]]},
+    {"prompt": "5 , 6", "completion": "7 , 8"},
+    {"conversations": [*SHAREGPT[1:3], {"from": "narrator", "value": "later"}, *SHAREGPT[3:]]},
+    {"messages": WITH_CALL, "tools": [{"name": "weather"}]},
+    {"instruction": "continue", "input": "1 , 2", "output": ""},
+    {"text": "hello"},
+    None,
+    {"prompt": "5 , 6", "completion": "7 , 8"},
+]
+
+
+def test_what_the_documentation_quotes_is_what_is_said(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = ["{broken" if record is None else json.dumps(record) for record in DOCUMENTED]
+    Path("rows.jsonl").write_text("\n".join(lines))
+    documentation = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    assert f"```\n{read_rows('rows.jsonl').summary()}\n```" in documentation
+
+
 def test_only_the_ten_most_frequent_reasons_are_listed(tmp_path):
     records = [GOOD, *({"messages": [{"role": f"speaker {i}", "content": "hi"}]} for i in range(15))]
     summary = read_rows(write(tmp_path / "data.jsonl", records, "jsonl")).summary()
