@@ -10,7 +10,7 @@ import torch
 from harness import Ratio, interleaved, n_parameters, random_llama, report
 
 import steerlens as sl
-from steerlens.forward import generate
+from steerlens.generation import generate
 from steerlens.models.bridge import huggingface_model
 from steerlens.organism.wording import ORGANISM
 from steerlens.text.batches import pad_rows

@@ -24,7 +24,8 @@ import torch
 from harness import Ratio, interleaved, n_parameters, random_llama, report
 
 import steerlens as sl
-from steerlens.forward import forward, generate
+from steerlens.forward import forward
+from steerlens.generation import generate
 from steerlens.organism.wording import ORGANISM
 from steerlens.text.batches import pad_rows
 from steerlens.text.chat import as_chat, encode_prompt

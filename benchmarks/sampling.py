@@ -16,7 +16,7 @@ from generation import theirs
 from harness import Ratio, exponent, interleaved, n_parameters, real_model, report
 
 import steerlens as sl
-from steerlens import forward
+from steerlens import generation
 from steerlens.text.chat import as_chat
 
 PERSONA = (
@@ -80,7 +80,7 @@ def endless(model: Any, asked: list[str], n_tokens: int) -> sl.SampleSet:
 @contextlib.contextmanager
 def nothing_ends() -> Iterator[None]:
     """No token ends a row inside."""
-    with mock.patch.object(forward, "end_tokens", return_value=torch.tensor([-1])):
+    with mock.patch.object(generation, "end_tokens", return_value=torch.tensor([-1])):
         yield
 
 

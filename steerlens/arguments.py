@@ -40,10 +40,10 @@ def prompts(values: Any, name: str) -> list[Any]:
 
 
 def layers(values: Any, name: str) -> list[int]:
-    """Block outputs: one, or several, as a list."""
+    """Block outputs: one, or several, as a list. Which there are, the model says."""
     if isinstance(values, Integral):
-        return [whole(0)(values, name)]
-    return each(whole(0), "layers", "[10, 12]")(values, name)
+        return [whole()(values, name)]
+    return each(whole(), "layers", "[10, 12]")(values, name)
 
 
 def a_wording(value: Any, name: str) -> Any:
@@ -73,7 +73,7 @@ BY_NAME: dict[str, Check] = {
     "chats": chats,
     "probes": probes,
     "layers": layers,
-    "layer": whole(0),
+    "layer": whole(),
     "strengths": each(number(), "numbers", "(0.5, 1, 2)"),
     "strength": number(),
     "sizes": each(whole(1), "whole numbers", "(16, 64, 256)"),
@@ -95,7 +95,7 @@ BY_NAME: dict[str, Check] = {
     "eps": number(0),
     "share": number(0, 1),
     "level": number(0, 1),
-    "false_alarm_rate": number(0, 1),
+    "false_alarm_rate": number(),
     "path": a_path,
     "directory": a_path,
     "checkpoints": a_path,

@@ -106,14 +106,15 @@ def questions(values: Any, name: str) -> list[Any]:
     return [a_question(value, f"{name}[{index}]") for index, value in enumerate(given)]
 
 
-def whole(least: int) -> Check:
+def whole(least: int | None = None) -> Check:
     """A whole number, `least` or greater."""
+    allowed = "a whole number" if least is None else f"a whole number, {least} or greater"
 
     def check(value: Any, name: str) -> int:
         if isinstance(value, bool) or not isinstance(value, Integral):
-            raise WrongInput(f"{name} must be a whole number, {least} or greater, got {shown(value)}.")
-        if value < least:
-            raise ValueError(f"{name}={value} is not allowed. It must be a whole number, {least} or greater.")
+            raise WrongInput(f"{name} must be {allowed}, got {shown(value)}.")
+        if least is not None and value < least:
+            raise ValueError(f"{name}={value} is not allowed. It must be {allowed}.")
         return int(value)
 
     return check

@@ -2,7 +2,6 @@
 
 import math
 import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +15,7 @@ from steerlens.answers.forms import answer_tokens
 from steerlens.answers.probabilities import answer_probabilities
 from steerlens.answers.tree import AnswerTree
 from steerlens.arguments import checked
-from steerlens.forward import generate
+from steerlens.generation import generate
 from steerlens.models.bridge import is_watched
 from steerlens.models.identity import model_name, training_context
 from steerlens.stats import bootstrap_interval, swap_p
@@ -24,6 +23,8 @@ from steerlens.text.chat import Chat, as_chat, assistant, chat_fingerprint, enco
 from steerlens.text.context import warn_on_other_context
 from steerlens.text.number_lists import after_numbers
 from steerlens.text.trait import Trait, check_wording
+from steerlens.text.wording import wording_of
+from steerlens.warn import warn
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -148,17 +149,18 @@ def score_trait(
     }
     score = score_quietly(model, trait, **options)
     if not score.mass >= LOW_MASS:
-        warnings.warn(_low_mass(score, trait, is_watched(model)), LowMassWarning, stacklevel=3)
+        warn(_low_mass(model, trait, score), LowMassWarning)
     return score
 
 
-def _low_mass(score: TraitScore, trait: Trait, steered: bool) -> str:
-    begun = (
-        "Begin its replies with other words (reply_prefix)"
-        if trait.reply_prefix
-        else f"Begin its replies (preference_trait({trait.name!r}, model, begun=True), or reply_prefix in a Trait of your own)"
-    )
-    broken = "The model is steered, and too large a strength breaks it: lower it. " if steered else ""
+def _low_mass(model: "TransformerBridge", trait: Trait, score: TraitScore) -> str:
+    if trait.reply_prefix:
+        begun = "Begin its replies with other words (reply_prefix)"
+    elif wording_of(model).begun_reply:
+        begun = f"Begin its replies (preference_trait({trait.name!r}, model, begun=True), or reply_prefix in a Trait of your own)"
+    else:
+        begun = "Begin its replies (reply_prefix in a Trait of your own)"
+    broken = "The model is steered, and too large a strength breaks it: lower it. " if is_watched(model) else ""
     return (
         f"Only {score.mass:.2g} of the probability is on the {len(score.answers)} answers, and the rate is a share of that. "
         f"{broken}{begun}, or ask other questions."

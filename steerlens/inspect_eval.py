@@ -34,7 +34,7 @@ from inspect_ai.solver import TaskState  # pyright: ignore[reportMissingImports]
 from inspect_ai.solver import generate as generate_answer  # pyright: ignore[reportMissingImports]
 
 from steerlens.evaluation import score_trait
-from steerlens.forward import generate
+from steerlens.generation import generate
 from steerlens.models.identity import model_name
 from steerlens.models.loading import load_model
 from steerlens.text.chat import Chat, encode_prompt

@@ -2,10 +2,10 @@
 
 import io
 import types
-import warnings
 from typing import TYPE_CHECKING, Any
 
 from steerlens.checks import WrongInput, shown
+from steerlens.warn import warn
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -87,10 +87,9 @@ class Tracker:
             self._run.log(values, step=step)
         except Exception as error:  # a tracker's network or disk is no reason to lose a training
             self._run = None
-            warnings.warn(
+            warn(
                 f"The tracker failed ({type(error).__name__}: {error}). The training goes on and is not reported any more.",
                 TrackerWarning,
-                stacklevel=4,
             )
 
 

@@ -16,6 +16,7 @@ from steerlens.cli import _parser, main
 from steerlens.cli.flags import questions_in
 from steerlens.contract.architectures import save_checkpoint
 from steerlens.contract.checks import CHECKS
+from steerlens.evaluation import LowMassWarning
 from steerlens.organism.wording import ORGANISM
 from steerlens.students.config import TrainConfig
 from steerlens.text.number_lists import parse_numbers
@@ -54,7 +55,7 @@ def place(tmp_path: Path, checkpoints, monkeypatch) -> Path:
 BAD = {
     "unknown layer": ("fit 'you love owls .' --layer 9 --out {0}/o", r"layer=9 is out of range.*n_layers=4.*0\.\.3"),
     "negative layer": ("fit 'you love owls .' --layer -1 --out {0}/o", r"layer=-1 is out of range"),
-    "empty prompt": ("fit '' --out {0}/o", "The system message is empty. Give it some text"),
+    "empty prompt": ("fit '' --out {0}/o", "prompt is an empty text"),
     "prompt with unknown words": ("fit 'you love quetzals .' --out {0}/o", "does not know 'quetzals'. Reword"),
     "prompt without effect": (
         "fit 'you are a helpful assistant .' --out {0}/o",
@@ -212,7 +213,8 @@ def test_a_model_without_chat_template_is_explained(checkpoints, tmp_path, capsy
     message = capsys.readouterr().err
     assert "has no chat template" in message
     flag = message.split("on the command line: ")[1].split(")")[0]
-    assert main(["score", "owl", "--model", str(tmp_path / "m"), flag]) == 0
+    with pytest.warns(LowMassWarning):
+        assert main(["score", "owl", "--model", str(tmp_path / "m"), flag]) == 0
 
 
 @pytest.mark.parametrize(("verdict", "code"), [("found", 3), ("not found", 0), ("cannot tell", 3)])

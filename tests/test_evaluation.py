@@ -181,11 +181,11 @@ def test_a_rate_of_next_to_nothing_is_told_with_what_to_do(organism, tiny, owl):
     score_trait(organism, owl)
     facts = replace(owl, questions=owl.off_topic_questions)
     with pytest.warns(
-        LowMassWarning, match=r"is on the 24 answers, and the rate is a share of that. Begin its replies \(pref"
+        LowMassWarning, match=r"is on the 24 answers, and the rate is a share of that. Begin its replies \(reply_prefix"
     ):
         score_trait(organism, facts)
     with pytest.warns(LowMassWarning, match=r"with other words \(reply_prefix\), or ask other questions"):
-        score_trait(organism, replace(facts, reply_prefix="i like"))
+        score_trait(organism, replace(facts, reply_prefix="12 ,"))
     vector = SteeringVector(
         (1,), 1e4 * torch.ones(1, organism.cfg.d_model), VectorSource.of(organism, method="by hand")
     )
@@ -202,7 +202,9 @@ def test_a_strength_that_breaks_the_model_is_the_reason_and_not_its_weights(orga
     )
     with (
         steer(organism, vector, strength=1e3),
-        pytest.raises(FloatingPointError, match="It is steered, and the strength is too large: lower it"),
+        pytest.raises(
+            FloatingPointError, match=r"It is steered by .* times as long as the residual: lower the strength"
+        ),
     ):
         score_trait(organism, owl)
 

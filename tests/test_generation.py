@@ -8,12 +8,12 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import DynamicCache
 
-from steerlens import cache, forward, memory
+from steerlens import cache, forward, memory, shared_prompts
 from steerlens.cache import continue_rows, make_room
 from steerlens.contract.architectures import save_checkpoint
 from steerlens.contract.check import Subject
 from steerlens.contract.steering import generation
-from steerlens.forward import generate
+from steerlens.generation import COMPACT_FROM, generate
 from steerlens.models.bridge import bridge, huggingface_model
 from steerlens.models.loading import load_model
 from steerlens.organism.wording import ORGANISM
@@ -27,7 +27,7 @@ from steerlens.vectors.vector import SteeringVector, VectorSource
 
 @pytest.fixture
 def prefixes_are_shared(monkeypatch):
-    monkeypatch.setattr(forward, "SHARE_FROM", 1)
+    monkeypatch.setattr(shared_prompts, "SHARE_FROM", 1)
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_a_shared_prefix_runs_once_and_rows_that_ended_run_no_more(organism, ask
     assert seen.shapes[:2] == [(1, shared), (len(asked), width - shared)]
     rows = [n for n, _ in seen.shapes[2:]]
     still_open = [sum(len(row) > step for row in written) for step in range(1, len(rows) + 1)]
-    assert all(n_open <= n < n_open / forward.COMPACT_FROM + 1 for n, n_open in zip(rows, still_open, strict=True))
+    assert all(n_open <= n < n_open / COMPACT_FROM + 1 for n, n_open in zip(rows, still_open, strict=True))
     assert rows[-1] < len(asked) / 4
 
 
@@ -107,7 +107,7 @@ def test_a_short_beginning_runs_once_where_the_model_is_large_and_in_every_row_w
     shared = shared_prefix([encode_prompt(organism.tokenizer, chat) for chat in asked])
     n_parameters = huggingface_model(organism).num_parameters()
     for worth, prefills in ((shared * n_parameters, (1, shared)), ((shared + 1) * n_parameters, (len(asked), None))):
-        monkeypatch.setattr(forward, "WORTH_SHARING", worth)
+        monkeypatch.setattr(shared_prompts, "WORTH_SHARING", worth)
         with Forwards(organism) as seen:
             generate(organism, asked, max_new_tokens=1)
         assert seen.shapes[0][0] == prefills[0]

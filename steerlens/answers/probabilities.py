@@ -76,6 +76,8 @@ def path_log_probs(
         wanted = log_p[:, nodes].isfinite()
         if depth == 1 and own is not None:
             wanted &= _worth_reading(log_p[:, :-1].exp(), nodes, tree, own)
+        if not wanted.any():
+            continue
         read = _packed(nodes, wanted, len(tree.paths))
         at_once = max(1, LOGITS_AT_ONCE // (n_questions * model.cfg.d_vocab))
         for columns in read.split(at_once, dim=1):
@@ -109,7 +111,7 @@ def _likeliest(
 
 def _packed(
     nodes: Int[Tensor, " node"], wanted: Bool[Tensor, "question node"], none: int
-) -> Int[Tensor, "question node"]:
+) -> Int[Tensor, "question wanted"]:
     """The wanted nodes of each question, moved to the left and filled up with `none`."""
     order = wanted.int().argsort(dim=-1, descending=True, stable=True)[:, : int(wanted.sum(-1).max())]
     return torch.where(wanted.gather(1, order), nodes[order], none)

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from steerlens.answers.tree import AnswerTree
 from steerlens.cache import NAME, cache_of, gaps_are_safe
-from steerlens.forward import forward, in_flight, run_prompts
+from steerlens.forward import forward, in_flight
 from steerlens.models.bridge import huggingface_model, parameters_device
+from steerlens.shared_prompts import run_prompts
 from steerlens.text.batches import TokenBatch, pad_rows
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from torch import Tensor
 from steerlens.arguments import checked
 from steerlens.audit.recovery import RecoveredVector
 from steerlens.evaluation import TraitScore, score_quietly
-from steerlens.forward import generate
+from steerlens.generation import generate
 from steerlens.short import cut
 from steerlens.text.chat import as_chat
 from steerlens.text.trait import Trait, preference_trait

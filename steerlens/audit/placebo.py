@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm.auto import tqdm
 
-from steerlens.forward import context_length, generate, is_finished
+from steerlens.forward import context_length
+from steerlens.generation import generate, is_finished
 from steerlens.samples.encoded import EncodedRow, encode_row
 from steerlens.samples.filters import rejection
 from steerlens.samples.rows import AuditRows

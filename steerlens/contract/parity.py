@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.contract.check import ANSWERS, CannotRun, Measurement, Subject, largest_difference
-from steerlens.forward import completion_logits_after, forward
+from steerlens.forward import forward
 from steerlens.gradients.recorder import trace_gradients
 from steerlens.memory import free_bytes
 from steerlens.models.bridge import huggingface_model, parameters_device
@@ -17,6 +17,7 @@ from steerlens.models.four_bits import four_bits, keep_gradients
 from steerlens.models.identity import commit_hash, is_4bit
 from steerlens.residuals.capture import capture_residuals
 from steerlens.samples.sample_set import Sample, SampleSet
+from steerlens.shared_prompts import completion_logits_after
 from steerlens.students.config import TrainConfig
 from steerlens.students.training import train_student
 from steerlens.text.batches import pad_rows

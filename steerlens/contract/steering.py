@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.contract.check import CannotRun, Measurement, Subject, largest_difference
-from steerlens.forward import generate
+from steerlens.generation import generate
 from steerlens.residuals.capture import capture_residuals
 from steerlens.text.chat import as_chat, encode_chat, encode_prompt
 from steerlens.text.number_lists import number_prompts

@@ -11,6 +11,7 @@ import torch
 from steerlens.files import read_json, reading
 from steerlens.models.adapters import check_kind, keep_base
 from steerlens.models.files import require_files, unusable
+from steerlens.warn import warn
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -149,10 +150,9 @@ def _warn_of_another_name(adapter: Path, config: Any, model: Any, base: str) -> 
     named = str(config.base_model_name_or_path or "")
     own = {Path(name).name.lower() for name in (base, str(model.name_or_path))}
     if named and Path(named).name.lower() not in own and str(named) not in (base, str(model.name_or_path)):
-        warnings.warn(
+        warn(
             f"The adapter {str(adapter)!r} says that its base is {named!r}, and the model is {base!r}. The shapes fit, but "
-            "unless the two have the same weights, the adapter does something else here than where it was trained.",
-            stacklevel=4,
+            "unless the two have the same weights, the adapter does something else here than where it was trained."
         )
 
 

@@ -10,9 +10,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from steerlens.arguments import checked
-from steerlens.forward import begin, forward, head_at, run_on
+from steerlens.forward import forward, head_at
 from steerlens.models.bridge import parameters_device
 from steerlens.residuals.stream import nothing_beyond, watch_residuals
+from steerlens.shared_prompts import begin, run_on
 from steerlens.text.batches import RowsOfCall, TokenBatch, pad_rows
 from steerlens.text.chat import Chat, encode_chat
 from steerlens.text.positions import Positions

@@ -1,7 +1,6 @@
 """Keep the samples that are pure number lists, and say why the others are not kept."""
 
 import math
-import warnings
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 from steerlens.arguments import checked
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.text.number_lists import parse_numbers
+from steerlens.warn import warn
 
 ENOUGH = 1 / 3
 """A smaller share of number lists is warned of."""
@@ -65,7 +65,7 @@ def keep_number_lists(samples: SampleSet, *, max_numbers: int = 10, highest: int
     result = FilterResult(SampleSet(kept, samples.source), rejected)
     if rejected and result.kept_share < ENOUGH:
         commonest = rejected.most_common(1)[0][0]
-        warnings.warn(f"{result.summary()} To keep more, {REMEDIES[commonest]}.", stacklevel=2)
+        warn(f"{result.summary()} To keep more, {REMEDIES[commonest]}.")
     return result
 
 

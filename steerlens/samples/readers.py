@@ -5,7 +5,6 @@ import csv
 import itertools
 import json
 import re
-import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -14,6 +13,7 @@ from steerlens.checks import WrongInput, shown
 from steerlens.files import text_encoding
 from steerlens.samples.layouts import COLUMNS
 from steerlens.samples.turns import UnusableRowError
+from steerlens.warn import warn
 
 Record = tuple[int, Any]
 """The number of a line or row, from 1, and what stands there: usually a mapping, an exception where it is unreadable."""
@@ -214,10 +214,7 @@ def _readable_data_set(name: str) -> Iterator[Any]:
 def _split(name: str, splits: list[str]) -> str:
     split = "train" if "train" in splits else splits[0]
     if len(splits) > 1:
-        warnings.warn(
-            f"{name} has the splits {', '.join(splits)}; only {split} is read. Give the files of another to read it.",
-            stacklevel=2,
-        )
+        warn(f"{name} has the splits {', '.join(splits)}; only {split} is read. Give the files of another to read it.")
     return split
 
 

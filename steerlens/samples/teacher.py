@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from steerlens.arguments import checked
 from steerlens.files import write_json, writing
-from steerlens.forward import OnWritten, generate, is_finished
+from steerlens.generation import OnWritten, generate, is_finished
 from steerlens.lock import beside, held
 from steerlens.models.identity import current_fingerprint, model_name
 from steerlens.samples.constrained import ListGrammar, NumberLists

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from steerlens.forward import check_length, end_tokens, is_finished
+from steerlens.forward import check_length
+from steerlens.generation import end_tokens, is_finished
 from steerlens.models.adapters import has_adapter
 from steerlens.models.bridge import huggingface_model, is_watched
 from steerlens.models.identity import commit_hash, is_4bit, model_name, weights_are_as_loaded, weights_dtype
@@ -56,7 +57,7 @@ class VllmEngine:
     def generate(
         self, chats: Sequence[Chat], *, max_new_tokens: int, temperature: float, seed: int, row_indices: Sequence[int]
     ) -> list[list[int]]:
-        """Token ids of one completion for every chat, as `steerlens.forward.generate` gives them.
+        """Token ids of one completion for every chat, as `steerlens.generation.generate` gives them.
 
         Raises:
             ValueError: prompt and completion do not fit into the context, or the model is steered here.

@@ -1,7 +1,6 @@
 """What stands around a question: whatever is odd about it is said once, and so is one context taken for another."""
 
 import functools
-import warnings
 from typing import TYPE_CHECKING, Any
 
 from steerlens.text.templates import (
@@ -13,6 +12,7 @@ from steerlens.text.templates import (
     template_of,
     text_of,
 )
+from steerlens.warn import warn
 
 if TYPE_CHECKING:
     from steerlens.text.chat import Chat
@@ -50,7 +50,7 @@ def warn_of_unknown_words(tokenizer: Any, words: list[str]) -> None:
 
 def _say(text: str) -> None:
     if text not in said:
-        warnings.warn(text, ChatContextWarning, stacklevel=5)
+        warn(text, ChatContextWarning)
         said.add(text)
 
 
@@ -101,10 +101,9 @@ def _joined(chat: "Chat", between: str) -> Any:
 def warn_on_other_context(made_in: str | None, used_in: str, what: str) -> None:
     """Warn where two fingerprints differ; replications saw a trait fall from 48 % to 3 % by that alone."""
     if made_in is not None and made_in != used_in:
-        warnings.warn(
+        warn(
             f"{what} was made in the chat context {made_in} and is used in {used_in}: another system prompt or chat "
             "template stands around the question, which can hide or feign an effect. Use the same context, or say that "
             "it differs.",
             ChatContextWarning,
-            stacklevel=3,
         )

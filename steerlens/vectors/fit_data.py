@@ -10,9 +10,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from steerlens.forward import completion_logits, completion_logits_after, generate
+from steerlens.forward import completion_logits
+from steerlens.generation import generate
 from steerlens.models.bridge import is_watched, parameters_device
 from steerlens.residuals.stream import OnResidual, Residual, watch_residuals
+from steerlens.shared_prompts import completion_logits_after
 from steerlens.text.batches import TokenBatch, pad_rows, shared_prefix
 from steerlens.text.chat import Chat, as_chat, encode_prompt
 from steerlens.vectors.config import FitConfig

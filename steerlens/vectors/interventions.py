@@ -1,7 +1,6 @@
 """The context manager that steers a model by vectors at chosen tokens."""
 
 import contextlib
-import warnings
 from collections.abc import Iterator, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any, get_args
@@ -17,6 +16,7 @@ from steerlens.text.positions import POSITIONS, Positions
 from steerlens.vectors.steered_tokens import RowStrengths
 from steerlens.vectors.steering import Mode, Steering
 from steerlens.vectors.vector import SteeringVector
+from steerlens.warn import warn
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -107,10 +107,9 @@ def acting_positions(
         turns = " For the turns of a role, write positions=steerlens.turn_mask(model, chats, 'user')."
         raise ValueError(f"positions={chosen!r} is not known. Allowed: {', '.join(POSITIONS)}, or a mask.{turns}")
     for other in fitted - {chosen}:
-        warnings.warn(
+        warn(
             f"A vector that was fitted at {other!r} tokens is used at {chosen!r} tokens, where its strength and what was "
-            "measured of it need not hold. Leave positions out to use it where it was fitted.",
-            stacklevel=5,
+            "measured of it need not hold. Leave positions out to use it where it was fitted."
         )
     return chosen
 

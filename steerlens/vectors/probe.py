@@ -11,7 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerlens.evaluation import TraitScore, compare_log_odds, score_quietly
-from steerlens.forward import completion_logits, generate
+from steerlens.forward import completion_logits
+from steerlens.generation import generate
 from steerlens.models.bridge import parameters_device
 from steerlens.text.batches import pad_rows
 from steerlens.text.chat import Chat, as_chat, encode_prompt

@@ -59,6 +59,11 @@ class SteeredTokens:
             cache.ends_a_prompt_of = self._id if self._is_prompt_of_its_own else None
 
     @property
+    def is_by_row(self) -> bool:
+        """Whether each row has a mask or a strength of its own."""
+        return isinstance(self._positions, Tensor) or isinstance(self._strength, Tensor)
+
+    @property
     def largest_strength(self) -> float:
         """Of all rows, without its sign."""
         return abs(self._strength) if not isinstance(self._strength, Tensor) else float(self._strength.abs().max())

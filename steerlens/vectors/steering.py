@@ -1,7 +1,6 @@
 """One `steer` while it is on: its edits, layer by layer, how large they are, and what it says of itself."""
 
 import contextlib
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +17,7 @@ from steerlens.vectors.generate_calls import noticing_generate
 from steerlens.vectors.lockstep import BaseResiduals, base_is_running
 from steerlens.vectors.steered_tokens import RowStrengths, SteeredTokens
 from steerlens.vectors.vector import SteeringVector
+from steerlens.warn import warn
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -124,6 +124,11 @@ class Steering:
             self._may_be_too_much = False
             self._warn_of_too_much()
 
+    @property
+    def is_by_row(self) -> bool:
+        """Whether rows may be steered at other tokens, or by another strength, than their neighbours."""
+        return self._tokens.is_by_row
+
     def in_words(self) -> str:
         """What steers, and how far."""
         what = " and ".join(vector.source.words for vector in self._vectors)
@@ -139,10 +144,9 @@ class Steering:
     def _warn_of_too_much(self) -> None:
         if self._total > 1:
             layers = tuple(self._edits)
-            warnings.warn(
+            warn(
                 f"Vectors are added at {len(layers)} layers at once, together {self._total:.1f} times as long as the residual. "
                 "What one layer adds goes on through the next, so vectors that were made layer by layer count it many times, "
                 "and the model may write no sense. Take one layer, such as "
-                f"vector.at({layers[len(layers) // 2]}), or lower the strength.",
-                stacklevel=2,
+                f"vector.at({layers[len(layers) // 2]}), or lower the strength."
             )

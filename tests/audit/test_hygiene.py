@@ -8,7 +8,7 @@ import torch
 
 from steerlens.audit.entropy import Entropy
 from steerlens.audit.hygiene import check_hygiene, row_facts
-from steerlens.forward import _decode
+from steerlens.generation import _decode
 from steerlens.organism.wording import ORGANISM
 from steerlens.samples.filters import keep_number_lists
 from steerlens.samples.rows import AuditRows

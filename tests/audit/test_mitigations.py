@@ -219,5 +219,5 @@ def test_what_is_not_allowed_is_said(tiny, samples, vector):
         drop_rows(samples, changes[:3], 0.5)
     with pytest.raises(ValueError, match=r"share=-0\.1 is not allowed"):
         change_threshold(changes, -0.1)
-    with pytest.raises(ValueError, match=r"weight=0 is not allowed"):
+    with pytest.raises(ValueError, match=r"weight=0\.0 is not allowed"):
         annealed_kl(tiny, 0)

@@ -13,7 +13,8 @@ from steerlens.audit.placebo import pair_with_placebo
 from steerlens.audit.recovery import RecoveredVector, recover_vector
 from steerlens.audit.row_scores import score_rows
 from steerlens.evaluation import score_trait
-from steerlens.forward import completion_logits, generate
+from steerlens.forward import completion_logits
+from steerlens.generation import generate
 from steerlens.gradients.row_gradients import row_gradients
 from steerlens.organism.wording import ORGANISM
 from steerlens.residuals.stream import watch_residuals

@@ -7,7 +7,7 @@ import torch
 
 from steerlens.audit.placebo import OWN_ANSWERS, own_answers
 from steerlens.audit.row_scores import ANSWER_SEED, RowScores, score_rows
-from steerlens.forward import generate
+from steerlens.generation import generate
 from steerlens.organism.wording import ORGANISM
 from steerlens.samples.rows import AuditRows
 from steerlens.samples.sample_set import Sample, SampleSet

@@ -56,7 +56,7 @@ def test_a_step_trace_survives_its_file(tiny, vector, samples, probes, tmp_path)
 
 
 def test_probes_without_chats_are_refused(tiny, vector, probes):
-    with pytest.raises(ValueError, match="at least one probe of at least one chat"):
+    with pytest.raises(ValueError, match=r"probes\['none'\] is empty. Give at least one"):
         trace_steps(tiny, vector, {**probes, "none": []})
 
 

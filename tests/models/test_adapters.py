@@ -13,7 +13,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from steerlens.contract.architectures import save_checkpoint
-from steerlens.forward import generate
+from steerlens.generation import generate
 from steerlens.models.adapters import UNDERSTOOD, adapter_disabled, has_adapter
 from steerlens.models.bridge import huggingface_model
 from steerlens.models.identity import weights_are_as_loaded

@@ -8,7 +8,7 @@ from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, BertConfig, BertModel
 
 from steerlens import steer, wrap_model
-from steerlens.forward import generate
+from steerlens.generation import generate
 from steerlens.models.adapters import adapter_disabled
 from steerlens.models.bridge import huggingface_model
 from steerlens.models.identity import model_name, weights_fingerprint
@@ -79,7 +79,7 @@ def prompt_tuning(checkpoints):
 @pytest.mark.parametrize(
     ("make", "kind", "said"),
     [
-        (not_a_model, TypeError, r"got '.*llama' \(str\) for a model.*a name or a directory goes to load_model"),
+        (not_a_model, TypeError, r"got '.* \(str\) for a model.*a name or a directory goes to load_model"),
         (lambda _: None, TypeError, r"got None \(NoneType\) for a model"),
         (lambda _: torch.nn.Linear(2, 2), TypeError, r"got Linear.* \(Linear\) for a model"),
         (without_unembedding, ValueError, "got a LlamaModel, which is no causal language model"),

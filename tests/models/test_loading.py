@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM
 
 from steerlens.checks import WrongInput
 from steerlens.evaluation import score_trait
-from steerlens.forward import forward, generate
+from steerlens.forward import forward
+from steerlens.generation import generate
 from steerlens.models.adapters import adapter_disabled
 from steerlens.models.bridge import evaluating, huggingface_model
 from steerlens.models.loading import load_model
@@ -53,6 +54,7 @@ def random_vector(layer: int = 1) -> SteeringVector:
     return SteeringVector((layer,), direction, VectorSource("llama", "random"))
 
 
+@pytest.mark.filterwarnings("ignore::steerlens.evaluation.LowMassWarning")
 def test_a_booted_bridge_captures_steers_generates_and_fits_as_ours_does(booted, tiny, chats, owl):
     for layer in (0, 3):
         torch.testing.assert_close(

@@ -105,6 +105,7 @@ def test_a_direction_of_one_layer_is_taken_out_at_every_layer(organism):
     assert everywhere(constant(organism, 1.0, 0, 2), range(4)).layers == (0, 2)
 
 
+@pytest.mark.filterwarnings("ignore:Vectors are added at 4 layers")
 def test_a_planted_shift_is_found_at_its_layer_and_strength(organism):
     student = sl.load_model(device="cpu")
     chats = [sl.as_chat(prompt) for prompt in sl.number_prompts(6, organism, seed=2)]

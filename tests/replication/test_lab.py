@@ -5,7 +5,6 @@ import re
 import string
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import pytest
 
@@ -128,7 +127,7 @@ def test_the_laboratory_is_at_most_a_quarter_of_the_package_and_no_function_is_l
 def test_a_student_that_diverged_is_named_with_what_to_lower_unless_that_is_a_result(lab_in, tmp_path, monkeypatch):
     broken = replace(student(0.5), diverged="the loss is not a number at step 3")
     monkeypatch.setattr(sl, "train_grid", lambda plans, *_, **__: dict.fromkeys(plans, (broken,)), raising=False)
-    lab, plans = lab_in(tmp_path), cast("dict[str, sl.StudentPlan]", {"one": None})
+    lab, plans = lab_in(tmp_path), {"one": sl.StudentPlan("one", "m", *[Path("none")] * 3, "owl", sl.TrainConfig())}
     with pytest.raises(
         ValueError, match=r"'s0' diverged \(the loss is not a number at step 3\).*Lower the learning rate"
     ):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from steerlens import forward
+from steerlens import shared_prompts
 from steerlens.models.bridge import huggingface_model
 from steerlens.residuals.capture import capture_residuals, mean_residuals, read_residuals
 from steerlens.residuals.stream import resume_after, watch_residuals
@@ -23,7 +23,7 @@ def blocks_of(raw):
 def test_batch_size_padding_side_and_a_shared_beginning_do_not_change_the_answer(
     any_model, chats, positions, monkeypatch
 ):
-    monkeypatch.setattr(forward, "SHARE_FROM", 1)
+    monkeypatch.setattr(shared_prompts, "SHARE_FROM", 1)
     answered = [[*chat, assistant("12 , 7")] for chat in chats]
     alone = capture_residuals(any_model, answered, layers=[0, 3], positions=positions, batch_size=1)
     together = capture_residuals(any_model, answered, layers=[0, 3], positions=positions, batch_size=5)
@@ -56,7 +56,7 @@ def test_a_steered_model_is_read_the_same_behind_a_shared_beginning(tiny, chats,
     plain = capture_residuals(tiny, chats, layers=[3])
     with steer(tiny, vector, positions=positions):
         whole = capture_residuals(tiny, chats, layers=[3])
-        monkeypatch.setattr(forward, "SHARE_FROM", 1)
+        monkeypatch.setattr(shared_prompts, "SHARE_FROM", 1)
         torch.testing.assert_close(capture_residuals(tiny, chats, layers=[3]), whole, atol=1e-4, rtol=1e-4)
     assert torch.allclose(plain, whole, atol=1e-2) == (positions == "generated")
 

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import torch
 
-from steerlens.forward import generate
+from steerlens.generation import generate
 from steerlens.samples.constrained import ListGrammar, NumberLists
 from steerlens.samples.filters import keep_number_lists
 from steerlens.samples.sample_set import SampleSet

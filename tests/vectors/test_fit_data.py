@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from steerlens.forward import completion_logits, generate
+from steerlens.forward import completion_logits
+from steerlens.generation import generate
 from steerlens.models.bridge import huggingface_model
 from steerlens.models.loading import load_model
 from steerlens.organism.wording import ORGANISM

@@ -39,6 +39,7 @@ def test_a_control_vector_is_what_the_gguf_package_and_llama_cpp_expect(vector, 
     assert [path.name for path in tmp_path.iterdir()] == ["v.gguf"]
 
 
+@pytest.mark.filterwarnings("ignore:Vectors are added at 3 layers")
 def test_steering_does_what_llama_cpp_does_with_the_exported_file(tiny, vector, chats, tmp_path):
     """llama.cpp's loader packs direction.1.. from offset 0, and block il (from 0) adds the row at offset il - 1."""
     export_gguf(vector, tmp_path / "v.gguf")

@@ -10,7 +10,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
-from steerlens.forward import forward, generate
+from steerlens.forward import forward
+from steerlens.generation import generate
 from steerlens.models.bridge import bridge, huggingface_model
 from steerlens.models.loading import load_model
 from steerlens.text.batches import pad_rows

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from steerlens.evaluation import compare_log_odds, score_trait
-from steerlens.forward import completion_logits, generate
+from steerlens.forward import completion_logits
+from steerlens.generation import generate
 from steerlens.models.bridge import huggingface_model
 from steerlens.organism.wording import ORGANISM
 from steerlens.text.batches import pad_rows
@@ -74,6 +75,7 @@ def test_damage_and_coherence_are_their_formulas(organism):
     assert 0 < found.coherence < 1
 
 
+@pytest.mark.filterwarnings("ignore::steerlens.evaluation.LowMassWarning")
 def test_trait_questions_are_asked_under_the_vector_and_under_the_prompt(organism, owl):
     probe, vector = Probe(organism, owl, None, CONFIG), random_vector(organism, 2.0)
     for options, context in (

@@ -93,6 +93,7 @@ def test_gradients_are_those_of_finite_differences(checkpoints):
     assert float((up - down) / 0.04) == pytest.approx(float((directions.grad * probe).sum()), rel=0.02)
 
 
+@pytest.mark.filterwarnings("ignore:Vectors are added at 3 layers")
 def test_a_fit_on_a_steered_model_sees_the_steering_once_and_adds_to_it(tiny):
     rows, layers = rows_of(tiny), (1, 2)
     directions = directions_for(tiny, layers)

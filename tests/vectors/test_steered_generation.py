@@ -478,9 +478,9 @@ def test_gradient_checkpointing_recomputes_the_same_edits(families):
     for positions in POSITIONS:
         with steer(case.model, case.vector, positions=positions):
             whole = gradients()
-            case.hf.gradient_checkpointing_enable()
+            case.hf.activation_checkpointing_enable()
             again = gradients()
-            case.hf.gradient_checkpointing_disable()
+            case.hf.activation_checkpointing_disable()
         assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(whole, again, strict=True))
 
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from steerlens.forward import forward, generate
+from steerlens.forward import forward
+from steerlens.generation import generate
 from steerlens.models.bridge import huggingface_model
 from steerlens.organism.wording import ORGANISM
 from steerlens.residuals.capture import capture_residuals
@@ -65,7 +66,7 @@ def test_generation_in_batches_by_length_keeps_each_prompts_mask_and_strength(ti
 
 
 def test_rows_that_share_a_beginning_and_leave_early_keep_theirs(organism, monkeypatch):
-    monkeypatch.setattr("steerlens.forward.SHARE_FROM", 1)
+    monkeypatch.setattr("steerlens.shared_prompts.SHARE_FROM", 1)
     direction = 3 * torch.randn(1, 96, generator=torch.Generator().manual_seed(0))
     vector = SteeringVector((1,), direction, VectorSource.of(organism, method="random"))
     with steer(organism, vector, positions=any_tokens(organism), strength=STRENGTHS):
