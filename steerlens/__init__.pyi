@@ -39,7 +39,7 @@ from steerlens.figures.vector_plots import plot_cosines as plot_cosines
 from steerlens.figures.vector_plots import plot_prompt_fit as plot_prompt_fit
 from steerlens.figures.vector_plots import plot_readout as plot_readout
 from steerlens.figures.vector_plots import plot_sweep as plot_sweep
-from steerlens.forward import generate as generate
+from steerlens.generation import generate as generate
 from steerlens.gradients.counterfactual import preventative_steering as preventative_steering
 from steerlens.gradients.counterfactual import together as together
 from steerlens.gradients.counterfactual import without_component as without_component
