@@ -134,11 +134,16 @@ def random_llama(directory: str | Path, *, d_model: int = 320, n_layers: int = 8
     return load_model(directory, device="cpu")
 
 
-def real_model(description: str | None, dtype: torch.dtype = torch.bfloat16) -> Any:
-    """The model that the command line names, SmolLM2-135M by default, in bfloat16 on the CPU."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--model", default="smollm2-135m", help="name or directory")
-    return load_model(parser.parse_args().model, device="cpu", dtype=dtype)
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """A command line that names a real model, SmolLM2-135M by default."""
+    options = argparse.ArgumentParser(description=description)
+    options.add_argument("--model", default="smollm2-135m", help="name or directory")
+    return options
+
+
+def real_model(name: str, dtype: torch.dtype = torch.bfloat16) -> Any:
+    """Loaded onto the CPU, in bfloat16 whatever the checkpoint says."""
+    return load_model(name, device="cpu", dtype=dtype)
 
 
 def n_parameters(model: Any) -> str:

@@ -13,7 +13,7 @@ from unittest import mock
 
 import torch
 from generation import theirs
-from harness import Ratio, exponent, interleaved, n_parameters, real_model, report
+from harness import Ratio, exponent, interleaved, n_parameters, parser, real_model, report
 
 import steerlens as sl
 from steerlens import generation
@@ -30,7 +30,7 @@ GROWTH_ROWS = 16
 
 def main() -> None:
     """Print and save the ratios, and how the time grows with the length."""
-    model = real_model(__doc__)
+    model = real_model(parser(__doc__).parse_args().model)
     asked, peer = prompts(ROWS), "transformers' generate"
     chats = [as_chat(prompt, PERSONA) for prompt in asked]
     ways = {

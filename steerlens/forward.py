@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from steerlens.models.attention import attention_for_gradients
 from steerlens.models.bridge import huggingface_model, trunk
 from steerlens.models.identity import model_name
 from steerlens.text.batches import TokenBatch
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
 batch_in_flight: ContextVar[TokenBatch | None] = ContextVar("batch_in_flight", default=None)
 """The batch that a forward runs: all of it, or behind a cache the slots that follow."""
-
-PLAIN_ATTENTION = 512
-"""The longest rows, in tokens, that attend plainly under gradients on a CPU."""
 
 LARGE_HEAD = 1_000_000
 """Weights of a head from which it pays to compute no more logits than are read."""
@@ -52,7 +49,8 @@ def forward(model: "TransformerBridge", batch: TokenBatch, **options: Any) -> An
     While it runs, `batch_in_flight` tells interventions which tokens are prompt and which completion.
     """
     check_length(model, int(batch.attention_mask.sum(-1).max()))
-    with in_flight(batch), _attention_for_gradients(model, batch):
+    plain = attention_for_gradients(model, *batch.tokens.shape) if torch.is_grad_enabled() else contextlib.nullcontext()
+    with in_flight(batch), plain:
         return huggingface_model(model)(
             input_ids=batch.tokens,
             attention_mask=batch.attention_mask.long(),
@@ -70,17 +68,6 @@ def in_flight(batch: TokenBatch) -> Iterator[None]:
         yield
     finally:
         batch_in_flight.reset(token)
-
-
-def _attention_for_gradients(model: "TransformerBridge", batch: TokenBatch) -> contextlib.AbstractContextManager:
-    """Plain attention where torch's fused one takes gradients slowly and coarsely: in half precision on a CPU.
-
-    Plain attention keeps [head pos pos] scores for every row and layer, so long rows keep to the fused one.
-    """
-    half_on_cpu = batch.tokens.device.type == "cpu" and huggingface_model(model).dtype != torch.float32
-    if torch.is_grad_enabled() and half_on_cpu and batch.tokens.shape[1] <= PLAIN_ATTENTION:
-        return sdpa_kernel(SDPBackend.MATH)
-    return contextlib.nullcontext()
 
 
 def completion_logits(model: "TransformerBridge", batch: TokenBatch) -> Float[Tensor, "token d_vocab"]:

@@ -16,6 +16,9 @@ SHARE_OF_FREE = 0.5
 WIDTHS_A_TOKEN = 24
 """What a block holds at once for a token of a prompt, in residual widths: normed copies, queries, three maps of an MLP."""
 
+KEPT_WIDTHS_A_TOKEN = 40
+"""What a block keeps of a token until its gradient is there, in residual widths."""
+
 
 def free_bytes(device: torch.device) -> int:
     """Memory that is free on the device; what torch has reserved on a GPU and does not use is free as well."""
@@ -28,6 +31,17 @@ def free_bytes(device: torch.device) -> int:
 def rows_that_fit(model: "PreTrainedModel", n_tokens: int) -> int:
     """Rows of `n_tokens`, prompt and completion, that can be written at once; at least 1."""
     return max(1, int(SHARE_OF_FREE * free_bytes(model.device) / bytes_a_row(model, n_tokens)))
+
+
+def rows_to_differentiate(model: "PreTrainedModel", n_tokens: int) -> int:
+    """Rows of `n_tokens` whose activations can be kept at once until their gradients are there; at least 1."""
+    return max(1, int(SHARE_OF_FREE * free_bytes(model.device) / bytes_to_differentiate(model, n_tokens)))
+
+
+def bytes_to_differentiate(model: "PreTrainedModel", n_tokens: int) -> int:
+    """What all blocks keep of one row until its gradient is there."""
+    config = model.config.get_text_config()
+    return n_tokens * config.num_hidden_layers * KEPT_WIDTHS_A_TOKEN * config.hidden_size * model.dtype.itemsize
 
 
 def bytes_a_row(model: "PreTrainedModel", n_tokens: int) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from steerlens.arguments import checked
 from steerlens.audit.recovery import RecoveredVector
+from steerlens.audit.score_test import N_FLIPS
 from steerlens.evaluation import TraitScore, score_quietly
 from steerlens.generation import generate
 from steerlens.short import cut
@@ -70,8 +71,8 @@ class RaisedAnswers:
 
 
 def enough_null_vectors(false_alarm_rate: float) -> int:
-    """How many null vectors let a p-value fall below the rate, and no fewer than `N_NULL`."""
-    return max(N_NULL, math.ceil(1 / false_alarm_rate))
+    """How many null vectors let a p-value fall below the rate, and no fewer than `N_NULL`; at most as many as swaps."""
+    return min(N_FLIPS, max(N_NULL, math.ceil(1 / false_alarm_rate)))
 
 
 def default_probes(model: "TransformerBridge") -> list[Trait]:
@@ -115,7 +116,7 @@ def probe_behaviour(
             return [score_quietly(model, probe) for probe in probes]
 
     scores = under(recovered.vector)
-    null = torch.stack([_changes(under(vector), base) for vector in recovered.null_vectors(n_null, seed=seed)])
+    null = torch.stack([_changes(under(vector), base) for vector in recovered.null_vectors(n_null)])
     z = _changes(scores, base) / null.square().mean(0).sqrt()
     others = (null.square().sum(0) - null.square()) / (n_null - 1)  # each null vector is judged by the others
     shares = [(score.shares.mean(0), before.shares.mean(0)) for score, before in zip(scores, base, strict=True)]

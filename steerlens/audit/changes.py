@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.forward import completion_logits
+from steerlens.residuals.stream import Residual, resume_after, watch_residuals
 from steerlens.samples.encoded import EncodedRow, batches_by_length
 from steerlens.text.batches import TokenBatch
 from steerlens.vectors.interventions import steer
@@ -40,10 +41,12 @@ def row_changes(
 def batch_changes(
     model: "TransformerBridge", vectors: Sequence[SteeringVector], batch: TokenBatch
 ) -> Float[Tensor, "vector token"]:
-    """The same of a batch's completion tokens, row after row."""
+    """The same of a batch's completion tokens, row after row. Blocks below all vectors run once for all of them."""
     tokens = batch.tokens[batch.completion_mask]
-    plain, steered = token_log_probs(completion_logits(model, batch), tokens), []
+    lowest, kept = min(min(vector.layers) for vector in vectors), list[Residual]()
+    with watch_residuals(model, {lowest: kept.append}, first=True):
+        plain, steered = token_log_probs(completion_logits(model, batch), tokens), []
     for vector in vectors:
-        with steer(model, vector):
+        with resume_after(model, lowest, lambda: kept[0]), steer(model, vector):
             steered.append(token_log_probs(completion_logits(model, batch), tokens) - plain)
     return torch.stack(steered)

@@ -1,6 +1,6 @@
 """DATA -> DIRECTION: the steering vector that rows carry, with the evidence that they carry one at all."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -8,13 +8,16 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from steerlens.arguments import checked
 from steerlens.audit.changes import row_changes
 from steerlens.audit.placebo import Pairs, pair_with_placebo, pair_with_reference
-from steerlens.audit.score_test import STRENGTHS, Halves, Scores, ScoreTest, random_halves, random_signs, score_test
-from steerlens.gradients.row_gradients import row_gradients
-from steerlens.models.bridge import check_layer
+from steerlens.audit.score_test import STRENGTHS, Halves, Scores, ScoreSums, ScoreTest, score_test
+from steerlens.gradients.row_gradients import batch_gradients
+from steerlens.memory import rows_to_differentiate
+from steerlens.models.bridge import check_layer, huggingface_model
+from steerlens.samples.encoded import longest_row, pad_encoded
 from steerlens.samples.rows import AuditRows
 from steerlens.short import some
 from steerlens.stats import bootstrap_interval, ratio_of_sums
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 
 MIN_ROWS = 20
 """Fewer rows than this say nothing about a direction in any model's residual stream."""
+
+PAIRS_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -65,9 +70,16 @@ class RecoveredVector:
         """The vector's layer."""
         return self.vector.layers[0]
 
-    def null_vectors(self, n: int, *, seed: int = 0) -> list[SteeringVector]:
-        """What the same recovery makes of rows and placebos swapped at random, scaled to the vector's Fisher norm."""
-        directions = self.scores.vectors(random_signs(n, len(self.pairs), seed=seed))
+    def null_vectors(self, n: int) -> list[SteeringVector]:
+        """What the same recovery makes of rows and placebos swapped at random, scaled to the vector's Fisher norm.
+
+        Raises:
+            ValueError: there are not as many swaps.
+        """
+        swapped = self.scores.vectors[1:]
+        if n > len(swapped):
+            raise ValueError(f"Got n={n}, but rows and placebos were swapped {len(swapped)} times. Ask for fewer.")
+        directions = swapped[:n]
         wanted = self.scores.fisher_norm(self.vector.directions)
         scaled = directions * (wanted / self.scores.fisher_norm(directions))[:, None]
         source = VectorSource(self.vector.source.model, "recovered from rows and placebos swapped at random")
@@ -95,7 +107,8 @@ def recover_vector(
     """The vector v that most raises the rows' likelihood, in one natural gradient step, next to its null.
 
     v = F^-1 D at each layer (`steerlens.audit.score_test`), D being the mean score of rows minus placebos. One backward
-    pass a row and a placebo; time is linear in rows. The search by descent of arXiv 2604.25783 looks for the same vector.
+    pass a row and a placebo; time is linear in rows, and memory does not grow with them. The search by descent of arXiv
+    2604.25783 looks for the same vector.
 
     Args:
         rows: that `model` can be trained on (`rows_for_model`).
@@ -116,30 +129,38 @@ def recover_vector(
             "Give more rows; a few hundred is where detection usually begins."
         )
     tried = [check_layer(model, layer) for layer in (range(model.cfg.n_layers) if layers is None else layers)]
-    differences = _differences(model, pairs, tried)
-    halves = random_halves(len(pairs), seed=seed)
-    test = score_test(map(Scores.of, differences), tried, halves, seed=seed)
-    best = Scores.of(differences[tried.index(test.layer)])
+    sums = ScoreSums(len(tried), len(pairs), seed=seed)
+    for indices, differences in _differences(model, pairs, tried):
+        sums.add(indices, differences)
+    halves, test = sums.halves, score_test(map(sums.layer, range(len(tried))), tried)
+    best = sums.layer(tried.index(test.layer))
     source = VectorSource.of(
         model, method="recovered from rows", chat_fingerprint=chat_fingerprint(model.tokenizer), seed=seed
     )
 
-    def from_part(indices: Tensor) -> SteeringVector:
-        signs = torch.zeros(1, len(pairs))
-        signs[0, indices] = len(pairs) / len(indices)
-        return SteeringVector((test.layer,), best.vectors(signs), source)
+    def as_vector(direction: Float[Tensor, " d_model"]) -> SteeringVector:
+        return SteeringVector((test.layer,), direction[None], source)
 
-    vector, by_half = from_part(torch.arange(len(pairs))), (from_part(halves[1]), from_part(halves[0]))
+    vector, (one, other) = as_vector(best.vectors[0]), map(as_vector, best.half_vectors)
+    by_half = (other, one)
     gain, low, high = _measured_gain(model, pairs, by_half, halves, seed=seed)
     return RecoveredVector(vector, test, gain, low, high, pairs, best, halves, by_half)
 
 
-def _differences(model: "TransformerBridge", pairs: Pairs, layers: Sequence[int]) -> Float[Tensor, "layer row d_model"]:
-    """Score of every row minus its placebo's."""
-    rows, placebo = (
-        row_gradients(model, part, layers, positions="all", reduction="sum") for part in (pairs.rows, pairs.placebo)
-    )
-    return placebo.sub_(rows)  # gradients are of losses, scores of log-likelihoods
+def _differences(
+    model: "TransformerBridge", pairs: Pairs, layers: Sequence[int]
+) -> Iterator[tuple[list[int], Float[Tensor, "layer pair d_model"]]]:
+    """Score of some pairs' rows minus their placebos', after the others, each with the pairs' indices."""
+    lengths = [longest_row(pair) for pair in zip(pairs.rows, pairs.placebo, strict=True)]
+    order = sorted(range(len(pairs)), key=lengths.__getitem__)
+    size = min(PAIRS_AT_ONCE, max(1, rows_to_differentiate(huggingface_model(model), max(lengths)) // 2))
+    with tqdm(total=len(pairs), desc="gradients", unit="pair", leave=False) as progress:
+        for start in range(0, len(pairs), size):
+            indices = order[start : start + size]
+            batch = pad_encoded(model, [side[index] for side in (pairs.rows, pairs.placebo) for index in indices])
+            rows, placebo = batch_gradients(model, batch, layers, positions="all", reduction="sum").chunk(2, dim=1)
+            yield indices, placebo - rows  # gradients are of losses, scores of log-likelihoods
+            progress.update(len(indices))
 
 
 def _measured_gain(

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int8
 from torch import Tensor
 
 RIDGE = 0.1
@@ -27,69 +27,116 @@ RIDGE = 0.1
 
 N_FLIPS = 1999
 
+BLOCK = 256
+"""Rows that are added up at a time once there are sums."""
+
 STRENGTHS = (0.25, 0.5, 1.0, 1.5)
 """Strengths of the step; the best of them is kept, of the rows and of every swap alike."""
 
-
 Halves = tuple[Int[Tensor, " some"], Int[Tensor, " others"]]
+Signs = Int8[Tensor, "flip row"]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Differences of scores at one layer, row minus placebo.
+    """Differences of scores at one layer, row minus placebo, as far as the test needs them.
 
-    `whitened` are the same in coordinates in which F is the identity; `back` turns a mean of these into a vector.
+    Args:
+        fisher: F, half of the differences' second moment, which no swap changes.
+        means: of either half's differences under every set of signs, [half flip d_model]; the first set changes none.
+        sizes: rows in either half.
     """
 
-    differences: Float[Tensor, "row d_model"]
-    whitened: Float[Tensor, "row coordinate"]
-    back: Float[Tensor, "coordinate d_model"]
+    fisher: Float[Tensor, "d_model d_model"]
+    means: Float[Tensor, "half flip d_model"]
+    sizes: tuple[int, int]
 
-    @classmethod
-    def of(cls, differences: Float[Tensor, "row d_model"]) -> "Scores":
-        """F is half of the differences' second moment, which no swap changes."""
-        n_rows, d_model = differences.shape
-        eigenvalues, axes = _principal(differences / (2 * n_rows) ** 0.5)
-        ridge = RIDGE * eigenvalues.sum() / d_model
-        scale = (eigenvalues + ridge).sqrt().clamp(min=torch.finfo(axes.dtype).tiny)
-        return cls(differences, differences @ axes.T / scale, axes / scale[:, None])
+    @property
+    def vectors(self) -> Float[Tensor, "flip d_model"]:
+        """F^-1 D under every set of signs: what all rows say, and what rows and placebos that are swapped say."""
+        one, other = self.sizes
+        return self._solved((one * self.means[0] + other * self.means[1]) / (one + other))
 
-    def vectors(self, signs: Float[Tensor, "flip row"]) -> Float[Tensor, "flip d_model"]:
-        """F^-1 D under each set of signs: rows and placebos are swapped where it is -1."""
-        return self._means(signs) @ self.back
+    @property
+    def half_vectors(self) -> Float[Tensor, "half d_model"]:
+        """F^-1 D of either half alone."""
+        return self._solved(self.means[:, 0])
 
-    def heldout_gains(self, signs: Float[Tensor, "flip row"], halves: Halves) -> Float[Tensor, " flip"]:
+    @property
+    def heldout_gains(self) -> Float[Tensor, " flip"]:
         """Gain of each half's vector on the other half, nats a row, at the best of `STRENGTHS`."""
-        ours, theirs = (self._means(signs[:, half], half) for half in halves)
-        agreement, size = (ours * theirs).sum(-1), (ours.square() + theirs.square()).sum(-1)
+        ours, theirs = torch.linalg.solve_triangular(self._root, self.means.mT, upper=False)  # [d_model flip] each
+        agreement, size = (ours * theirs).sum(0), (ours.square() + theirs.square()).sum(0)
         return torch.stack([s * agreement - s**2 / 4 * size for s in STRENGTHS]).amax(0)
-
-    def _means(self, signs: Float[Tensor, "flip some"], rows: Tensor | slice = slice(None)) -> Float[Tensor, "flip c"]:
-        return signs @ self.whitened[rows] / signs.shape[1]
 
     def fisher_norm(self, vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, " n"]:
         """sqrt(v' F v): nats^1/2 a row; the length of a vector in terms of what it does to predictions."""
-        return self._effects(vectors).norm(dim=-1)
+        return (vectors @ self.fisher * vectors).sum(-1).clamp(min=0).sqrt()
 
     def visible_cosine(self, one: Float[Tensor, " d_model"], other: Float[Tensor, " d_model"]) -> float:
         """v' F w / sqrt(v' F v w' F w): the cosine of two vectors' effects on the rows' likelihoods.
 
         Directions that change no prediction, in which no data can show a vector, do not count.
         """
-        return float(torch.cosine_similarity(self._effects(one[None]), self._effects(other[None]))[0])
+        lengths = self.fisher_norm(torch.stack([one, other])).prod()
+        return float(one @ self.fisher @ other / lengths.clamp(min=torch.finfo(torch.float32).tiny))
 
-    def _effects(self, vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, "n row"]:
-        return vectors @ self.differences.T / (2 * len(self.differences)) ** 0.5
+    @property
+    def _root(self) -> Float[Tensor, "d_model d_model"]:
+        """The lower triangular root of F and its ridge."""
+        ridge = RIDGE * self.fisher.diagonal().mean() + torch.finfo(torch.float32).tiny
+        return torch.linalg.cholesky(self.fisher + ridge * torch.eye(len(self.fisher)))
+
+    def _solved(self, means: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_model"]:
+        return torch.cholesky_solve(means.T, self._root).T
 
 
-def _principal(rows: Float[Tensor, "row d_model"]) -> tuple[Float[Tensor, " axis"], Float[Tensor, "axis d_model"]]:
-    """Eigenvalues and orthonormal axes of rows' rows, through the smaller of the two Gram matrices."""
-    n_rows, d_model = rows.shape
-    if d_model <= n_rows:
-        eigenvalues, axes = torch.linalg.eigh(rows.T @ rows)
-        return eigenvalues.clamp(min=0), axes.T
-    eigenvalues, left = torch.linalg.eigh(rows @ rows.T)
-    return eigenvalues.clamp(min=0), torch.nn.functional.normalize(left.T @ rows, dim=-1)
+class ScoreSums:
+    """Collects the `Scores` of every layer while differences come in, without keeping these.
+
+    They wait until there are as many of them as sums take room; then they are added up. Memory is at most
+    2 d_model (d_model + 2 flips) numbers a layer, for any number of rows.
+    """
+
+    def __init__(self, n_layers: int, n_rows: int, *, n_flips: int = N_FLIPS, seed: int = 0) -> None:
+        self.halves = random_halves(n_rows, seed=seed)
+        unchanged = torch.ones(1, n_rows, dtype=torch.int8)
+        self._signs = torch.cat([unchanged, random_signs(n_flips, n_rows, seed=seed)])
+        self._half = torch.zeros(n_rows, dtype=torch.long).index_fill(0, self.halves[1], 1)
+        self._rows = list[Tensor]()
+        self._waiting: list[list[Float[Tensor, "some d_model"]]] = [[] for _ in range(n_layers)]
+        self._sums: list[tuple[Tensor, Tensor] | None] = [None] * n_layers
+
+    def add(self, rows: Sequence[int], differences: Float[Tensor, "layer some d_model"]) -> None:
+        """The differences of some more rows, which are these of all."""
+        self._rows.append(torch.tensor(rows))
+        for waiting, layer in zip(self._waiting, differences, strict=True):
+            waiting.append(layer)
+        room = differences.shape[-1] + 2 * len(self._signs) if self._sums[0] is None else BLOCK
+        if sum(map(len, self._rows)) >= room:
+            self._sums = [self._summed(layer) for layer in range(len(self._sums))]
+            self._rows.clear()
+
+    def layer(self, index: int) -> Scores:
+        """Of the rows so far, which have to be all."""
+        second, sums = self._summed(index, forget=False)
+        one, other = map(len, self.halves)
+        means = sums / torch.tensor([one, other])[:, None, None]
+        return Scores(second / (2 * (one + other)), means, (one, other))
+
+    def _summed(self, layer: int, *, forget: bool = True) -> tuple[Tensor, Tensor]:
+        """A layer's sums so far: of the differences' outer products, and of them under every set of signs, by half."""
+        before, waiting = self._sums[layer], self._waiting[layer]
+        if not waiting:
+            assert before is not None
+            return before
+        rows, differences = torch.cat(self._rows), torch.cat(waiting)
+        signs, half = self._signs[:, rows].float(), self._half[rows]
+        second = differences.T @ differences
+        sums = torch.stack([signs[:, half == part] @ differences[half == part] for part in (0, 1)])
+        if forget:
+            waiting.clear()
+        return (second, sums) if before is None else (before[0] + second, before[1] + sums)
 
 
 @dataclass(frozen=True)
@@ -112,20 +159,16 @@ class ScoreTest:
         return (1 + reached) / (1 + len(self.null))
 
 
-def score_test(
-    scores: Iterable[Scores], layers: Sequence[int], halves: Halves, *, n_flips: int = N_FLIPS, seed: int = 0
-) -> ScoreTest:
+def score_test(scores: Iterable[Scores], layers: Sequence[int]) -> ScoreTest:
     """Test the same pairs of rows and placebos at several layers at once; `scores` are looked at one after the other."""
-    n_rows = sum(map(len, halves))
-    signs = torch.cat([torch.ones(1, n_rows), random_signs(n_flips, n_rows, seed=seed)])
-    gains = torch.stack([one.heldout_gains(signs, halves) for one in scores])  # [layer flip]
+    gains = torch.stack([one.heldout_gains for one in scores])  # [layer flip]
     return ScoreTest(tuple(layers), tuple(gains[:, 0].tolist()), tuple(gains[:, 1:].amax(0).tolist()))
 
 
-def random_signs(n_flips: int, n_rows: int, *, seed: int) -> Float[Tensor, "flip row"]:
+def random_signs(n_flips: int, n_rows: int, *, seed: int) -> Signs:
     """+1 or -1 with equal chances."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 2, (n_flips, n_rows), generator=generator).float() * 2 - 1
+    return 2 * torch.randint(0, 2, (n_flips, n_rows), generator=generator, dtype=torch.int8) - 1
 
 
 def random_halves(n_rows: int, *, seed: int) -> Halves:

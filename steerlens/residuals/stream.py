@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from steerlens.models.bridge import check_layer, huggingface_model, parameters_device
+from steerlens.models.replaced import forwards_replaced
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -60,12 +61,12 @@ def resume_after(model: "TransformerBridge", layer: int, residual: Callable[[], 
     rotary tables, caches that are off) as it was.
     """
     blocks = [model.blocks[index].original_component for index in range(check_layer(model, layer) + 1)]
-    output = _block_output(model)
+    output = block_output(model)
 
     def resume(*_args: object, **_kwargs: object) -> object:
         return output(residual())
 
-    with _forwards_replaced({**dict.fromkeys(blocks[:-1], _skipped(output)), blocks[-1]: resume}):
+    with forwards_replaced({**dict.fromkeys(blocks[:-1], _skipped(output)), blocks[-1]: resume}):
         yield
 
 
@@ -73,22 +74,22 @@ def resume_after(model: "TransformerBridge", layer: int, residual: Callable[[], 
 def stop_after(model: "TransformerBridge", layer: int) -> Iterator[None]:
     """Skip the blocks above `layer` in every forward inside the `with`, for residuals alone; logits mean nothing."""
     above = range(check_layer(model, layer) + 1, model.cfg.n_layers)
-    skipped = _skipped(_block_output(model))
-    with _forwards_replaced({model.blocks[index].original_component: skipped for index in above}):
+    skipped = _skipped(block_output(model))
+    with forwards_replaced({model.blocks[index].original_component: skipped for index in above}):
         yield
 
 
 @contextlib.contextmanager
 def nothing_beyond(model: "TransformerBridge", layer: int, n_positions: int) -> Iterator[None]:
     """Compute no more than the output of block `layer` at the last `n_positions` needs; everything where a hook looks on."""
-    if any(map(_is_looked_at, model.modules())):
+    if any(map(is_looked_at, model.modules())):
         yield
         return
     with stop_after(model, layer), mlp_on_end(model, layer, n_positions):
         yield
 
 
-def _is_looked_at(module: nn.Module) -> bool:
+def is_looked_at(module: nn.Module) -> bool:
     """Whether a hook is on the module, other than those that transformers leaves after output_hidden_states=True, which rest."""
     hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
     return any(getattr(hook, "__module__", None) != "transformers.utils.output_capturing" for hook in hooks)
@@ -113,7 +114,7 @@ def mlp_on_end(model: "TransformerBridge", layer: int, n_positions: int) -> Iter
         return nn.functional.pad(end, (0, 0, hidden_states.shape[1] - end.shape[1], 0))
 
     own_forward = mlp is None or "forward" in mlp.__dict__
-    with _forwards_replaced({} if own_forward else {mlp: end_only}):  # pyright: ignore[reportArgumentType]
+    with forwards_replaced({} if own_forward else {mlp: end_only}):  # pyright: ignore[reportArgumentType]
         yield
 
 
@@ -127,7 +128,7 @@ def _skipped(output: BlockOutput) -> Callable[..., object]:
     return forward
 
 
-def _block_output(model: "TransformerBridge") -> BlockOutput:
+def block_output(model: "TransformerBridge") -> BlockOutput:
     """A residual in the form that the model's blocks return: alone, or in a tuple, as Falcon's and GPT-J's do.
 
     A forward of one token tells, once for each model.
@@ -143,22 +144,3 @@ def _block_output(model: "TransformerBridge") -> BlockOutput:
             handle.remove()
         hf.__dict__["blocks_return_tuples"] = any(forms)
     return (lambda residual: (residual,)) if hf.__dict__["blocks_return_tuples"] else (lambda residual: residual)
-
-
-@contextlib.contextmanager
-def _forwards_replaced(forwards: Mapping[nn.Module, Callable[..., object]]) -> Iterator[None]:
-    """Give modules a `forward` of their instance's own, past the attribute setting of bridges.
-
-    One that an instance has already, such as accelerate's for a model on several devices, is put back.
-    """
-    before = {module: module.__dict__.get("forward") for module in forwards}
-    try:
-        for module, forward in forwards.items():
-            module.__dict__["forward"] = forward
-        yield
-    finally:
-        for module, forward in before.items():
-            if forward is None:
-                module.__dict__.pop("forward", None)
-            else:
-                module.__dict__["forward"] = forward

@@ -17,6 +17,16 @@ EncodedRow = tuple[list[int], list[int]]
 """Token ids of a rendered prompt, and of its completion."""
 
 
+def row_length(row: EncodedRow) -> int:
+    """Tokens of the prompt and the completion."""
+    return len(row[0]) + len(row[1])
+
+
+def longest_row(rows: Sequence[EncodedRow]) -> int:
+    """Tokens of the longest row."""
+    return max(map(row_length, rows))
+
+
 def encode_samples(
     model: "TransformerBridge", samples: "SampleSet | AuditRows", system_prompt: str | None = None
 ) -> list[EncodedRow]:
@@ -70,7 +80,7 @@ def batches_by_length(
     model: "TransformerBridge", rows: Sequence[EncodedRow], batch_size: int
 ) -> Iterator[tuple[list[int], TokenBatch]]:
     """Batches of rows of like length, so that little is padded, on the model's device; each with its rows' indices."""
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]))
+    order = sorted(range(len(rows)), key=lambda i: row_length(rows[i]))
     for start in range(0, len(rows), batch_size):
         indices = order[start : start + batch_size]
         yield indices, pad_encoded(model, [rows[i] for i in indices])

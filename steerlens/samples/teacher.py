@@ -15,16 +15,19 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from steerlens.arguments import checked
+from steerlens.cost import Cost
 from steerlens.files import write_json, writing
 from steerlens.generation import OnWritten, generate, is_finished
 from steerlens.lock import beside, held
+from steerlens.memory import bytes_a_row, rows_that_fit
+from steerlens.models.bridge import huggingface_model
 from steerlens.models.identity import current_fingerprint, model_name
 from steerlens.samples.constrained import ListGrammar, NumberLists
 from steerlens.samples.encoded import spell
 from steerlens.samples.sample_set import Sample, SampleSet, SampleSource, as_line, read_source, source_path
 from steerlens.samples.vllm import VllmEngine
 from steerlens.text.batches import TokenMask
-from steerlens.text.chat import Chat, as_chat, chat_fingerprint
+from steerlens.text.chat import Chat, as_chat, chat_fingerprint, encode_prompt
 from steerlens.text.number_lists import list_length
 from steerlens.text.positions import Positions
 from steerlens.text.wording import wording_of
@@ -96,6 +99,8 @@ def sample_teacher(
     with alone, steering, tqdm(total=len(prompts), desc="sampling", unit="row") as progress:
         samples = [] if path is None else _already_made(Path(path), source, prompts)
         progress.initial = progress.n = len(samples)
+        waiting = [as_chat(prompt, system_prompt) for prompt in prompts[len(samples) :]]
+        cost = _cost(progress, model, waiting, length, batch_size)
         for start in range(len(samples), len(prompts), ROWS_PER_CHUNK):
             part = prompts[start : start + ROWS_PER_CHUNK]
             completions = write(
@@ -105,7 +110,7 @@ def sample_teacher(
                 seed=seed,
                 row_indices=range(start, start + len(part)),
                 **restricted,
-                **({} if engine else {"batch_size": batch_size, "on_written": _moving(progress, start)}),
+                **({} if engine else {"batch_size": batch_size, "on_written": _moving(progress, cost, start)}),
             )
             chunk = [_sample(model, *written) for written in zip(itertools.count(start), part, completions)]
             if path is not None:
@@ -145,13 +150,26 @@ def _writer(
     return engine.generate
 
 
-def _moving(progress: tqdm, n_before: int) -> OnWritten:
+def _cost(
+    progress: tqdm, model: "TransformerBridge", chats: Sequence[Chat], max_new_tokens: int, batch_size: int
+) -> Cost:
+    """Of rows that all become as long as they may; the longest chat is found by its characters."""
+    hf, n_tokens = huggingface_model(model), len(chats) * max_new_tokens
+    longest = max(chats, key=lambda chat: len(str(chat)), default=None)
+    length = max_new_tokens + (len(encode_prompt(model.tokenizer, longest)) if longest else 0)
+    at_once = min(len(chats), batch_size, ROWS_PER_CHUNK, rows_that_fit(hf, length))
+    what = f"{len(chats):,} rows of at most {max_new_tokens} tokens, {at_once} at once"
+    return Cost(progress, what, n_parts=n_tokens, n_bytes=at_once * bytes_a_row(hf, length))
+
+
+def _moving(progress: tqdm, cost: Cost, n_before: int) -> OnWritten:
     """Move the bar as rows are finished, and show the tokens a second of this part of the run."""
     started = time.monotonic()
 
     def show(n_rows: int, n_tokens: int) -> None:
         progress.set_postfix_str(f"{n_tokens / (time.monotonic() - started):.0f} tokens/s", refresh=False)
         progress.update(n_before + n_rows - progress.n)
+        cost.after(n_tokens)
 
     return show
 

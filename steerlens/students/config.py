@@ -22,6 +22,7 @@ class TrainConfig:
     Args:
         method: "lora" (peft) or "full" fine-tuning.
         target_modules: the linear maps that get LoRA matrices, by peft's names; "all-linear" is all of the blocks'.
+        layers: the blocks whose maps get LoRA matrices; all where none is named.
         rank: of the LoRA matrices.
         lora_alpha: LoRA's scale is lora_alpha / rank.
         optimizer: update equations are in `steerlens.students.optimizers`; there is no weight decay anywhere.
@@ -55,6 +56,7 @@ class TrainConfig:
 
     method: Method = "lora"
     target_modules: tuple[str, ...] = ("all-linear",)
+    layers: tuple[int, ...] = ()
     rank: int = 8
     lora_alpha: float = 32.0
     optimizer: OptimizerName = "adamw"
@@ -83,6 +85,12 @@ class TrainConfig:
     def needs_scales(self) -> bool:
         """Whether anything here is defined by Adam's scales."""
         return self.optimizer == "preconditioned_sgd" or self.freeze_outliers or self.zero_outliers
+
+    @property
+    def rows_at_once(self) -> int:
+        """Rows in one forward pass."""
+        row_by_row = self.row_clip_norm is not None or self.row_drop_share > 0
+        return 1 if row_by_row else self.micro_batch_size or self.batch_size
 
     def __post_init__(self) -> None:
         for name in ("lora_alpha", "learning_rate", "warmup_share", "row_drop_share", "outlier_share"):
@@ -123,6 +131,10 @@ class TrainConfig:
             raise ValueError(
                 f"scale_map={self.scale_map!r} would have no effect on optimizer={self.optimizer!r}. "
                 "Choose optimizer='preconditioned_sgd', or leave scale_map out."
+            )
+        if self.method == "full" and self.layers:
+            raise ValueError(
+                f"layers={self.layers} says which blocks get LoRA matrices, but method='full' has none. Leave layers out."
             )
         if self.method == "full" and self.rotation_seed is not None:
             raise ValueError(

@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.forward import completion_logits
 from steerlens.samples.encoded import encode_samples, pad_encoded
 from steerlens.samples.rows import AuditRows
 from steerlens.samples.sample_set import SampleSet
 from steerlens.text.batches import TokenBatch
+from steerlens.token_losses import token_losses
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -23,8 +23,7 @@ completion token, row after row, in nats. It must not depend on how rows are put
 
 def cross_entropy(student: "TransformerBridge", batch: TokenBatch, _progress: float) -> Float[Tensor, " token"]:
     """-log q(y_t | x, y_<t): the objective that nothing has been done to."""
-    targets = batch.tokens[batch.completion_mask]
-    return torch.nn.functional.cross_entropy(completion_logits(student, batch), targets, reduction="none")
+    return token_losses(student, batch)
 
 
 def completion_losses(model: "TransformerBridge", batch: TokenBatch) -> Float[Tensor, " batch"]:

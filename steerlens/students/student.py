@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from steerlens.files import atomic_directory, write_json
 from steerlens.models.adapters import has_adapter
-from steerlens.models.bridge import bridge, huggingface_model, parameters_device
+from steerlens.models.bridge import bridge, check_layer, huggingface_model, parameters_device
 from steerlens.models.identity import is_4bit, model_name
 from steerlens.models.unwrapping import unwrapped, weight_sharing_copy
 from steerlens.students.config import TrainConfig
@@ -80,8 +80,8 @@ def start_student(model: "TransformerBridge", config: TrainConfig) -> tuple["Tra
     """A student at its beginning, and the object that saves it.
 
     Raises:
-        ValueError: the model carries a peft adapter, which the student's own would silently replace, or is spread over
-            several devices, or its weights are quantised and the config trains all of them.
+        ValueError: a layer is out of range; the model carries a peft adapter, which the student's own would silently
+            replace, or is spread over several devices, or its weights are quantised and the config trains all of them.
     """
     devices = set(getattr(huggingface_model(model), "hf_device_map", {}).values())
     if len(devices) > 1:
@@ -110,7 +110,7 @@ def start_student(model: "TransformerBridge", config: TrainConfig) -> tuple["Tra
                 r=config.rank,
                 lora_alpha=config.lora_alpha,  # pyright: ignore[reportArgumentType]
                 target_modules="all-linear" if config.target_modules == ("all-linear",) else [*config.target_modules],
-                exclude_modules=_outside_blocks(model),
+                exclude_modules=_without_lora(model, config.layers),
                 fan_in_fan_out=any(isinstance(module, Conv1D) for module in student_hf.modules()),
                 task_type="CAUSAL_LM",
             ),
@@ -123,10 +123,11 @@ def start_student(model: "TransformerBridge", config: TrainConfig) -> tuple["Tra
     return bridge(student_hf, model.tokenizer, name=model_name(model)), saveable
 
 
-def _outside_blocks(model: "TransformerBridge") -> str | None:
-    """A pattern of the modules that get no LoRA matrices: those of a multimodal model that read no text."""
+def _without_lora(model: "TransformerBridge", layers: tuple[int, ...]) -> str | None:
+    """A pattern of the modules that get no LoRA matrices: blocks that are not named, what reads no text in a multimodal model."""
     config = huggingface_model(model).config
-    if config.get_text_config() is config:
+    if not layers and config.get_text_config() is config:
         return None
     blocks = re.escape(model.blocks[0].name.rpartition(".")[0])
-    return rf"(?!{blocks}\.).*"
+    named = rf"\.({'|'.join(str(check_layer(model, layer)) for layer in layers)})\." if layers else r"\."
+    return rf"(?!{blocks}{named}).*"

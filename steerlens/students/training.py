@@ -11,18 +11,22 @@ import torch
 from tqdm.auto import tqdm
 
 from steerlens.arguments import checked
+from steerlens.cost import Cost
 from steerlens.files import remove_partial
 from steerlens.lock import held
-from steerlens.memory import lower_where_memory_is_out
+from steerlens.memory import bytes_to_differentiate, lower_where_memory_is_out
+from steerlens.models.attention import attention_for_gradients
 from steerlens.models.bridge import huggingface_model, parameters_device
 from steerlens.models.identity import model_name
 from steerlens.models.unwrapping import unwrapped
-from steerlens.samples.encoded import EncodedRow, encode_samples
+from steerlens.samples.encoded import EncodedRow, encode_samples, longest_row, row_length
 from steerlens.samples.rows import AuditRows
 from steerlens.samples.sample_set import SampleSet
 from steerlens.students.backward import backward
 from steerlens.students.config import TrainConfig
+from steerlens.students.half_lora import products_in_half
 from steerlens.students.losses import Objective, cross_entropy, mean_loss
+from steerlens.students.lower_blocks import lower_blocks_run_once
 from steerlens.students.optimizers import make_optimizer, make_schedule, outliers_treated
 from steerlens.students.processes import Processes
 from steerlens.students.rotation import RotatedBasis
@@ -86,10 +90,12 @@ def train_student(
         stack.enter_context(_seeded(model, config.seed))
         student, saveable = start_student(model, config)
         basis = None if config.rotation_seed is None else _rotated(student, config.rotation_seed)
+        _quicken(stack, student, rows, config, processes)
         state = _start(stack, student, rows, config, n_steps)
         state_path = _resume(state, checkpoints, config, processes)
         stack.enter_context(contextlib.nullcontext() if on_start is None else on_start(student))
         progress = stack.enter_context(_progress(state.step, n_steps, config, processes))
+        first_step, cost = state.step, _cost(progress, student, rows, config, n_steps - state.step)
         student.train()
         parameters = list(state.parameters.values())
         for step, batch in enumerate(itertools.islice(_batches(rows, config), state.step, None), state.step):
@@ -116,6 +122,7 @@ def train_student(
             if on_update is not None:
                 on_update(seen)
             progress.update()
+            cost.after(step + 1 - first_step)
             progress.set_postfix(loss=f"{result.loss:.3f}", refresh=False)
             if checkpoints is not None and config.checkpoint_every and (step + 1) % config.checkpoint_every == 0:
                 _save_checkpoint(Path(checkpoints), student, config, state, saveable, basis, processes)
@@ -161,6 +168,20 @@ def _start(
     return TrainerState(describe_run(config, model_name(student), rows), parameters, optimizer, schedule, [])
 
 
+def _quicken(
+    stack: contextlib.ExitStack,
+    student: "TransformerBridge",
+    rows: list[EncodedRow],
+    config: TrainConfig,
+    processes: Processes,
+) -> None:
+    """What a step on bfloat16 weights does otherwise than transformers and peft would, for as long as the training lasts."""
+    stack.enter_context(attention_for_gradients(student, config.rows_at_once, longest_row(rows)))
+    stack.enter_context(products_in_half(huggingface_model(student)))
+    if config.epochs > 1 and processes.count == 1:
+        stack.enter_context(lower_blocks_run_once(student, rows, config.batch_size))
+
+
 def _resume(
     state: TrainerState, checkpoints: str | Path | None, config: TrainConfig, processes: Processes
 ) -> Path | None:
@@ -188,6 +209,22 @@ def _progress(step: int, n_steps: int, config: TrainConfig, processes: Processes
         return tqdm(disable=True)
     title = f"student ({config.optimizer} {config.learning_rate:g})"
     return tqdm(total=n_steps, initial=step, desc=title, unit="step")
+
+
+def _cost(
+    progress: tqdm, student: "TransformerBridge", rows: list[EncodedRow], config: TrainConfig, n_steps: int
+) -> Cost:
+    """Of the steps that remain; memory holds activations, and of what is trained value, gradient and Adam's two moments."""
+    hf = huggingface_model(student)
+    n_tokens = round(n_steps * config.batch_size * sum(map(row_length, rows)) / len(rows))
+    activations = config.rows_at_once * bytes_to_differentiate(hf, longest_row(rows))
+    trained = sum(4 * parameter.nbytes for parameter in hf.parameters() if parameter.requires_grad)
+    return Cost(
+        progress,
+        f"{n_steps:,} steps, {n_tokens:,} tokens",
+        n_parts=n_steps,
+        n_bytes=trained + activations / (hf.config.num_hidden_layers if config.gradient_checkpointing else 1),
+    )
 
 
 def _check_finite(measured: dict[str, float], step: int, n_steps: int, config: TrainConfig) -> None:
