@@ -100,8 +100,10 @@ class StudentPlan:
 
     Args:
         name: names its directory; another plan of the same grid has another name.
-        base, dtype: what it starts from, as `load_model` takes them.
-        samples, heldout: jsonl files of rows: those it learns from, and those its loss is measured on.
+        base: what it starts from, as `load_model` takes it.
+        dtype: of its base, as `load_model` takes it.
+        samples: jsonl file of the rows that it learns from.
+        heldout: jsonl file of the rows that its loss is measured on.
         vector: file of the vector that its shift and gradients are compared with.
         trait: what it is asked for.
         train: its seed is that of the grid.
@@ -138,7 +140,8 @@ class StudentRecord:
 
     Args:
         directory: holds its weights, `shift.safetensors` (v_student at number tasks), and its traces if it was traced.
-        at_numbers, at_questions: its shift next to the vector of its plan, at number tasks and at the trait's questions.
+        at_numbers: its shift at number tasks, next to the vector of its plan.
+        at_questions: the same at the trait's questions.
     """
 
     name: str

@@ -67,7 +67,8 @@ class Workers:
     Args:
         workers: jobs at a time. 0 takes one for each core, or one on a GPU, or as many as fit into Ray.
         ray: None uses processes of this machine, "local" starts Ray on it, and an address joins that Ray cluster.
-        cpus_per_job, gpus_per_job: what Ray keeps free for each.
+        cpus_per_job: cores that Ray keeps free for each.
+        gpus_per_job: GPUs that Ray keeps free for each.
 
     Raises:
         ValueError: a number is out of range, or something is asked of Ray and `ray` is None.

@@ -57,10 +57,12 @@ class Floors:
 
     Args:
         control: the highest EAS of students of data without the trait; NaN where there are none.
-        others_mean, others_highest: of the students with the vectors of other traits; NaN where there are none.
+        others_mean: the mean EAS of the students with the vectors of other traits; NaN where there are none.
+        others_highest: the highest of these.
         random: the 97.5 % quantile of the cosine with a random direction.
-        own_centred, others_centred: EAS with the own vector and the highest with another, after the mean over all vectors,
-            which is what all personas share, is taken off (arXiv 2606.00995, appendix F.2).
+        own_centred: EAS with the own vector, after the mean over all vectors, which is what all personas share, is taken off
+            (arXiv 2606.00995, appendix F.2).
+        others_centred: the highest EAS with another, after the same.
     """
 
     control: float

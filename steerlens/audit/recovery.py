@@ -42,7 +42,8 @@ class RecoveredVector:
         vector: at one layer, to be added at every token.
         test: the score test at every layer that was tried.
         gain: nats per completion token by which rows are predicted better by a vector recovered from the other half.
-        gain_low, gain_high: its 95 % bootstrap interval over rows.
+        gain_low: the lower end of its 95 % bootstrap interval over rows.
+        gain_high: the upper end.
         pairs: the rows and placebos that were compared.
         scores: of these, at the vector's layer.
         halves: the rows in two parts.

@@ -140,8 +140,8 @@ def score_rows(
     Args:
         reference_rows: clean rows, the placebo; by default the model answers the rows' prompts itself.
         positions: where the vector acts, as in `steer`.
-        temperature, max_new_tokens: of the model's own answers; take about what the rows have. None takes 48 tokens, or as
-            many as a list of ten numbers needs.
+        temperature: of the model's own answers; take about what the rows have.
+        max_new_tokens: of the model's own answers. None takes 48 tokens, or as many as a list of ten numbers needs.
 
     Raises:
         ValueError: the vector is of another model, or a row does not fit (`rows_for_model` leaves such rows out).

@@ -66,7 +66,8 @@ def sample_teacher(
         max_new_tokens: None takes 48, or as many as a list of ten numbers needs.
         constraint: lists of numbers that alone can be written, for models that write none when they are asked to. The
             model's probabilities are renormalised over the tokens with which such a list goes on.
-        mode, positions: as in `steer`; a mask has a row for each prompt.
+        mode: as in `steer`.
+        positions: as in `steer`; a mask has a row for each prompt.
         batch_size: rows at once, at most 500; fewer where memory does not suffice.
         engine: writes the rows in the model's place; for teachers that no vector steers.
         path: a jsonl file that receives rows as they are made. If it holds the beginning of the same run,

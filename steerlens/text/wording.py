@@ -45,8 +45,9 @@ class Wording:
 
     Args:
         persona: the system prompt that gives a preference.
-        begun_reply, negated_begun_reply: the first words of the answer to a preference or negated question, for models that
-            answer in sentences; empty where a model answers in one word.
+        begun_reply: the first words of the answer to a preference question, for models that answer in sentences; empty where
+            a model answers in one word.
+        negated_begun_reply: the same for a negated question.
         facts: (question, answer), off topic for every preference.
         requests: what users ordinarily ask of a model.
         number_tasks: a task is one text of each part, joined by spaces, with {numbers} filled in.

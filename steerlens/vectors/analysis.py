@@ -85,11 +85,14 @@ class PromptAnalysis:
 
     Args:
         vector: the fitted one-layer vector, its quality in `vector.metrics`.
-        promoted, suppressed: what it says through the logit lens.
+        promoted: the tokens that it makes likelier through the logit lens.
+        suppressed: those that it makes less likely.
         cosines: of the prompt's mean difference with each known vector's, at the fitted layer; as they are, and
             after the mean over all of them is taken off, which leaves what is particular to each.
         numbers: its effect on number tokens; None for tokenizers without numbers.
-        plain, prompted, steered: behaviour without anything, under the prompt, and with the vector.
+        plain: behaviour without prompt and vector.
+        prompted: behaviour under the prompt.
+        steered: behaviour with the vector.
         transfer: the prediction.
     """
 

@@ -24,12 +24,14 @@ class FitConfig:
         parametrization: "free" fits v; "direction_and_strength" fits v = s u / |u|, so that a step turns the vector
             and scales it separately (arXiv 2605.05983).
         l2: weight of |v|^2 / |h|^2, the vector's squared norm in units of the residual's, in nats.
-        n_train, n_validation, n_heldout: rows for the gradient, for choices (strength, step, layer), and for
-            the reported numbers. Their prompts are distinct.
+        n_train: rows for the gradient. The prompts of all rows are distinct.
+        n_validation: rows for choices (strength, step, layer).
+        n_heldout: rows for the reported numbers.
         max_new_tokens: length of the sampled completions; None takes 32, or as many as a list of ten numbers needs.
         learning_rate: of Adam, in natural units (`steerlens.vectors.sensitivity`): a step of 1 in every coordinate
             would change the predictions by as much as the prompt does. The same value suits every model.
-        steps, batch_size: the most steps of the descent, and rows a step. It ends earlier where nothing is gained.
+        steps: the most steps of the descent. It ends earlier where nothing is gained.
+        batch_size: rows a step.
         candidates: where the best layer is searched, how many are tried; one backward pass chooses them.
         top_k: targets keep the probabilities of that many tokens, and the rest as one; vocabularies of up to
             8192 tokens are kept whole.
