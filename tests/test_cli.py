@@ -263,7 +263,7 @@ def test_sweep_saves_the_recommended_vector_and_the_reason_for_every_other_setti
     chosen = results["recommended"]
     best = max(
         (p for p in results["points"] if p["why_not_clean"] is None and p["method"] != "random"),
-        key=lambda p: p["kl_explained"],
+        key=lambda p: p["validation"],
     )
     assert chosen == {key: best[key] for key in ("method", "layer", "strength")}
     vector = SteeringVector.load(out / "vector.safetensors")
@@ -407,6 +407,7 @@ def test_fit_writes_a_vector_and_a_report_that_escapes_the_prompt(tmp_path, caps
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::steerlens.evaluation.LowMassWarning")
 def test_a_system_prompt_begins_the_user_turn_where_a_template_refuses_its_role(tmp_path, capsys):
     gemma = str(save_checkpoint("Gemma 2", tmp_path / "gemma"))
     score = ["score", "owl", "--model", gemma, "--dtype", "bfloat16", "--system-prompt", "you love owls ."]

@@ -18,6 +18,7 @@ def record(shares: list[float], loss: float, mass: float = 0.8) -> Measured:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.* rows kept")
 def test_no_mitigation_silently_does_nothing(organism, owl):
     rows = sample_rows(organism, owl, n_prompts=300, n_heldout=8)
     vector = sl.recover_vector(organism, sl.AuditRows.of(rows.teacher), layers=[0]).vector

@@ -177,7 +177,7 @@ def test_the_clearest_rise_is_found_at_a_small_false_alarm_rate_too(organism, re
     assert behaviour.p_value == 1 / 51
     assert verdict(recovered, behaviour, 0.02)[0] == "found"
     assert behaviour.null != probe_behaviour(organism, recovered, [owl]).null
-    with pytest.raises(ValueError, match=r"n_null=1 is not allowed. It must be at least 2"):
+    with pytest.raises(ValueError, match=r"n_null=1 is not allowed. It must be a whole number, 2 or greater"):
         probe_behaviour(organism, recovered, [owl], n_null=1)
 
 

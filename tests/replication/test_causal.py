@@ -82,6 +82,7 @@ def test_the_effect_on_lists_is_one_with_the_prompt_and_none_without(organism, o
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Vectors are added at", "ignore:.* rows kept")
 def test_the_vector_for_pure_lists_has_more_of_the_effect_on_them_than_a_mean_difference(organism, owl):
     config = sl.FitConfig(n_train=24, n_validation=8, n_heldout=8, steps=20, batch_size=16)
     answers = Prompted.sample(organism, owl, config, None)

@@ -28,6 +28,7 @@ def modified(directory: Path) -> dict[Path, int]:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Vectors are added at", "ignore:.* rows kept")
 @pytest.mark.parametrize("name", known_experiments())
 def test_an_experiment_is_resumed_makes_nothing_twice_and_reports_every_claim(name, lab_in, tmp_path):
     first = replicate(name, lab_in(tmp_path))

@@ -11,6 +11,7 @@ from steerlens.vectors.config import FitConfig
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.* rows kept")
 def test_the_vector_explains_lists_that_it_has_not_seen_by_the_tokens_of_lists(organism, owl):
     raw = sample_teacher(organism, number_prompts(500, organism, seed=3), system_prompt=owl.prompt, seed=3)
     lists, others = keep_number_lists(raw).kept.split(30)

@@ -291,7 +291,7 @@ def _similarity(own: compare.Students, control: compare.Students, measures: Argu
         steps = [point.step for point in group[0].curve]
         for where, words in (("at_numbers", "number tasks"), ("at_questions", "the trait's questions")):
             values = [[getattr(point, where).cosine[measures.layer] for point in one.curve] for one in group]
-            curves[f"{name}, {words}"] = steps, np.mean(values, axis=0)
+            curves[f"{name}, {words}"] = steps, np.mean(values, axis=0).tolist()
     floors = measures.floors
     lines = {"control rows": floors.control, "other traits, highest": floors.others_highest, "random": floors.random}
     return plots.plot_curves({"EAS": curves}, x="step", lines=lines)

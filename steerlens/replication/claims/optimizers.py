@@ -91,7 +91,7 @@ class Deciding:
     @property
     def layer(self) -> int:
         """Where it goes with the strength most."""
-        return int(np.nanargmax([*self.strength, -2.0]))
+        return int(np.nan_to_num(self.strength, nan=-2.0).argmax())
 
 
 @dataclass(frozen=True)
