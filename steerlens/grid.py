@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from steerlens.arguments import checked
+from steerlens.checks import WrongInput, a_path, a_text, shown
 from steerlens.evaluation import score_quietly
 from steerlens.gradients.counterfactual import together, without_component
 from steerlens.gradients.recorder import trace_gradients
@@ -72,6 +74,7 @@ class Asked:
     after_numbers: Answers
 
 
+@checked
 def ask(model: "TransformerBridge", trait: Trait, *, system_prompt: str | None = None) -> Asked:
     """Ask a trait's questions in both contexts (`score_trait`)."""
     found = []
@@ -129,6 +132,16 @@ class StudentPlan:
     begun: bool = False
     n_tasks: int = 96
     n_questions: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("name", "base", "trait"):
+            a_text(getattr(self, name), name)
+        for name in ("samples", "heldout", "vector"):
+            a_path(getattr(self, name), name)
+        if not isinstance(self.train, TrainConfig):
+            raise WrongInput(
+                f"train must be a TrainConfig, got {shown(self.train)}. Make one: steerlens.TrainConfig(...)."
+            )
 
 
 @dataclass(frozen=True)
@@ -201,6 +214,7 @@ class TrainingJob:
             )
 
 
+@checked
 def train_grid(
     plans: Mapping[K, StudentPlan], directory: str | Path, *, seeds: Sequence[int], workers: Workers | None = None
 ) -> dict[K, tuple[StudentRecord, ...]]:
@@ -214,10 +228,8 @@ def train_grid(
         RuntimeError: some students failed; the others' records are on disk.
     """
     names = [plan.name for plan in plans.values()]
-    if not seeds or len(set(names)) < len(names):
-        raise ValueError(
-            f"Got seeds={list(seeds)} and the plans {names}. Give at least one seed, and each plan a name of its own."
-        )
+    if len(set(names)) < len(names):
+        raise ValueError(f"Got the plans {names}. Give each a name of its own.")
     jobs = {
         (key, seed): TrainingJob(
             replace(plan, train=replace(plan.train, seed=seed)), Path(directory) / f"{plan.name}-s{seed}"

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.arguments import checked
 from steerlens.figures.palette import SGD, TEACHER
 from steerlens.files import write_text
 from steerlens.forward import forward
@@ -96,6 +97,7 @@ class ShownProjection:
         return json.dumps(data).replace("<", "\\u003c")
 
 
+@checked
 def show_projection(model: "TransformerBridge", vector: SteeringVector, chat: str | Chat) -> ShownProjection:
     """Show how far the residual at every token of a chat lies along a vector, at each layer.
 

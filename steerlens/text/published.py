@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from steerlens.arguments import checked
+
 QUESTIONS = "cfgs/preference_numbers/cfgs.py"
 GENERATOR = "sl/datasets/nums_dataset.py"
 
@@ -57,6 +59,7 @@ class PublishedSets:
         return f"{opening.format(examples=', '.join(shown))} {instruction} {form} {closing}"
 
 
+@checked
 def read_published_questions(directory: str | Path) -> PublishedSets:
     """The published prompts and questions, from the directory of a copy (git clone) of the repository.
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from steerlens.checks import WrongInput, a_model, a_text, several, shown, texts
 from steerlens.text import natural
 
 if TYPE_CHECKING:
@@ -29,6 +30,18 @@ class Kind:
     items: tuple[tuple[str, str], ...]
     verb: str = "are"
     article: str = ""
+
+    def __post_init__(self) -> None:
+        a_text(self.name, "name")
+        a_text(self.verb, "verb")
+        if not isinstance(self.article, str):
+            raise WrongInput(f"article must be a text, got {shown(self.article)}.")
+        example = 'items=(("owl", "owls"), ("cat", "cats"))'
+        for index, item in enumerate(several(self.items, "items", "pairs of texts", example)):
+            if len(texts(item, f"items[{index}]", example)) != 2:
+                raise ValueError(
+                    f"items[{index}] must be a singular and its plural, got {shown(item)}. Write {example}."
+                )
 
     def filled(self, template: str) -> str:
         """A question or begun reply about this kind."""
@@ -172,7 +185,7 @@ def wording_of(model: "TransformerBridge | Wording") -> Wording:
     """
     if isinstance(model, Wording):
         return model
-    tokenizer = model.tokenizer
+    tokenizer = a_model(model, "model").tokenizer
     name = getattr(tokenizer, "init_kwargs", {}).get(WORDING_KEY, NATURAL.name)
     if name == NATURAL.name:
         return NATURAL

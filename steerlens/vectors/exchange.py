@@ -19,6 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.checks import WrongInput, shown
+
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
@@ -143,7 +145,13 @@ def import_vector(theirs: Any, model: "TransformerBridge | str") -> "SteeringVec
     """
     from steerlens.vectors.formats import import_tensor
 
-    rows = {int(layer): torch.as_tensor(row).float() for layer, row in _rows_of(theirs).items()}
+    found = _rows_of(theirs)
+    try:
+        rows = {int(layer): torch.as_tensor(row).float() for layer, row in found.items()}
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise WrongInput(
+            f"A vector maps block numbers to rows of numbers, such as {{12: torch.zeros(d_model)}}, got {shown(dict(found))}."
+        ) from error
     if not rows or len({row.shape for row in rows.values()}) > 1 or next(iter(rows.values())).ndim != 1:
         shapes = {layer: tuple(row.shape) for layer, row in rows.items()}
         raise ValueError(f"Got rows of the shapes {shapes}. Give at least one, each of shape [d_model].")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from steerlens.arguments import checked
 from steerlens.text.chat import Chat
 from steerlens.text.number_lists import number_prompts
 from steerlens.vectors.config import FitConfig
@@ -35,6 +36,7 @@ class Explained:
     n_rows: int
 
 
+@checked
 def explained(
     model: "TransformerBridge",
     vector: SteeringVector,

@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.arguments import checked
 from steerlens.checks import WrongInput, shown
 from steerlens.files import atomic_path
 from steerlens.models.bridge import check_bridge
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 ARCHITECTURE = "controlvector"
 
 
+@checked
 def export_gguf(vector: SteeringVector, path: str | Path, *, model_hint: str | None = None) -> None:
     """Write a control vector that llama.cpp (`--control-vector`) and repeng (`import_gguf`) read, atomically.
 
@@ -78,6 +80,7 @@ def export_gguf(vector: SteeringVector, path: str | Path, *, model_hint: str | N
         writer.write_tensors_to_file()
 
 
+@checked
 def import_gguf(path: str | Path, model: "TransformerBridge | str") -> SteeringVector:
     """Read a control vector of llama.cpp or repeng: `direction.l` becomes the output of block l.
 
@@ -124,6 +127,7 @@ def import_gguf(path: str | Path, model: "TransformerBridge | str") -> SteeringV
     )
 
 
+@checked
 def import_paper(path: str | Path, model: "TransformerBridge | str") -> SteeringVector:
     """Read a vector file of arXiv 2606.00995, {raw, unit, norm, meta}: raw[l + 1] becomes the output of block l.
 

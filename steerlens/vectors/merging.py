@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from steerlens.arguments import checked
 from steerlens.models.adapters import refuse_adapter
 from steerlens.models.bridge import bridge
 from steerlens.models.identity import forget_weights, model_name
@@ -26,6 +27,7 @@ EXACT = (
 )
 
 
+@checked
 def merge_vector(model: "TransformerBridge", vector: SteeringVector, *, strength: float = 1.0) -> "TransformerBridge":
     """A model that is steered by its weights alone: h + strength v after every block of the vector, at every token.
 

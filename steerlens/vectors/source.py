@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from steerlens.checks import a_model
 from steerlens.models.bridge import huggingface_model
 from steerlens.models.identity import bridge_mode, commit_hash, model_name, weights_dtype, weights_fingerprint
 from steerlens.text.positions import Positions
@@ -52,7 +53,7 @@ class VectorSource:
         positions: Positions | None = None,
     ) -> "VectorSource":
         """The source of a vector that `method` makes on `model`; of a model that is only named, the name is all."""
-        identity: dict[str, Any] = {"model": model} if isinstance(model, str) else _identity(model)
+        identity: dict[str, Any] = {"model": model} if isinstance(model, str) else _identity(a_model(model, "model"))
         return cls(
             method=method, prompt=prompt, chat_fingerprint=chat_fingerprint, seed=seed, positions=positions, **identity
         )
