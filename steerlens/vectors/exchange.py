@@ -49,11 +49,15 @@ class ExchangedVector:
 
         Raises:
             ValueError: unknown mode.
+
+        Warns:
+            UserWarning: the vector was fitted at some tokens only.
         """
         from steerlens.vectors.edits import add, project_out
 
         if mode not in ("add", "project_out"):
             raise ValueError(f"mode={mode!r} is not known here. Allowed: add, project_out. steer() has the others.")
+        self.source.warn_of_every_token("the hook")
         rows = dict(zip(self.layers, strength * self.directions if mode == "add" else self.directions, strict=True))
         edit = add if mode == "add" else project_out
 
@@ -68,7 +72,7 @@ class ExchangedVector:
     ) -> list[tuple[str, Hook]]:
         """What `run_with_hooks(tokens, fwd_hooks=...)` and `hooks(fwd_hooks=...)` of TransformerLens take.
 
-        Args and errors are those of `as_hook`.
+        Args, errors and warnings are those of `as_hook`.
         """
         hook = self.as_hook(mode=mode, strength=strength)
         return [(f"blocks.{layer}.hook_out", hook) for layer in self.layers]
@@ -79,7 +83,11 @@ class ExchangedVector:
         The plugin adds strength v to the residual stream (vLLM's two parts together) after each block, at every token
         of the prompt and of the answer. Over HTTP, `vllm_xargs={"apply_steering_vectors": json.dumps([...])}`;
         in Python, `SamplingParams(extra_args={"apply_steering_vectors": [...]})`.
+
+        Warns:
+            UserWarning: the vector was fitted at some tokens only.
         """
+        self.source.warn_of_every_token("vllm-lens")
         return {
             "activations": {
                 "data": base64.b64encode(self.directions.numpy().astype("<f4").tobytes()).decode("ascii"),
@@ -101,6 +109,9 @@ class ExchangedVector:
         Raises:
             ImportError: repeng is not installed, or does not run here (0.4.0 needs NumPy below 2).
             ValueError: the family of the vector's model is not known.
+
+        Warns:
+            UserWarning: the vector was fitted at some tokens only.
         """
         try:
             from repeng import ControlVector  # pyright: ignore[reportMissingImports]
@@ -113,6 +124,7 @@ class ExchangedVector:
             raise ValueError(
                 f"The family of {self.source.model!r} is not known. Declare the model with vector.for_model(model)."
             )
+        self.source.warn_of_every_token("repeng")
         directions = {layer: row.numpy() for layer, row in zip(self.layers, self.directions, strict=True)}
         return ControlVector(model_type=self.source.architecture, directions=directions)
 
@@ -121,6 +133,9 @@ class ExchangedVector:
 
         Raises:
             ImportError: steering-vectors is not installed.
+
+        Warns:
+            UserWarning: the vector was fitted at some tokens only.
         """
         try:
             import steering_vectors  # pyright: ignore[reportMissingImports]
@@ -128,6 +143,7 @@ class ExchangedVector:
             raise ImportError(
                 f"steering-vectors cannot be imported ({error}). Install it: pip install steering-vectors."
             ) from error
+        self.source.warn_of_every_token("steering-vectors")
         return steering_vectors.SteeringVector(dict(zip(self.layers, self.directions, strict=True)), "decoder_block")
 
 

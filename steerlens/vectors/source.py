@@ -8,6 +8,7 @@ from steerlens.models.bridge import huggingface_model
 from steerlens.models.identity import bridge_mode, commit_hash, model_name, weights_dtype, weights_fingerprint
 from steerlens.text.positions import Positions
 from steerlens.text.wording import wording_of
+from steerlens.warn import warn
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -57,6 +58,18 @@ class VectorSource:
         return cls(
             method=method, prompt=prompt, chat_fingerprint=chat_fingerprint, seed=seed, positions=positions, **identity
         )
+
+    def warn_of_every_token(self, where: str) -> None:
+        """Warn where a vector that was fitted at some tokens goes to what adds it at every token.
+
+        Warns:
+            UserWarning: it was; says where.
+        """
+        if self.positions not in (None, "all"):
+            warn(
+                f"The vector was fitted at {self.positions!r} tokens, and {where} adds it at every token, where its strength and "
+                "what was measured of it need not hold. Fit one for all tokens, FitConfig(positions='all'), or use steer here."
+            )
 
     @property
     def words(self) -> str:
