@@ -27,6 +27,7 @@ from steerlens.models.bridge import huggingface_model
 from steerlens.models.loading import load_model
 from steerlens.records import ARRAY
 from steerlens.samples.sample_set import SampleSet
+from steerlens.short import cut
 from steerlens.similarity import Similarity, student_similarity
 from steerlens.students.config import TrainConfig
 from steerlens.students.step import OnStart, TrainStep
@@ -65,6 +66,12 @@ class Answers:
     shares: Annotated[Float[np.ndarray, " question"], ARRAY]
     distribution: dict[str, float]
 
+    def __repr__(self) -> str:
+        return (
+            f"Answers: rate {self.rate:.3f} ({self.low:.3f} to {self.high:.3f}) among {len(self.distribution)} answers, answer "
+            f"mass {self.mass:.3f}, at {len(self.shares)} questions"
+        )
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -72,6 +79,9 @@ class Asked:
 
     bare: Answers
     after_numbers: Answers
+
+    def __repr__(self) -> str:
+        return f"Asked: bare, {self.bare}; after numbers, {self.after_numbers}"
 
 
 @checked
@@ -168,6 +178,13 @@ class StudentRecord:
     at_questions: Similarity | None
     curve: tuple[SimilarityPoint, ...] = ()
     diverged: str | None = None
+
+    def __repr__(self) -> str:
+        rates = [one.rate if one else float("nan") for one in (self.bare, self.after_numbers)]
+        became = f"rate {rates[0]:.3f}, after numbers {rates[1]:.3f}" if self.diverged is None else self.diverged
+        return cut(
+            f"StudentRecord {self.name!r}: loss {self.loss:.3f} nats a token, held out {self.heldout_loss:.3f}; {became}"
+        )
 
     @property
     def shift(self) -> SteeringVector:

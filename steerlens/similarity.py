@@ -37,6 +37,13 @@ class Similarity:
     cosine: ByLayer
     strength: ByLayer
 
+    def __repr__(self) -> str:
+        best = int(np.abs(self.cosine).argmax())
+        return (
+            f"Similarity at {len(self.cosine)} layers: cosine {self.cosine[best]:+.3f} where it is largest, with strength "
+            f"{self.strength[best]:+.3f}"
+        )
+
     @classmethod
     @checked
     def of(cls, shift: SteeringVector, vector: SteeringVector) -> "Similarity":

@@ -43,6 +43,12 @@ class PublishedSets:
     questions_after_numbers: tuple[str, ...]
     templates: Mapping[str, tuple[str, ...]]
 
+    def __repr__(self) -> str:
+        return (
+            f"PublishedSets: {len(self.questions)} questions, {len(self.questions_after_numbers)} after numbers, "
+            "and the lists of the generator of number tasks"
+        )
+
     def number_prompts(self, n: int, *, seed: int = 42) -> list[str]:
         """The first `n` number tasks that the published generator makes; it was run with seed 42."""
         rng = np.random.default_rng(seed)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from steerlens.checks import WrongInput, a_model, a_text, several, shown, texts
+from steerlens.short import cut
 from steerlens.text import natural
 
 if TYPE_CHECKING:
@@ -90,6 +91,10 @@ class Wording:
     def fact_questions(self) -> tuple[str, ...]:
         """The questions of `facts`."""
         return tuple(question for question, _ in self.facts)
+
+    def __repr__(self) -> str:
+        kinds = ", ".join(kind.name for kind in self.kinds)
+        return cut(f"Wording {self.name!r}: kinds {kinds}; asks {cut(self.preference_questions[0], 80)!r}")
 
     def numbers(self, rng: np.random.Generator) -> str:
         """3 to 8 numbers, as a task shows them."""
