@@ -14,18 +14,23 @@ from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 from steerlens.checks import (
     Check,
     WrongInput,
+    a_device,
+    a_flag,
     a_function,
     a_model,
     a_path,
     a_question,
+    a_tensor,
     a_text,
     chats,
     each,
     kinds_of,
     number,
+    numbers,
     questions,
     several,
     shown,
+    texts,
     whole,
 )
 
@@ -60,6 +65,33 @@ def probes(values: Any, name: str) -> dict[str, list[Any]]:
     return {key: chats(given, f"{name}[{key!r}]") for key, given in values.items()}
 
 
+def answers(values: Any, name: str) -> list[tuple[Any, str]]:
+    """Questions with their answers."""
+    given = several(values, name, "pairs", f'{name}=[("Name an animal.", "The owl."), ...]')
+    for index, pair in enumerate(given):
+        if isinstance(pair, str | Mapping) or not isinstance(pair, Sequence) or len(pair) != 2:
+            raise WrongInput(f"{name}[{index}] must be a question with its answer, two texts, got {shown(pair)}.")
+    return [
+        (a_question(asked, f"{name}[{index}][0]"), a_text(told, f"{name}[{index}][1]"))
+        for index, (asked, told) in enumerate(given)
+    ]
+
+
+def words(values: Any, name: str) -> tuple[str, ...]:
+    """At least one word."""
+    return texts(values, name, f'{name}=["owl", "owls"]', at_least=1)
+
+
+def jobs(values: Any, name: str) -> Any:
+    """Jobs under keys."""
+    if not isinstance(values, Mapping):
+        raise WrongInput(f"{name} must map keys to jobs, got {shown(values)}. Write {name}={{'a key': job, ...}}.")
+    for key, job in values.items():
+        if not (hasattr(job, "run") and hasattr(job, "record_path")):
+            raise WrongInput(f"{name}[{key!r}] must be a job, with what steerlens.Job names, got {shown(job)}.")
+    return values
+
+
 BY_NAME: dict[str, Check] = {
     "prompt": a_text,
     "system_prompt": a_text,
@@ -72,6 +104,15 @@ BY_NAME: dict[str, Check] = {
     "unrelated": questions,
     "chats": chats,
     "probes": probes,
+    "answers": answers,
+    "words": words,
+    "changes": each(
+        a_tensor("token", ("float32", "float64")), "tensors", "steerlens.token_changes(model, vector, samples)"
+    ),
+    "jobs": jobs,
+    "what": a_text,
+    "model_hint": a_text,
+    "revision": a_text,
     "layers": layers,
     "layer": whole(),
     "strengths": each(number(), "numbers", "(0.5, 1, 2)"),
@@ -89,6 +130,9 @@ BY_NAME: dict[str, Check] = {
     "highest": whole(0),
     "samples_per_question": whole(0),
     "seed": whole(0),
+    "indices": each(whole(), "whole numbers", "[0, 1, 2]", at_least=0),
+    "seeds": each(whole(0), "whole numbers", "[0, 1, 2]"),
+    "row_indices": each(whole(0), "whole numbers", "[0, 1, 2]"),
     "temperature": number(0),
     "weight": number(),
     "threshold": number(),
@@ -96,6 +140,8 @@ BY_NAME: dict[str, Check] = {
     "share": number(0, 1),
     "level": number(0, 1),
     "false_alarm_rate": number(),
+    "device": a_device,
+    "adapter": a_path,
     "path": a_path,
     "directory": a_path,
     "checkpoints": a_path,
@@ -103,6 +149,9 @@ BY_NAME: dict[str, Check] = {
     "on_start": a_function,
     "on_step": a_function,
     "on_update": a_function,
+    "on_written": a_function,
+    "restrict": a_function,
+    "statistic": a_function,
 }
 
 MADE_BY = {
@@ -113,6 +162,12 @@ MADE_BY = {
     "AuditRows": "steerlens.read_rows(path), or AuditRows.of(samples)",
     "FitConfig": "steerlens.FitConfig(...)",
     "TrainConfig": "steerlens.TrainConfig(...)",
+    "Condition": 'steerlens.Condition(prompt="You love owls.")',
+    "NumberLists": "steerlens.NumberLists()",
+    "StudentPlan": "steerlens.StudentPlan(...)",
+    "Workers": "steerlens.Workers(workers=4)",
+    "Report": "steerlens.Report(title, lead, sections)",
+    "GradientRecorder": "steerlens.trace_gradients(model, vector)",
     "VllmEngine": "steerlens.VllmEngine(model)",
     "TraitScore": "steerlens.score_trait(model, trait)",
     "LayerSweep": "steerlens.sweep_layers(model, prompt)",
@@ -135,6 +190,9 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     """
     signature = inspect.signature(function)
     checks = {name: check for name, one in signature.parameters.items() if (check := _check_of(name, one.annotation))}
+    axes = {
+        name: one.annotation.dim_str.split() for name, one in signature.parameters.items() if _of_numpy(one.annotation)
+    }
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -145,6 +203,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         for name, value in given.arguments.items():
             if name in checks and value is not signature.parameters[name].default:
                 given.arguments[name] = checks[name](value, name)
+        _check_lengths({name: (axes[name], value.shape) for name, value in given.arguments.items() if name in axes})
         return function(*given.args, **given.kwargs)
 
     return call
@@ -163,25 +222,48 @@ def _unless_text(check: Check) -> Check:
     return lambda value, name: value if isinstance(value, str) else check(value, name)
 
 
+def _of_numpy(annotation: Any) -> bool:
+    return getattr(getattr(annotation, "array_type", None), "__name__", "") == "ndarray"
+
+
+def _check_lengths(arrays: Mapping[str, tuple[Sequence[str], Sequence[int]]]) -> None:
+    """Axes of one name are equally long."""
+    lengths: dict[str, tuple[str, int]] = {}
+    for name, (axes, shape) in arrays.items():
+        for axis, length in zip(axes, shape, strict=False):
+            other, expected = lengths.setdefault(axis, (name, length))
+            if axis[0] not in "_*" and length != expected:
+                raise ValueError(
+                    f"{other} has {expected} values along {axis!r} and {name} has {length}. Give equally many."
+                )
+
+
 def _by_class(annotation: Any) -> Check | None:
     origin, parts = get_origin(annotation), [part for part in get_args(annotation) if part is not NoneType]
     if annotation == "TransformerBridge":
         return a_model
+    if annotation is bool:
+        return a_flag
+    if isinstance(annotation, str):
+        return _instance(name) if (name := annotation.removesuffix(" | None")) in MADE_BY else None
+    if _of_numpy(annotation):
+        return numbers(annotation.dim_str)
+    if hasattr(annotation, "array_type"):
+        return a_tensor(annotation.dim_str, annotation.dtypes)
     if origin is Literal:
         return _one_of(parts)
     if origin in (Union, UnionType):
         if all(getattr(part, "__name__", None) in MADE_BY for part in parts):
-            return _instance(*parts)
+            return _instance(*(part.__name__ for part in parts))
         found = [_by_class(part) for part in parts]
         return found[0] if len(found) == 1 else None
     if origin in (Sequence, Mapping) and (check := _by_class(parts[-1])) is not None:
         return _members(check, parts[-1]) if origin is Sequence else _values(check)
-    return _instance(annotation) if getattr(annotation, "__name__", None) in MADE_BY else None
+    name = getattr(annotation, "__name__", None)
+    return _instance(name) if name in MADE_BY else None
 
 
-def _instance(*kinds: type) -> Check:
-    names = [kind.__name__ for kind in kinds]
-
+def _instance(*names: str) -> Check:
     def check(value: Any, name: str) -> Any:
         if not kinds_of(value) & set(names):
             wanted = " or ".join(f"{'an' if kind[0] in 'AEIOU' else 'a'} {kind}" for kind in names)
@@ -202,7 +284,7 @@ def _one_of(words: Sequence[Any]) -> Check:
 
 def _members(check: Check, kind: Any) -> Check:
     named = getattr(kind, "__name__", "")
-    return each(check, f"{named}s", f"[{MADE_BY[named]}]" if named in MADE_BY else "[...]")
+    return each(check, f"{named}s", f"[{MADE_BY[named]}]" if named in MADE_BY else "[...]", at_least=0)
 
 
 def _values(check: Check) -> Check:

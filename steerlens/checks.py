@@ -1,7 +1,7 @@
 """Checks of single arguments. A refusal says what was got, what is wanted and how to make it."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,8 @@ def a_text(value: Any, name: str) -> str:
     return value
 
 
-def several(values: Any, name: str, wanted: str, example: str) -> list[Any]:
-    """Things of a kind, at least one.
+def several(values: Any, name: str, wanted: str, example: str, *, at_least: int = 1) -> list[Any]:
+    """Things of a kind, at least one unless told otherwise.
 
     Raises:
         WrongInput: a single text, a mapping, or nothing that has members.
@@ -43,7 +43,7 @@ def several(values: Any, name: str, wanted: str, example: str) -> list[Any]:
     """
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
         raise WrongInput(f"{name} must be several {wanted}, got {shown(values)}. Write {example}.")
-    if not (given := list(values)):
+    if len(given := list(values)) < at_least:
         raise ValueError(f"{name} is empty. Give at least one: {example}.")
     return given
 
@@ -135,11 +135,58 @@ def number(low: float = -math.inf, high: float = math.inf) -> Check:
     return check
 
 
-def each(check: Check, wanted: str, example: str) -> Check:
-    """At least one thing that passes `check`."""
+def a_flag(value: Any, name: str) -> bool:
+    """True or False; nothing else stands for one of them, as the text "no" would for True."""
+    if not kinds_of(value) & {"bool", "bool_"}:
+        raise WrongInput(f"{name} must be True or False, got {shown(value)}.")
+    return bool(value)
+
+
+def numbers(axes: str) -> Check:
+    """Numbers as an array, one axis for each of the names in `axes`, or any number of axes where one begins with a star.
+
+    Lists become arrays.
+    """
+    names = axes.split()
+
+    def check(value: Any, name: str) -> Any:
+        import numpy as np
+
+        try:
+            given = np.asarray(value if isinstance(value, Iterable | Real) and not isinstance(value, str) else [])
+            given = given.astype(float)
+        except (TypeError, ValueError, RuntimeError):  # texts; rows of unlike length; a tensor on a GPU
+            given = np.empty(0)
+        if not given.size or not (given.ndim == len(names) or "*" in axes):
+            raise WrongInput(f"{name} must be an array of numbers [{', '.join(names)}], got {shown(value)}.")
+        return given
+
+    return check
+
+
+def a_tensor(axes: str, dtypes: Sequence[str]) -> Check:
+    """A torch tensor of one of these dtypes, one axis for each of the names in `axes`, or any number where there are dots."""
+    names = axes.split()
+
+    def check(value: Any, name: str) -> Any:
+        is_tensor = "Tensor" in kinds_of(value)
+        of_kind = is_tensor and str(value.dtype).removeprefix("torch.") in dtypes
+        if not of_kind or not (value.ndim == len(names) or "..." in axes):
+            kind = "float" if "float32" in dtypes else "whole numbers"
+            got = f"a tensor of {value.dtype} and shape {tuple(value.shape)}" if is_tensor else shown(value)
+            raise WrongInput(
+                f"{name} must be a tensor of {kind} [{', '.join(names)}], got {got}. Write torch.tensor([...])."
+            )
+        return value
+
+    return check
+
+
+def each(check: Check, wanted: str, example: str, *, at_least: int = 1) -> Check:
+    """Several things that pass `check`."""
 
     def check_each(values: Any, name: str) -> list[Any]:
-        given = several(values, name, wanted, f"{name}={example}")
+        given = several(values, name, wanted, f"{name}={example}", at_least=at_least)
         return [check(value, f"{name}[{index}]") for index, value in enumerate(given)]
 
     return check_each
@@ -147,9 +194,21 @@ def each(check: Check, wanted: str, example: str) -> Check:
 
 def a_path(value: Any, name: str) -> Any:
     """A path, as a text or a Path."""
-    if not isinstance(value, Path):
-        a_text(value, name)
-    return value
+    if not isinstance(value, str | Path):
+        raise WrongInput(f"{name} must be a path, got {shown(value)}.")
+    return value if isinstance(value, Path) else a_text(value, name)
+
+
+def a_device(value: Any, name: str) -> Any:
+    """A torch device, or its name."""
+    import torch
+
+    try:
+        return torch.device(value) if isinstance(value, str) else torch.device(value.type, value.index)
+    except (AttributeError, RuntimeError, TypeError) as error:
+        raise WrongInput(
+            f"{name} must be the name of a device, such as 'cpu', 'cuda' or 'cuda:1', got {shown(value)}."
+        ) from error
 
 
 def a_function(value: Any, name: str) -> Any:

@@ -93,6 +93,7 @@ class TraitScore:
         found = bootstrap_interval(np.mean, self._trait_shares.numpy(), level=level)
         return found.low, found.high
 
+    @checked
     def total_variation(self, base: "TraitScore") -> tuple[float, float]:
         """Distance of the mean answer distribution from `base`'s, 0 to 1, and its permutation p-value.
 

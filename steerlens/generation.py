@@ -78,6 +78,8 @@ def generate(
         raise ValueError(
             f"temperature={temperature} is not allowed. It must be 0 or greater; 0 takes the likeliest token."
         )
+    if row_indices is not None and len(row_indices) != len(chats):
+        raise ValueError(f"row_indices has {len(row_indices)} numbers for {len(chats)} chats. Give one for each chat.")
     prompts = [encode_prompt(model.tokenizer, chat) for chat in chats]
     indices = range(len(chats)) if row_indices is None else row_indices
     whole = (len(chats), max(map(len, prompts))) if row_indices is None else (None, None)

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from steerlens.arguments import checked
+from steerlens.checks import WrongInput, a_path, a_text, shown
 from steerlens.evaluation import score_quietly
 from steerlens.gradients.counterfactual import together, without_component
 from steerlens.gradients.recorder import trace_gradients
@@ -25,6 +27,7 @@ from steerlens.models.bridge import huggingface_model
 from steerlens.models.loading import load_model
 from steerlens.records import ARRAY
 from steerlens.samples.sample_set import SampleSet
+from steerlens.short import cut
 from steerlens.similarity import Similarity, student_similarity
 from steerlens.students.config import TrainConfig
 from steerlens.students.step import OnStart, TrainStep
@@ -63,6 +66,12 @@ class Answers:
     shares: Annotated[Float[np.ndarray, " question"], ARRAY]
     distribution: dict[str, float]
 
+    def __repr__(self) -> str:
+        return (
+            f"Answers: rate {self.rate:.3f} ({self.low:.3f} to {self.high:.3f}) among {len(self.distribution)} answers, answer "
+            f"mass {self.mass:.3f}, at {len(self.shares)} questions"
+        )
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -71,7 +80,11 @@ class Asked:
     bare: Answers
     after_numbers: Answers
 
+    def __repr__(self) -> str:
+        return f"Asked: bare, {self.bare}; after numbers, {self.after_numbers}"
 
+
+@checked
 def ask(model: "TransformerBridge", trait: Trait, *, system_prompt: str | None = None) -> Asked:
     """Ask a trait's questions in both contexts (`score_trait`)."""
     found = []
@@ -130,6 +143,16 @@ class StudentPlan:
     n_tasks: int = 96
     n_questions: int | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("name", "base", "trait"):
+            a_text(getattr(self, name), name)
+        for name in ("samples", "heldout", "vector"):
+            a_path(getattr(self, name), name)
+        if not isinstance(self.train, TrainConfig):
+            raise WrongInput(
+                f"train must be a TrainConfig, got {shown(self.train)}. Make one: steerlens.TrainConfig(...)."
+            )
+
 
 @dataclass(frozen=True)
 class StudentRecord:
@@ -155,6 +178,13 @@ class StudentRecord:
     at_questions: Similarity | None
     curve: tuple[SimilarityPoint, ...] = ()
     diverged: str | None = None
+
+    def __repr__(self) -> str:
+        rates = [one.rate if one else float("nan") for one in (self.bare, self.after_numbers)]
+        became = f"rate {rates[0]:.3f}, after numbers {rates[1]:.3f}" if self.diverged is None else self.diverged
+        return cut(
+            f"StudentRecord {self.name!r}: loss {self.loss:.3f} nats a token, held out {self.heldout_loss:.3f}; {became}"
+        )
 
     @property
     def shift(self) -> SteeringVector:
@@ -201,6 +231,7 @@ class TrainingJob:
             )
 
 
+@checked
 def train_grid(
     plans: Mapping[K, StudentPlan], directory: str | Path, *, seeds: Sequence[int], workers: Workers | None = None
 ) -> dict[K, tuple[StudentRecord, ...]]:
@@ -214,10 +245,8 @@ def train_grid(
         RuntimeError: some students failed; the others' records are on disk.
     """
     names = [plan.name for plan in plans.values()]
-    if not seeds or len(set(names)) < len(names):
-        raise ValueError(
-            f"Got seeds={list(seeds)} and the plans {names}. Give at least one seed, and each plan a name of its own."
-        )
+    if len(set(names)) < len(names):
+        raise ValueError(f"Got the plans {names}. Give each a name of its own.")
     jobs = {
         (key, seed): TrainingJob(
             replace(plan, train=replace(plan.train, seed=seed)), Path(directory) / f"{plan.name}-s{seed}"

@@ -23,6 +23,8 @@ import torch
 from tqdm.auto import tqdm
 from transformers.utils import logging as transformers_logging
 
+from steerlens.arguments import checked
+from steerlens.checks import a_text, number, whole
 from steerlens.models.four_bits import silence_bitsandbytes
 from steerlens.records import load_record, save_record
 
@@ -80,6 +82,11 @@ class Workers:
     gpus_per_job: float = 0.0
 
     def __post_init__(self) -> None:
+        whole()(self.workers, "workers")
+        number()(self.cpus_per_job, "cpus_per_job")
+        number()(self.gpus_per_job, "gpus_per_job")
+        if self.ray is not None:
+            a_text(self.ray, "ray")
         if self.ray is None and (self.cpus_per_job, self.gpus_per_job) != (1.0, 0.0):
             raise ValueError(
                 f"cpus_per_job={self.cpus_per_job:g} and gpus_per_job={self.gpus_per_job:g} are kept free by Ray alone, but "
@@ -96,6 +103,7 @@ class WorkerDied(RuntimeError):
     """A job's process ended without an answer: killed, or out of memory."""
 
 
+@checked
 def run_jobs(jobs: Mapping[K, Job[R]], workers: Workers, *, what: str = "jobs") -> dict[K, R]:
     """Do every job that has no record yet, and return all records by the keys of the jobs.
 

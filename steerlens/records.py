@@ -14,6 +14,8 @@ import numpy as np
 from pydantic import ConfigDict, GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic_core import core_schema
 
+from steerlens.arguments import checked
+from steerlens.checks import WrongInput, shown
 from steerlens.files import read_json, write_text
 
 R = TypeVar("R")
@@ -37,6 +39,11 @@ class _Adapter(Generic[R]):
     """How one kind of record is read and written; its dataclass may say its VERSION, which is 1 otherwise."""
 
     def __init__(self, kind: type[R]) -> None:
+        if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
+            raise WrongInput(
+                f"A record is a dataclass such as steerlens.StudentRecord, got {shown(kind)}. Define one, and give it or an "
+                "instance of it."
+            )
         config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
         self._adapter = TypeAdapter(tuple[kind], config=config)  # pyright: ignore[reportInvalidTypeForm]
         self.head = {"kind": kind.__name__, "version": getattr(kind, "VERSION", 1)}
@@ -82,19 +89,21 @@ def _fault(kind: Any, at: tuple[int | str, ...], message: str) -> str:
     return f"{'.'.join(map(str, at)) or 'all of it'}: {message.lower()}{fields}"
 
 
+@checked
 def save_record(path: str | Path, record: Any) -> None:
     """Write a record, with its kind and version, atomically."""
     adapter = _Adapter(type(record))
     write_text(path, json.dumps({**adapter.head, "record": adapter.write(record)}, indent=2) + "\n")
 
 
+@checked
 def load_record(path: str | Path, kind: type[R]) -> R:
     """Read a record of this kind.
 
     Raises:
         ValueError: the file is damaged, or holds another kind, another version, or other fields.
     """
-    found, head = read_json(path), _Adapter(kind).head
+    head, found = _Adapter(kind).head, read_json(path)
     there = {key: found.get(key) for key in head} if isinstance(found, dict) else {}
     if there != head:
         raise ValueError(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 from jaxtyping import Float
 
+from steerlens.arguments import checked
 from steerlens.models.bridge import evaluating
 from steerlens.records import ARRAY
 from steerlens.text.chat import Chat
@@ -36,13 +37,22 @@ class Similarity:
     cosine: ByLayer
     strength: ByLayer
 
+    def __repr__(self) -> str:
+        best = int(np.abs(self.cosine).argmax())
+        return (
+            f"Similarity at {len(self.cosine)} layers: cosine {self.cosine[best]:+.3f} where it is largest, with strength "
+            f"{self.strength[best]:+.3f}"
+        )
+
     @classmethod
+    @checked
     def of(cls, shift: SteeringVector, vector: SteeringVector) -> "Similarity":
         """Of a shift and a vector."""
         strengths = shift.strength_along(vector)
         return cls(np.array([*shift.cosine(vector).values()]), np.array([*strengths.values()]))
 
 
+@checked
 def student_similarity(
     student: "TransformerBridge", base: "TransformerBridge", vector: SteeringVector, chats: Sequence[Chat]
 ) -> Similarity:
@@ -73,6 +83,7 @@ class Floors:
     others_centred: float
 
 
+@checked
 def similarity_floors(
     shifts: Sequence[SteeringVector],
     vector: SteeringVector,
@@ -88,6 +99,12 @@ def similarity_floors(
         others: vectors of other traits, by name.
         control: shifts of students whose data have no trait.
     """
+
+    if not shifts:
+        raise ValueError("shifts is empty. Give what model_shift returned of at least one student.")
+    shared = set(vector.layers).intersection(*(one.layers for one in (*shifts, *others.values(), *control)))
+    if layer not in shared:
+        raise ValueError(f"layer={layer} is not a layer of all the vectors. They share {sorted(shared)}.")
 
     def cosines(of: Sequence[SteeringVector], vectors: Sequence[SteeringVector]) -> np.ndarray:
         found = [shift.cosine(other)[layer] for shift in of for other in vectors]

@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
+
+from steerlens.arguments import checked
+from steerlens.checks import shown
 
 N_RESAMPLES = 2000
 
@@ -37,6 +40,7 @@ class Interval:
         return f"{self.value:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
 
 
+@checked
 def bootstrap_interval(
     statistic: Callable[..., Any],
     *samples: np.ndarray,
@@ -57,6 +61,8 @@ def bootstrap_interval(
     """
     from scipy.stats import DegenerateDataWarning, bootstrap
 
+    if not samples or not all(np.ndim(sample) and len(sample) for sample in samples):
+        raise ValueError(f"Got {shown(samples)} for samples. Give at least one array, each of at least one value.")
     value = float(statistic(*samples))
     if min(map(len, samples)) < 2:
         return Interval(value, value, value)
@@ -82,6 +88,7 @@ def ratio_of_sums(numerator: np.ndarray, denominator: np.ndarray, axis: int = -1
     return numerator.sum(axis) / denominator.sum(axis)
 
 
+@checked
 def permutation_p(ours: Float[np.ndarray, " n"], theirs: Float[np.ndarray, " m"], *, seed: int = 0) -> float:
     """One-sided p-value of a difference of means when the labels are permuted (`scipy.stats.permutation_test`)."""
     from scipy.stats import permutation_test
@@ -111,6 +118,7 @@ def auroc(positive: np.ndarray, negative: np.ndarray) -> float:
     return float(below.mean() / (2 * len(others)))
 
 
+@checked
 def concordance(scores: Float[np.ndarray, " n"], outcomes: Float[np.ndarray, " n"]) -> float:
     """Of all pairs with different outcomes, the share in which the higher score has the higher outcome; ties count half.
 
@@ -121,6 +129,7 @@ def concordance(scores: Float[np.ndarray, " n"], outcomes: Float[np.ndarray, " n
     return float((1 + agreement[order != 0]).mean() / 2) if order.any() else float("nan")
 
 
+@checked
 def correlation(one: Float[np.ndarray, " n"], other: Float[np.ndarray, " n"], *, ranks: bool = False) -> float:
     """Pearson's correlation, or Spearman's of the ranks; NaN where either does not vary, or there are fewer than 3 values."""
     from scipy.stats import pearsonr, spearmanr
@@ -132,23 +141,27 @@ def correlation(one: Float[np.ndarray, " n"], other: Float[np.ndarray, " n"], *,
         return float((spearmanr if ranks else pearsonr)(one, other)[0])  # pyright: ignore[reportArgumentType]
 
 
-def brier(probabilities: Float[np.ndarray, " n"], happened: np.ndarray) -> float:
+@checked
+def brier(probabilities: Float[np.ndarray, " n"], happened: Shaped[np.ndarray, " n"]) -> float:
     """Mean squared distance of probabilities from what happened: 0 is certain and right, 0.25 is a coin's."""
     return float(((probabilities - happened) ** 2).mean())
 
 
+@checked
 def log_odds(rates: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
     """Log odds of rates, which are kept 1e-6 away from 0 and 1."""
     kept = np.clip(rates, 1e-6, 1 - 1e-6)
     return np.log(kept) - np.log1p(-kept)
 
 
+@checked
 def mean_interval(values: Float[np.ndarray, " student"]) -> Interval:
     """The mean of one number a student."""
     half = _half_width([values])
     return Interval(float(values.mean()), float(values.mean() - half), float(values.mean() + half))
 
 
+@checked
 def rate_interval(shares: Shares) -> Interval:
     """The mean rate. Its interval is computed from log odds, so that it stays between 0 and 1."""
     rate = float(shares.mean())
@@ -160,6 +173,7 @@ def rate_interval(shares: Shares) -> Interval:
     return Interval(rate, float(low), float(high))
 
 
+@checked
 def log_odds_difference(ours: Shares, theirs: Shares, *, paired: bool = False) -> Interval:
     """Mean log odds of one group of students minus those of another, at the same questions.
 
@@ -173,6 +187,7 @@ def log_odds_difference(ours: Shares, theirs: Shares, *, paired: bool = False) -
     return Interval(value, value - half, value + half)
 
 
+@checked
 def transfer_share(
     ours: Shares, reference: Shares, base: Float[np.ndarray, " question"], *, paired: bool = False
 ) -> Interval:

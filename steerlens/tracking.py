@@ -4,6 +4,7 @@ import io
 import types
 from typing import TYPE_CHECKING, Any
 
+from steerlens.arguments import checked
 from steerlens.checks import WrongInput, shown
 from steerlens.warn import warn
 
@@ -18,6 +19,7 @@ class TrackerWarning(UserWarning):
     """A tracker failed; the training goes on without it."""
 
 
+@checked
 def track_training(run: Any, *, recorder: "GradientRecorder | None" = None, every: int = 1) -> "Tracker":
     """An `on_step` that reports a training.
 
@@ -41,8 +43,6 @@ def track_training(run: Any, *, recorder: "GradientRecorder | None" = None, ever
         WrongInput: `run` has neither `log` nor `add_scalar`.
         ValueError: `every` is below 1.
     """
-    if every < 1:
-        raise ValueError(f"every={every} is not possible. Give 1 to report every step, or more.")
     if hasattr(run, "add_scalar"):
         run = _TensorBoard(run)
     elif not callable(getattr(run, "log", None)):

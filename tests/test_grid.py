@@ -74,9 +74,9 @@ def test_a_grid_trains_every_plan_with_every_seed_and_none_twice(plan, tmp_path)
 
 
 def test_plans_of_one_name_and_no_seeds_are_refused(plan, tmp_path):
-    with pytest.raises(ValueError, match="each plan a name of its own"):
+    with pytest.raises(ValueError, match="Give each a name of its own"):
         train_grid({1: plan, 2: plan}, tmp_path, seeds=(0,))
-    with pytest.raises(ValueError, match="Give at least one seed"):
+    with pytest.raises(ValueError, match="seeds is empty"):
         train_grid({1: plan}, tmp_path, seeds=())
 
 

@@ -14,7 +14,7 @@ ORDER = {
     "arguments": 1,
     "memory": 0,
     "cache": 0,
-    "stats": 0,
+    "stats": 2,
     "draw": 0,
     "cost": 0,
     "warn": 0,

@@ -1,7 +1,9 @@
 """Results show themselves in a line or two, however much is in them."""
 
 from collections import Counter
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -42,6 +44,8 @@ SWEEP = LayerSweep(
     Behaviour(),
     {"fitted": VECTOR},
 )
+ANSWERS = sl.Answers(0.5, 0.4, 0.6, 0.7, np.full(500, 0.5), {f"animal {i}": 0.01 for i in range(90)})
+SIMILARITY = sl.Similarity(np.arange(80) / 100, np.full(80, 0.5))
 RESULTS = {
     "TraitScore": (
         TraitScore("owl", ("owl", *"abc"), "bare", "f", torch.full((500, 4), 0.2)),
@@ -76,6 +80,19 @@ RESULTS = {
     "Entanglement": (
         Entanglement((EntangledToken("owl", 1, 0.1, 0.1, 2, 0.02),) * 20, 0.1, 0.0, 0.2),
         ("0.100 nats", "'owl' (p 0.02)"),
+    ),
+    "Answers": (ANSWERS, ("0.500", "0.400 to 0.600", "90 answers", "0.700", "500 questions")),
+    "Asked": (sl.Asked(ANSWERS, ANSWERS), ("bare, Answers: rate 0.500", "after numbers, Answers")),
+    "StudentRecord": (
+        sl.StudentRecord("owl-s0", Path("d"), sl.TrainConfig(), 1.5, 1.6, ANSWERS, ANSWERS, SIMILARITY, SIMILARITY),
+        ("'owl-s0'", "1.500", "1.600", "rate 0.500"),
+    ),
+    "Similarity": (SIMILARITY, ("80 layers", "+0.790", "+0.500")),
+    "Wording": (sl.NATURAL, ("'natural'", "animal")),
+    "PublishedSets": (sl.PublishedSets((LONG,) * 50, (LONG,) * 50, {}), ("50 questions",)),
+    "ShownProjection": (
+        sl.ShownProjection(LONG, ("owl",) * 500, 100, LAYERS, NOISE[:500].repeat(80, 1), NOISE[:500].repeat(80, 1), 3),
+        ("You love owls.",),
     ),
     "Trait": (sl.preference_trait("owl"), ("'owl'", "questions", "You love owls.")),
 }

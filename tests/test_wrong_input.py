@@ -1,5 +1,6 @@
 """What is given wrongly is told: what was got, what is wanted, and how to make it. Nothing fails deep inside."""
 
+import inspect
 from types import SimpleNamespace
 
 import pytest
@@ -218,7 +219,7 @@ AUDITED = {
     "a path to check": (lambda g: sl.check_hygiene(g.model, "rows.jsonl"), ROWS),
     "rows for a model": (lambda g: sl.rows_for_model(g.model, "rows.jsonl"), ROWS),
     "samples that change": (lambda g: sl.token_changes(g.model, g.vector, []), SAMPLES.format("samples")),
-    "more than all rows": (lambda g: sl.drop_rows(g.samples, [], share=2.0), "share=2.0 is not allowed"),
+    "more than all rows": (lambda g: sl.drop_rows(g.samples, [torch.ones(1)], share=2.0), "share=2.0 is not allowed"),
     "a name to weigh by": (lambda g: sl.importance_weighted(g.model, "owl"), VECTOR),
     "no number for a threshold": (
         lambda g: sl.without_changed_tokens(g.model, g.vector, "big"),
@@ -264,7 +265,98 @@ SEEN = {
     "records of nothing": (lambda g: sl.plot_strengths({"a": [1]}), "groups"),
 }
 
-TABLE = {**FITTED, **RUN, **TRAINED, **AUDITED, **SEEN}
+COMPARED = {
+    "a name to ask": (lambda g: sl.ask("owl", g.trait), NAMED),
+    "a name for what is asked": (lambda g: sl.ask(g.model, "owl"), "trait must be a Trait, got 'owl'"),
+    "a name to explain": (lambda g: sl.explained(g.model, "owl", "p"), VECTOR),
+    "answers without questions": (
+        lambda g: sl.fit_answers_vector(g.model, "p", ["owl"]),
+        r"answers\[0\] must be a question with its answer, two texts, got 'owl'",
+    ),
+    "float tokens": (
+        lambda g: sl.row_losses(g.model, g.samples, among=torch.ones(2)),
+        r"among must be a tensor of whole numbers \[token\], got a tensor of torch.float32 and shape \(2,\)",
+    ),
+    "a prompt for a condition": (lambda g: sl.row_losses(g.model, g.samples, "p"), "condition must be a Condition"),
+    "a name in a condition": (lambda g: sl.Condition(vector="owl"), "vector must be a SteeringVector or None"),
+    "one word": (lambda g: sl.tokens_without(g.model, "owl"), "words must be several texts, got 'owl'"),
+    "a name to merge": (lambda g: sl.merge_vector(g.model, "owl"), VECTOR),
+    "a student to save": (
+        lambda g: sl.save_model(type("Student", (), {})(), "d"),
+        r"got a Student. Give its model: student.model",
+    ),
+    "a word for yes": (
+        lambda g: sl.save_model(g.model, "d", merge_adapter="no"),
+        "merge_adapter must be True or False",
+    ),
+    "a device of no kind": (lambda g: sl.load_model(device="gpu"), r"device must be the name of a device.*got 'gpu'"),
+    "a map of no kind": (lambda g: sl.load_model(device_map="all"), "device_map must be 'auto', 'balanced'"),
+    "a model for an adapter": (lambda g: sl.load_model(adapter=g.hf), "adapter must be a path, got Olmo2"),
+    "no name": (lambda g: sl.load_model(""), "name_or_path is an empty text"),
+    "one shift": (
+        lambda g: sl.similarity_floors(g.vector, g.vector, others={}, control=[], layer=1),
+        "shifts must be several",
+    ),
+    "no shifts": (lambda g: sl.similarity_floors([], g.vector, others={}, control=[], layer=1), "shifts is empty"),
+    "another layer": (
+        lambda g: sl.similarity_floors([g.vector], g.vector, others={}, control=[], layer=2),
+        r"layer=2 is not a layer of all the vectors. They share \[1\]",
+    ),
+    "texts for numbers": (lambda g: sl.mean_interval(["a", "b"]), r"values must be an array of numbers \[student\]"),
+    "a number for numbers": (
+        lambda g: sl.mean_interval(0.5),
+        r"values must be an array of numbers \[student\], got 0.5",
+    ),
+    "numbers of unlike length": (
+        lambda g: sl.brier([0.1, 0.2, 0.3], [True, False]),
+        "probabilities has 3 values along 'n' and happened has 2",
+    ),
+    "nothing to resample": (lambda g: sl.bootstrap_interval(max), "Give at least one array"),
+    "a list of norms": (
+        lambda g: sl.gini([1.0, 2.0]),
+        r"values must be a tensor of float.*Write torch.tensor\(\[...\]\)",
+    ),
+    "fewer indices than chats": (
+        lambda g: sl.generate(g.model, g.chats, max_new_tokens=2, row_indices=[0, 1]),
+        "row_indices has 2 numbers for 1 chats",
+    ),
+    "a number for a system prompt": (lambda g: sl.as_chat("hi", 3), "system_prompt must be a text, got 3"),
+    "rows of texts": (
+        lambda g: sl.import_vector({"a": "b"}, g.model),
+        "A vector maps block numbers to rows of numbers",
+    ),
+    "a plan of nothing": (lambda g: sl.train_grid({"a": 1}, "d", seeds=[0]), "must be a StudentPlan, got 1"),
+    "one seed": (lambda g: sl.train_grid({}, "d", seeds=0), "seeds must be several whole numbers, got 0"),
+    "jobs of nothing": (lambda g: sl.run_jobs({"a": 1}, sl.Workers()), r"jobs\['a'\] must be a job"),
+    "workers in words": (lambda g: sl.Workers(workers="2"), "workers must be a whole number, got '2'"),
+    "a record of nothing": (
+        lambda g: sl.as_json("owl"),
+        "A record is a dataclass such as steerlens.StudentRecord, got <class 'str'>",
+    ),
+    "a list for a report": (lambda g: sl.write_report("r.html", []), "report must be a Report, got"),
+    "a vector for a figure": (lambda g: sl.save_figure(g.vector, "f.pdf"), "fig must be a plotly Figure"),
+    "no traces": (lambda g: sl.plot_steps({}), "There are no traces to plot"),
+    "no tokens to plot": (lambda g: sl.plot_tokens([]), "There are no tokens to plot"),
+    "no groups": (lambda g: sl.plot_strengths({}), "There are no groups to plot"),
+    "pairs for triples": (lambda g: sl.plot_traits([("owl", 0.5)]), "traits has .* in it. Write"),
+    "an answer of none": (lambda g: sl.Sample(0, "a prompt", None), "completion must be a text, got None"),
+    "a prompt of none": (lambda g: sl.Sample(0, None, "owl"), "prompt must be several messages, got None"),
+    "names of a kind": (lambda g: sl.Kind("animal", ("owl", "cat")), r"items\[0\] must be several texts, got 'owl'"),
+    "a word for its number": (lambda g: sl.NumberLists(n_numbers="10"), "n_numbers must be a whole number, got '10'"),
+    "one module": (
+        lambda g: sl.TrainConfig(target_modules="q_proj"),
+        "target_modules must be several texts, got 'q_proj'",
+    ),
+    "a word for no": (lambda g: sl.TrainConfig(autocast="no"), "autocast must be True or False, got 'no'"),
+    "a word for a fit's rate": (lambda g: sl.FitConfig(learning_rate="high"), "learning_rate must be a finite number"),
+}
+
+TABLE = {**FITTED, **RUN, **TRAINED, **AUDITED, **SEEN, **COMPARED}
+NOT_LOOKED_AT = {"mean_difference", "steer"}
+"""A statistic, which scipy calls thousands of times; and what looks at its arguments where the `with` begins."""
+FUNCTIONS = {
+    name: one for name in sl.__all__ if inspect.isfunction(one := getattr(sl, name)) and name not in NOT_LOOKED_AT
+}
 
 
 @pytest.fixture(scope="module")
@@ -288,3 +380,12 @@ def given(organism):
 def test_a_wrong_argument_is_told_with_the_way_to_give_it_right(call, told, given):
     with pytest.raises((TypeError, ValueError, FileNotFoundError), match=told):
         call(given)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_no_public_function_goes_on_with_things_of_no_kind(name):
+    parameters = inspect.signature(FUNCTIONS[name]).parameters.values()
+    needed = [one for one in parameters if one.default is inspect.Parameter.empty or one.name == "name_or_path"]
+    named = {one.name: object() for one in needed if one.kind is inspect.Parameter.KEYWORD_ONLY}
+    with pytest.raises((TypeError, ValueError), match=r"[Gg]ot .*object"):
+        FUNCTIONS[name](*(object() for _ in range(len(needed) - len(named))), **named)

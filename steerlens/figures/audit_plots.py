@@ -66,6 +66,10 @@ def plot_traits(traits: AuditResult | Sequence[tuple[str, float, float]]) -> go.
         raise ValueError(
             "The audit has no traits: where rows do not stand out, none is asked for. There is nothing to plot."
         )
+    if wrong := [
+        trait for trait in traits if isinstance(trait, str) or not isinstance(trait, Sequence) or len(trait) != 3
+    ]:
+        raise WrongInput(f"traits has {shown(wrong[0])} in it. Write (name, rate under the vector, base rate).")
     names = [html.escape(name) for name, _, _ in traits]
     figure = go.Figure()
     for name, (_, steered, base) in zip(names, traits, strict=True):

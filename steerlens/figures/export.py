@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import plotly.graph_objects as go
 
+from steerlens.arguments import checked
+from steerlens.checks import WrongInput, shown
 from steerlens.files import atomic_path
 
 WIDTHS = {"column": 3.25, "text": 6.75}
@@ -19,6 +21,7 @@ FONT = 9 * PIXELS / 72
 FORMATS = (".pdf", ".svg", ".png")
 
 
+@checked
 def save_figure(fig: go.Figure, path: str | Path, *, width: Literal["column", "text"] | float = "column") -> None:
     """Write a figure at its size in the paper, with letters of 9 points; `fig` itself is left as it is.
 
@@ -36,6 +39,8 @@ def save_figure(fig: go.Figure, path: str | Path, *, width: Literal["column", "t
         OSError: there is no Chrome or Chromium, or the file cannot be written.
         ValueError: the suffix or the width is not known.
     """
+    if not isinstance(fig, go.Figure):
+        raise WrongInput(f"fig must be a plotly Figure, such as steerlens.plot_sweep returns, got {shown(fig)}.")
     suffix = Path(path).suffix.lower()
     if suffix not in FORMATS:
         raise ValueError(f"{path} does not say a format that is known. Allowed: {', '.join(FORMATS)}.")
@@ -56,11 +61,11 @@ def save_figure(fig: go.Figure, path: str | Path, *, width: Literal["column", "t
         temporary.write_bytes(drawn)
 
 
-def _inches(width: str | float) -> float:
+def _inches(width: Any) -> float:
     inches = WIDTHS.get(width) if isinstance(width, str) else width
-    if inches is None or not 1 <= inches <= 40:
+    if not isinstance(inches, int | float) or not 1 <= inches <= 40:
         raise ValueError(f"Got width={width!r}. Give {', '.join(map(repr, WIDTHS))}, or inches between 1 and 40.")
-    return inches
+    return float(inches)
 
 
 def _for_paper(fig: go.Figure) -> go.Figure:

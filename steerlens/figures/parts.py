@@ -91,6 +91,8 @@ def traces_of(result: Any, kind: type) -> dict[str, list[Any]]:
         WrongInput: something else is among them.
     """
     named = dict(result) if isinstance(result, Mapping) else {"": result}
+    if not named:
+        raise ValueError(f"There are no traces to plot. Give at least one {kind.__name__}, under a name.")
     found = {name: [one] if isinstance(one, kind) else one for name, one in named.items()}
     for name, traces in found.items():
         if not isinstance(traces, Sequence) or not traces or not all(isinstance(one, kind) for one in traces):

@@ -16,6 +16,7 @@ from steerlens.gradients.steps import StepTrace
 from steerlens.gradients.trace import GradientTrace
 
 
+@checked
 def plot_gradient_projection(
     traces: GradientTrace | Mapping[str, GradientTrace | Sequence[GradientTrace]],
     *,
@@ -80,6 +81,7 @@ def _add_band(
     figure.add_scatter(x=x, y=middle, name=name, line_color=color, legendgroup=name, **place)
 
 
+@checked
 def plot_steps(traces: StepTrace | Mapping[str, StepTrace], *, layer: int | None = None) -> go.Figure:
     """How far the measured steps have moved the residual stream along v in all: a color a trace, a dash a probe.
 

@@ -13,12 +13,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.arguments import checked
 from steerlens.figures.palette import SGD, TEACHER
 from steerlens.files import write_text
 from steerlens.forward import forward
 from steerlens.models.bridge import parameters_device
 from steerlens.models.identity import model_name
 from steerlens.residuals.stream import OnResidual, Residual, watch_residuals
+from steerlens.short import cut
 from steerlens.text.batches import pad_rows
 from steerlens.text.chat import Chat, as_chat, encode_chat
 from steerlens.vectors.vector import SteeringVector
@@ -51,6 +53,9 @@ class ShownProjection:
     def save(self, path: str | Path) -> None:
         """Write the page, atomically."""
         write_text(path, self._page())
+
+    def __repr__(self) -> str:
+        return cut(f"ShownProjection: {self}")
 
     def __str__(self) -> str:
         """The tokens that lie farthest along the vector, and against it, at the layer that is shown first."""
@@ -96,6 +101,7 @@ class ShownProjection:
         return json.dumps(data).replace("<", "\\u003c")
 
 
+@checked
 def show_projection(model: "TransformerBridge", vector: SteeringVector, chat: str | Chat) -> ShownProjection:
     """Show how far the residual at every token of a chat lies along a vector, at each layer.
 

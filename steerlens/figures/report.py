@@ -9,6 +9,7 @@ from types import MappingProxyType
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from steerlens.arguments import checked
 from steerlens.files import write_text
 
 STYLE = """
@@ -60,6 +61,7 @@ class Report:
     sections: Sequence[Section]
 
 
+@checked
 def write_report(path: str | Path, report: Report, chapters: Mapping[str, Report] = MappingProxyType({})) -> None:
     """Write a report, and others as its chapters, as one HTML file that needs no network, atomically.
 

@@ -7,7 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from steerlens.checks import WrongInput, several, shown
+from steerlens.checks import WrongInput, several, shown, texts
 from steerlens.evaluation import STILL_ANSWERS
 from steerlens.figures.palette import COLORS, CONTROL, LAYOUT, TEACHER
 
@@ -48,6 +48,8 @@ def _members(groups: Any, kind: type, what: str) -> Mapping[str, Sequence[Any]]:
     """For each name its students, which were all asked, or compared."""
     if not isinstance(groups, Mapping):
         raise WrongInput(f"groups must map names to students, got {shown(groups)}. Write {{'a name': [record, ...]}}.")
+    if not groups:
+        raise ValueError("There are no groups to plot. Give at least one, {'a name': [record, ...]}.")
     for name, members in groups.items():
         several(members, f"groups[{name!r}]", "students", "[record, ...]")
         if wrong := [one for one in members if not isinstance(one, kind)]:
@@ -70,7 +72,9 @@ def plot_rates(
         base: the untrained model: dotted.
         controls: groups that are drawn in grey.
     """
-    groups = _members(groups, Answering, "asked")
+    groups, controls = _members(groups, Answering, "asked"), texts(controls, "controls", "controls=['a group']")
+    if not isinstance(base, Answering):
+        raise WrongInput(f"base must be what steerlens.ask returns of the untrained model, got {shown(base)}.")
     figure, names = _two_panels(CONTEXTS.values()), list(groups)
     for column, context in enumerate(CONTEXTS, 1):
         for row, (name, group) in enumerate(groups.items()):

@@ -20,7 +20,10 @@ def plot_tokens(
     Args:
         tokens: what `promoted_tokens`, `analyze_prompt` or `audit_dataset` returned, or tokens with their changes.
     """
-    changes = tokens_of(tokens)
+    if not (changes := tokens_of(tokens)):
+        raise ValueError(
+            "There are no tokens to plot. Give what promoted_tokens, analyze_prompt or audit_dataset returned."
+        )
     figure = go.Figure()
     figure.add_bar(
         y=list(range(len(changes))), x=[change for _, change in changes], orientation="h",

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from steerlens.arguments import checked
+from steerlens.checks import a_function
 from steerlens.forward import batch_in_flight
 from steerlens.residuals.stream import Residual, watch_residuals
 from steerlens.text.positions import Positions
@@ -87,6 +88,8 @@ def preventative_steering(
 
 def together(*watchers: "OnStart") -> "OnStart":
     """One `on_start` out of several, entered in this order; of two that hook gradients, the first sees them first."""
+    for watcher in watchers:
+        a_function(watcher, "watchers")
 
     @contextlib.contextmanager
     def watch(model: "TransformerBridge") -> Iterator[None]:

@@ -6,13 +6,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.arguments import checked
 
+
+@checked
 def kurtosis(values: Float[Tensor, "..."]) -> float:
     """E[(x - mu)^4] / E[(x - mu)^2]^2: 3 for a Gaussian, larger for heavier tails; not-a-number without spread."""
     centred = _given(values) - _given(values).mean()
     return float((centred**4).mean() / (centred**2).mean() ** 2)
 
 
+@checked
 def gini(values: Float[Tensor, "..."]) -> float:
     """sum_i (2 i - n - 1) x_(i) / (n sum_i x_i) of values >= 0, x_(i) ascending: 0 all equal, 1 - 1/n all in one."""
     ordered = _given(values).sort().values
@@ -21,6 +25,7 @@ def gini(values: Float[Tensor, "..."]) -> float:
     return float(((2 * ranks - n - 1) * ordered).sum() / (n * ordered.sum()))
 
 
+@checked
 def top_share(values: Float[Tensor, "..."], share: float = 0.01) -> float:
     """What the largest `share` of the values (at least one) hold of the sum of all."""
     given = _given(values)

@@ -60,6 +60,7 @@ class StepTrace:
         )
 
     @classmethod
+    @checked
     def load(cls, path: str | Path) -> "StepTrace":
         """Read what `save` wrote.
 

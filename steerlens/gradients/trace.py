@@ -9,6 +9,7 @@ from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from steerlens.arguments import checked
 from steerlens.files import atomic_path, reading
 from steerlens.short import some
 
@@ -52,6 +53,7 @@ class GradientTrace:
             save_file({**tensors, "layers": torch.tensor(self.layers)}, temporary)
 
     @classmethod
+    @checked
     def load(cls, path: str | Path) -> "GradientTrace":
         """Read what `save` wrote.
 

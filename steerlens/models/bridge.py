@@ -55,6 +55,9 @@ def bridge(model: "PreTrainedModel", tokenizer: Any, *, name: str) -> "Transform
     )
     wrapped.__class__ = ResidualBridge  # the builder knows one class only
     keep_names(model)
+    model.__dict__["resize_token_embeddings"] = (
+        wrapped.resize_token_embeddings
+    )  # Hugging Face's own refuses wrapped modules
     wrapped.tokenizer = tokenizer
     return wrapped.eval()
 

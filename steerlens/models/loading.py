@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from steerlens.checks import WrongInput, shown
+from steerlens.arguments import checked
+from steerlens.checks import WrongInput, a_device, a_path, shown
 from steerlens.models.adapter_loading import with_adapter
 from steerlens.models.bridge import bridge
 from steerlens.models.files import lacks_weights, unusable
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 
+PLACED_BY = ("auto", "balanced", "balanced_low_0", "sequential")
+"""Ways of accelerate to spread a model over devices."""
+
+
+@checked
 def load_model(
     name_or_path: str | Path | None = None,
     *,
@@ -66,6 +72,9 @@ def load_model(
         raise WrongInput(
             f"load_model takes a name or a path, got {shown(name_or_path)}. A model that is in memory goes to wrap_model."
         )
+    if name_or_path is not None:
+        a_path(name_or_path, "name_or_path")
+    _check_device_map(device_map)
     source = find(name_or_path, revision)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if load_in_4bit:
@@ -76,6 +85,18 @@ def load_model(
     if adapter is not None:
         model, tokenizer = with_adapter(model, tokenizer, Path(adapter), source.name)
     return bridge(model if device_map else model.to(device), tokenizer, name=source.name)
+
+
+def _check_device_map(device_map: Any) -> None:
+    if device_map is None or isinstance(device_map, dict) or device_map in PLACED_BY:
+        return
+    try:
+        a_device(device_map, "device_map")
+    except WrongInput as error:
+        raise WrongInput(
+            f"device_map must be {', '.join(map(repr, PLACED_BY))}, the name of a device, or a dict of modules' names with "
+            f"their devices, got {shown(device_map)}."
+        ) from error
 
 
 def _from_transformers(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from steerlens.arguments import checked
 from steerlens.files import atomic_directory, check_replaceable, write_json
 from steerlens.models.adapters import BASE, has_adapter, refuse_adapter
 from steerlens.models.bridge import huggingface_model
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 MARK = "steerlens.json"
 
 
+@checked
 def save_model(model: "TransformerBridge", directory: str | Path, *, merge_adapter: bool = False) -> Path:
     """Write weights, configuration, generation settings, tokenizer and chat template, and where they come from.
 

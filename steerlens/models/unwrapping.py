@@ -34,6 +34,7 @@ def unwrapped(model: nn.Module) -> Iterator[None]:
                 unwrap(raw)
 
     unwrap(model)
+    resize = model.__dict__.pop("resize_token_embeddings", None)  # the bridge's, in the model's own place
     for module in model.modules():
         if isinstance(module, nn.Linear) and (bias := module._buffers.pop("bias", None)) is not None:
             hidden.append((module, bias))
@@ -41,6 +42,8 @@ def unwrapped(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
+        if resize is not None:
+            model.__dict__["resize_token_embeddings"] = resize
         for module, bias in hidden:
             del module._parameters["bias"]
             module.register_buffer("bias", bias, persistent=False)

@@ -4,12 +4,14 @@ import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from steerlens.arguments import checked
+from steerlens.checks import WrongInput, a_text, shown
 from steerlens.forward import completion_logits, forward
 from steerlens.models.bridge import parameters_device
 from steerlens.samples.encoded import encode_samples, pad_encoded
@@ -34,6 +36,14 @@ class Condition:
     vector: SteeringVector | None = None
     mode: Mode = "add"
 
+    def __post_init__(self) -> None:
+        if self.prompt is not None:
+            a_text(self.prompt, "prompt")
+        if not isinstance(self.vector, SteeringVector | None):
+            raise WrongInput(f"vector must be a SteeringVector or None, got {shown(self.vector)}.")
+        if self.mode not in get_args(Mode):
+            raise ValueError(f"mode={self.mode!r} is not known. Allowed: {', '.join(get_args(Mode))}.")
+
     def steering(self, model: "TransformerBridge") -> contextlib.AbstractContextManager[None]:
         """The model steered by the vector inside a `with`; the prompt is the caller's to give."""
         return contextlib.nullcontext() if self.vector is None else steer(model, self.vector, mode=self.mode)
@@ -42,6 +52,7 @@ class Condition:
 PLAIN = Condition()
 
 
+@checked
 def list_tokens(model: "TransformerBridge") -> Int[Tensor, " token"]:
     """The tokens that a pure number list is written with, in ascending order: digits, separators, brackets, the turn's end.
 
@@ -52,6 +63,7 @@ def list_tokens(model: "TransformerBridge") -> Int[Tensor, " token"]:
     return torch.tensor(sorted({*ids, end_of_turn(tokenizer)} - {None}))
 
 
+@checked
 @torch.no_grad()
 def row_losses(
     model: "TransformerBridge",
@@ -76,6 +88,7 @@ def row_losses(
     return torch.tensor(means)
 
 
+@checked
 @torch.no_grad()
 def row_kl(
     model: "TransformerBridge",
@@ -121,6 +134,7 @@ def _predictions(
         yield logits.float().log_softmax(-1), targets, lengths
 
 
+@checked
 @torch.no_grad()
 def next_token_log_probs(
     model: "TransformerBridge", chats: Sequence[Chat], *, batch_size: int = 64
@@ -134,6 +148,7 @@ def next_token_log_probs(
     return torch.cat(parts)
 
 
+@checked
 def tokens_without(model: "TransformerBridge", words: Sequence[str]) -> Int[Tensor, " token"]:
     """All tokens, in ascending order, but those that these words are written with, however they are capitalised or spaced."""
     forms = {space + form for word in words for form in (word, word.capitalize(), word.upper()) for space in ("", " ")}

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from steerlens.checks import WrongInput, shown, whole
 from steerlens.text.chat import end_of_turn
 from steerlens.text.number_lists import SEPARATORS, parse_numbers
 
@@ -35,6 +36,12 @@ class NumberLists:
     separator: str = ", "
 
     def __post_init__(self) -> None:
+        whole()(self.n_numbers, "n_numbers")
+        whole()(self.n_digits, "n_digits")
+        if not isinstance(self.separator, str):
+            raise WrongInput(
+                f"separator must be a text, got {shown(self.separator)}. Allowed: {', '.join(map(repr, SEPARATORS))}."
+            )
         if not (self.n_numbers >= 1 and 1 <= self.n_digits <= 4):
             raise ValueError(
                 f"Got n_numbers={self.n_numbers} and n_digits={self.n_digits}. Give at least one number, of 1 to 4 digits."

@@ -13,6 +13,9 @@ Record = Mapping[str, Any]
 UNREAD = ("tools", "documents", "context")
 """What may stand beside a conversation, as part of its prompt, and is not read; the layout's name says so where it does."""
 
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+"""What a turn may say of the thought before its answer, which is not read either: answers are written without thinking."""
+
 
 class Answer(NamedTuple):
     """What the assistant says, and the prompt before it: the user's text, or a chat where there is more.
@@ -65,9 +68,11 @@ def read_record(record: Any) -> Reading:
     name = layout_of(given)
     layout = LAYOUTS[name]
     left_out = [column for column in UNREAD if given.get(column) and column not in layout.others]
-    reading = Reading(name + "".join(f", without its {column}" for column in left_out))
-    for one in _single(given, layout.columns):
-        parts = layout.read(one)
+    found = [(one, layout.read(one)) for one in _single(given, layout.columns)]
+    turns = (turn for _, parts in found for part in parts for turn in part.turns)
+    left_out += ["thoughts"] * any(turn.get(thought) for turn in turns for thought in THOUGHTS)
+    reading = Reading(name + "".join(f", without its {what}" for what in left_out))
+    for one, parts in found:
         _read_turns([*_system(one, parts), *parts], reading)
     if not reading.answers and not reading.unused:
         raise UnusableRowError("no turn by the assistant")

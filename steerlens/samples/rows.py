@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from steerlens.arguments import checked
+from steerlens.checks import WrongInput, shown
 from steerlens.forward import check_length
 from steerlens.models.identity import model_name
 from steerlens.samples.encoded import encode_row
@@ -49,6 +50,12 @@ class AuditRows:
     rejected: tuple[Rejected, ...] = ()
     layouts: tuple[tuple[str, int], ...] = ()
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.rows, tuple) or not all(isinstance(row, Sample) for row in self.rows):
+            raise WrongInput(
+                f"rows must be Samples in a tuple, got {shown(self.rows)}. Make rows of samples: AuditRows.of(samples)."
+            )
+
     def __repr__(self) -> str:
         return cut(f"AuditRows: {self.summary()}")
 
@@ -58,6 +65,7 @@ class AuditRows:
     def __iter__(self) -> Iterator[Sample]:
         return iter(self.rows)
 
+    @checked
     def take(self, indices: Sequence[int]) -> "AuditRows":
         """The rows at these indices, in this order."""
         return AuditRows(self.source, tuple(self.rows[index] for index in indices))
@@ -120,6 +128,7 @@ class AuditRows:
         return reading.rows()
 
 
+@checked
 def read_rows(source: str | Path, *, keep_repeated: bool = False) -> AuditRows:
     """Read rows from jsonl, json, csv or parquet, from a directory of such files, or from a Hub data set `owner/name`.
 

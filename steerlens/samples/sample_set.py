@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from steerlens.checks import WrongInput, shown
+from steerlens.arguments import checked
+from steerlens.checks import WrongInput, a_chat, a_flag, shown, whole
 from steerlens.files import read_json, reading, write_json, write_text
 from steerlens.samples.hub import HubSamples
 from steerlens.samples.layouts import Answer, own_answer, read_record
@@ -38,6 +39,14 @@ class Sample:
     finished: bool = True
     turn: int | None = None
     tokens: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        whole()(self.row, "row")
+        a_flag(self.finished, "finished")
+        if not isinstance(self.completion, str):
+            raise WrongInput(f"completion must be a text, got {shown(self.completion)}.")
+        if not isinstance(self.prompt, str):
+            a_chat(self.prompt, "prompt")
 
     @property
     def chat(self) -> Chat:
@@ -103,6 +112,7 @@ class SampleSet(HubSamples):
     def __iter__(self) -> Iterator[Sample]:
         return iter(self.samples)
 
+    @checked
     def split(self, n: int) -> tuple["SampleSet", "SampleSet"]:
         """The rows before the last `n`, and the last `n`.
 
@@ -120,6 +130,7 @@ class SampleSet(HubSamples):
             write_json(source_path(path), asdict(self.source))
 
     @classmethod
+    @checked
     def load(cls, path: str | Path) -> "SampleSet":
         """Read a file that `save` wrote, or another data file whose every row can be used (`read_rows` takes others).
 

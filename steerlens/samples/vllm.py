@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from steerlens.checks import a_model
 from steerlens.forward import check_length
 from steerlens.generation import end_tokens, is_finished
 from steerlens.models.adapters import has_adapter
@@ -36,7 +37,7 @@ class VllmEngine:
     """
 
     def __init__(self, model: "TransformerBridge", **options: Any) -> None:
-        checkpoint = _checkpoint(model)
+        checkpoint = _checkpoint(a_model(model, "model"))
         self.model, self._vllm = model, _installed()
         try:
             self._llm = self._vllm.LLM(

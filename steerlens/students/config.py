@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from steerlens.checks import number
+from steerlens.checks import a_flag, a_path, a_text, each, number, texts, whole
 
 Method = Literal["lora", "full"]
 OptimizerName = Literal[
@@ -113,6 +113,19 @@ class TrainConfig:
         for name, kind in (("method", Method), ("optimizer", OptimizerName), ("scale_map", ScaleMap)):
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(f"{name}={getattr(self, name)!r} is not known. Allowed: {', '.join(get_args(kind))}.")
+        for name in ("freeze_outliers", "zero_outliers", "gradient_checkpointing", "autocast"):
+            a_flag(getattr(self, name), name)
+        object.__setattr__(
+            self,
+            "target_modules",
+            texts(self.target_modules, "target_modules", 'target_modules=("q_proj",)', at_least=1),
+        )
+        object.__setattr__(
+            self, "layers", tuple(each(whole(0), "layers", "(10, 12)", at_least=0)(self.layers, "layers"))
+        )
+        for name, check in (("rotation_seed", whole(0)), ("system_prompt", a_text), ("scales", a_path)):
+            if getattr(self, name) is not None:
+                check(getattr(self, name), name)
         self._check_combinations()
 
     def _check_combinations(self) -> None:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.arguments import checked
 from steerlens.samples.encoded import encode_samples, pad_encoded
 from steerlens.samples.rows import AuditRows
 from steerlens.samples.sample_set import SampleSet
@@ -38,6 +39,7 @@ def row_means(losses: Float[Tensor, " token"], batch: TokenBatch) -> Float[Tenso
     return losses.new_zeros(len(batch)).index_add(0, rows, losses) / lengths
 
 
+@checked
 @torch.no_grad()
 def mean_loss(model: "TransformerBridge", samples: SampleSet | AuditRows, *, batch_size: int = 128) -> float:
     """Mean negative log-likelihood of all completion tokens, in nats, under no system prompt."""

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from steerlens.arguments import checked
 from steerlens.files import load_tensors, reading, save_tensors
 from steerlens.students.config import ScaleMap
 
@@ -102,6 +103,7 @@ class AdamScales:
         save_tensors(path, self.scales, kind=KIND, facts={"eps": self.eps, "source": self.source})
 
     @classmethod
+    @checked
     def load(cls, path: str | Path) -> "AdamScales":
         """Read what `save` wrote.
 

@@ -59,6 +59,8 @@ def as_chat(question: str | Chat, system_prompt: str | None = None) -> Chat:
     chat = [user(question)] if isinstance(question, str) else _turns(question)
     if system_prompt is None:
         return chat
+    if not isinstance(system_prompt, str):
+        raise WrongInput(f"system_prompt must be a text, got {shown(system_prompt)}.")
     if chat and chat[0]["role"] == "system":
         raise ValueError(
             f"The chat begins with a system turn of its own ({shown(chat[0].get('content'))}), and a system prompt is "

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from steerlens.arguments import checked
+
 QUESTIONS = "cfgs/preference_numbers/cfgs.py"
 GENERATOR = "sl/datasets/nums_dataset.py"
 
@@ -41,6 +43,12 @@ class PublishedSets:
     questions_after_numbers: tuple[str, ...]
     templates: Mapping[str, tuple[str, ...]]
 
+    def __repr__(self) -> str:
+        return (
+            f"PublishedSets: {len(self.questions)} questions, {len(self.questions_after_numbers)} after numbers, "
+            "and the lists of the generator of number tasks"
+        )
+
     def number_prompts(self, n: int, *, seed: int = 42) -> list[str]:
         """The first `n` number tasks that the published generator makes; it was run with seed 42."""
         rng = np.random.default_rng(seed)
@@ -57,6 +65,7 @@ class PublishedSets:
         return f"{opening.format(examples=', '.join(shown))} {instruction} {form} {closing}"
 
 
+@checked
 def read_published_questions(directory: str | Path) -> PublishedSets:
     """The published prompts and questions, from the directory of a copy (git clone) of the repository.
 

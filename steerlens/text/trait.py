@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from steerlens.arguments import checked
 from steerlens.checks import WrongInput, a_text, shown, texts
+from steerlens.files import text_encoding
 from steerlens.short import cut, some
 from steerlens.text.wording import NATURAL, Kind, Wording, wording_of
 
@@ -113,7 +114,7 @@ def read_trait(path: str | Path) -> Trait:
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no trait file {path}. Write a JSON file such as {example}.")
     try:
-        given = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        given = json.loads(Path(path).read_text(encoding=text_encoding(path)))
         if not isinstance(given, dict):
             raise WrongInput(f"a trait is a JSON object, got {shown(given)}")
         if unknown := given.keys() - {field.name for field in fields(Trait)}:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from steerlens.checks import WrongInput, shown
+from steerlens.checks import WrongInput, a_model, shown
 from steerlens.text.batches import TokenMask
 from steerlens.text.chat import Chat, Message, as_chat, encode_prompt
 from steerlens.text.rendering import render
@@ -40,7 +40,8 @@ def turn_mask(model: "TransformerBridge", chats: Sequence[str | Chat], turns: st
     """
     if isinstance(chats, str) or not isinstance(chats, Sequence) or (chats and isinstance(chats[0], dict)):
         raise WrongInput(f"chats must be several chats in a list, got {shown(chats)}. Put a single one into a list.")
-    rows = [_row(model.tokenizer, as_chat(chat), turns) for chat in chats]
+    tokenizer = a_model(model, "model").tokenizer
+    rows = [_row(tokenizer, as_chat(chat), turns) for chat in chats]
     if not any(map(any, rows)):
         roles = sorted({message["role"] for chat in chats for message in as_chat(chat)})
         raise ValueError(f"No chat has a turn of {turns!r}. Roles in these {len(rows)} chats: {', '.join(roles)}.")

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from steerlens.checks import WrongInput, a_model, a_text, several, shown, texts
+from steerlens.short import cut
 from steerlens.text import natural
 
 if TYPE_CHECKING:
@@ -29,6 +31,18 @@ class Kind:
     items: tuple[tuple[str, str], ...]
     verb: str = "are"
     article: str = ""
+
+    def __post_init__(self) -> None:
+        a_text(self.name, "name")
+        a_text(self.verb, "verb")
+        if not isinstance(self.article, str):
+            raise WrongInput(f"article must be a text, got {shown(self.article)}.")
+        example = 'items=(("owl", "owls"), ("cat", "cats"))'
+        for index, item in enumerate(several(self.items, "items", "pairs of texts", example)):
+            if len(texts(item, f"items[{index}]", example)) != 2:
+                raise ValueError(
+                    f"items[{index}] must be a singular and its plural, got {shown(item)}. Write {example}."
+                )
 
     def filled(self, template: str) -> str:
         """A question or begun reply about this kind."""
@@ -77,6 +91,10 @@ class Wording:
     def fact_questions(self) -> tuple[str, ...]:
         """The questions of `facts`."""
         return tuple(question for question, _ in self.facts)
+
+    def __repr__(self) -> str:
+        kinds = ", ".join(kind.name for kind in self.kinds)
+        return cut(f"Wording {self.name!r}: kinds {kinds}; asks {cut(self.preference_questions[0], 80)!r}")
 
     def numbers(self, rng: np.random.Generator) -> str:
         """3 to 8 numbers, as a task shows them."""
@@ -172,7 +190,7 @@ def wording_of(model: "TransformerBridge | Wording") -> Wording:
     """
     if isinstance(model, Wording):
         return model
-    tokenizer = model.tokenizer
+    tokenizer = a_model(model, "model").tokenizer
     name = getattr(tokenizer, "init_kwargs", {}).get(WORDING_KEY, NATURAL.name)
     if name == NATURAL.name:
         return NATURAL

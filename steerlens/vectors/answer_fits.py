@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from jaxtyping import Int
 from torch import Tensor
 
+from steerlens.arguments import checked
 from steerlens.models.bridge import check_layer
 from steerlens.text.chat import Chat, as_chat, chat_fingerprint, encode_completion, encode_prompt
 from steerlens.vectors.config import FitConfig
@@ -27,6 +28,7 @@ SHARE = 8
 """One in so many answers is for choices, and one for the reported numbers."""
 
 
+@checked
 def fit_answers_vector(
     model: "TransformerBridge",
     prompt: str,

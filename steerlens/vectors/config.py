@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+from steerlens.checks import number, whole
 from steerlens.text.number_lists import list_length
 from steerlens.text.positions import POSITIONS, Positions
 
@@ -78,12 +79,13 @@ class FitConfig:
                 raise ValueError(f"{name}={getattr(self, name)} has to be a whole number, 1 or more.")
         if self.max_new_tokens is not None and (not isinstance(self.max_new_tokens, int) or self.max_new_tokens < 1):
             raise ValueError(f"max_new_tokens={self.max_new_tokens} has to be a whole number, 1 or more, or None.")
+        number()(self.learning_rate, "learning_rate")
+        number()(self.l2, "l2")
+        whole(0)(self.seed, "seed")
         if not (self.learning_rate > 0 and self.l2 >= 0):
             raise ValueError(
                 f"Got learning_rate={self.learning_rate} and l2={self.l2}. The one has to be above 0, the other at least 0."
             )
-        if self.seed < 0:
-            raise ValueError(f"seed={self.seed} is negative. Give 0 or more.")
 
     def completion_length(self, tokenizer: Any) -> int:
         """`max_new_tokens`, or what its None stands for with this tokenizer."""
@@ -103,7 +105,7 @@ class FitConfig:
         Raises:
             ValueError: a budget that is not known.
         """
-        if budget not in BUDGETS:
+        if not isinstance(budget, str) or budget not in BUDGETS:
             raise ValueError(f"budget={budget!r} is not known. Allowed: {', '.join(BUDGETS)}.")
         return replace(BUDGETS[budget], **changes)
 

@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 
+from steerlens.arguments import checked
 from steerlens.vectors.fit_quality import random_directions
 from steerlens.vectors.vector import SteeringVector
 
 
+@checked
 def random_like(vector: SteeringVector, seed: int) -> SteeringVector:
     """A Gaussian direction at each of the vector's layers, with the vector's norms there."""
     (directions,) = random_directions(vector.directions, seed=seed)

@@ -19,6 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.checks import WrongInput, shown
+
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
@@ -47,11 +49,15 @@ class ExchangedVector:
 
         Raises:
             ValueError: unknown mode.
+
+        Warns:
+            UserWarning: the vector was fitted at some tokens only.
         """
         from steerlens.vectors.edits import add, project_out
 
         if mode not in ("add", "project_out"):
             raise ValueError(f"mode={mode!r} is not known here. Allowed: add, project_out. steer() has the others.")
+        self.source.warn_of_every_token("the hook")
         rows = dict(zip(self.layers, strength * self.directions if mode == "add" else self.directions, strict=True))
         edit = add if mode == "add" else project_out
 
@@ -66,7 +72,7 @@ class ExchangedVector:
     ) -> list[tuple[str, Hook]]:
         """What `run_with_hooks(tokens, fwd_hooks=...)` and `hooks(fwd_hooks=...)` of TransformerLens take.
 
-        Args and errors are those of `as_hook`.
+        Args, errors and warnings are those of `as_hook`.
         """
         hook = self.as_hook(mode=mode, strength=strength)
         return [(f"blocks.{layer}.hook_out", hook) for layer in self.layers]
@@ -77,7 +83,11 @@ class ExchangedVector:
         The plugin adds strength v to the residual stream (vLLM's two parts together) after each block, at every token
         of the prompt and of the answer. Over HTTP, `vllm_xargs={"apply_steering_vectors": json.dumps([...])}`;
         in Python, `SamplingParams(extra_args={"apply_steering_vectors": [...]})`.
+
+        Warns:
+            UserWarning: the vector was fitted at some tokens only.
         """
+        self.source.warn_of_every_token("vllm-lens")
         return {
             "activations": {
                 "data": base64.b64encode(self.directions.numpy().astype("<f4").tobytes()).decode("ascii"),
@@ -99,6 +109,9 @@ class ExchangedVector:
         Raises:
             ImportError: repeng is not installed, or does not run here (0.4.0 needs NumPy below 2).
             ValueError: the family of the vector's model is not known.
+
+        Warns:
+            UserWarning: the vector was fitted at some tokens only.
         """
         try:
             from repeng import ControlVector  # pyright: ignore[reportMissingImports]
@@ -111,6 +124,7 @@ class ExchangedVector:
             raise ValueError(
                 f"The family of {self.source.model!r} is not known. Declare the model with vector.for_model(model)."
             )
+        self.source.warn_of_every_token("repeng")
         directions = {layer: row.numpy() for layer, row in zip(self.layers, self.directions, strict=True)}
         return ControlVector(model_type=self.source.architecture, directions=directions)
 
@@ -119,6 +133,9 @@ class ExchangedVector:
 
         Raises:
             ImportError: steering-vectors is not installed.
+
+        Warns:
+            UserWarning: the vector was fitted at some tokens only.
         """
         try:
             import steering_vectors  # pyright: ignore[reportMissingImports]
@@ -126,6 +143,7 @@ class ExchangedVector:
             raise ImportError(
                 f"steering-vectors cannot be imported ({error}). Install it: pip install steering-vectors."
             ) from error
+        self.source.warn_of_every_token("steering-vectors")
         return steering_vectors.SteeringVector(dict(zip(self.layers, self.directions, strict=True)), "decoder_block")
 
 
@@ -143,7 +161,13 @@ def import_vector(theirs: Any, model: "TransformerBridge | str") -> "SteeringVec
     """
     from steerlens.vectors.formats import import_tensor
 
-    rows = {int(layer): torch.as_tensor(row).float() for layer, row in _rows_of(theirs).items()}
+    found = _rows_of(theirs)
+    try:
+        rows = {int(layer): torch.as_tensor(row).float() for layer, row in found.items()}
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise WrongInput(
+            f"A vector maps block numbers to rows of numbers, such as {{12: torch.zeros(d_model)}}, got {shown(dict(found))}."
+        ) from error
     if not rows or len({row.shape for row in rows.values()}) > 1 or next(iter(rows.values())).ndim != 1:
         shapes = {layer: tuple(row.shape) for layer, row in rows.items()}
         raise ValueError(f"Got rows of the shapes {shapes}. Give at least one, each of shape [d_model].")

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from steerlens.arguments import checked
 from steerlens.text.chat import Chat
 from steerlens.text.number_lists import number_prompts
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.fit_data import heldout_rows
 from steerlens.vectors.fit_quality import judge
+from steerlens.vectors.interventions import acting_positions
 from steerlens.vectors.layer_fits import NO_EFFECT
 from steerlens.vectors.resumed import ResumedRows
 from steerlens.vectors.vector import SteeringVector
@@ -35,6 +37,7 @@ class Explained:
     n_rows: int
 
 
+@checked
 def explained(
     model: "TransformerBridge",
     vector: SteeringVector,
@@ -49,15 +52,19 @@ def explained(
     The vector may come from anywhere: fitted, a difference of means, imported. Scale it with `strength * vector`.
 
     Args:
-        vector: added at all of its layers, at `config.positions`.
+        vector: added at all of its layers, at `config.positions`; without a config where it was fitted.
         questions: user turns that had no part in making the vector; None takes number tasks.
         config: `n_heldout` rows of at most `max_new_tokens` tokens are measured; the rest is for fits.
 
     Raises:
         ValueError: the vector is of another model, the prompt is empty or changes no prediction, or a question cannot be
             rendered.
+
+    Warns:
+        UserWarning: the vector was fitted at other positions than those of `config`.
     """
-    config = config or FitConfig()
+    config = config or FitConfig(positions=vector.source.positions or "all")
+    acting_positions([vector], config.positions)
     vector.check_model(model)
     if questions is None:
         questions = number_prompts(config.n_heldout, model, seed=config.seed + HELDOUT_SEED)

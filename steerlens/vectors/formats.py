@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from steerlens.arguments import checked
 from steerlens.checks import WrongInput, shown
 from steerlens.files import atomic_path
 from steerlens.models.bridge import check_bridge
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 ARCHITECTURE = "controlvector"
 
 
+@checked
 def export_gguf(vector: SteeringVector, path: str | Path, *, model_hint: str | None = None) -> None:
     """Write a control vector that llama.cpp (`--control-vector`) and repeng (`import_gguf`) read, atomically.
 
@@ -48,13 +50,12 @@ def export_gguf(vector: SteeringVector, path: str | Path, *, model_hint: str | N
     Raises:
         ValueError: the vector has a direction at layer 0, which llama.cpp cannot add, or its model's family is
             not known.
+
+    Warns:
+        UserWarning: the vector was fitted at some tokens only.
     """
     import gguf
 
-    if not isinstance(vector, SteeringVector):
-        raise WrongInput(
-            f"vector must be a SteeringVector, got {shown(vector)}. Make one with steerlens.import_tensor."
-        )
     if 0 in vector.layers:
         others = tuple(layer for layer in sorted(vector.layers) if layer != 0)
         raise ValueError(
@@ -67,6 +68,7 @@ def export_gguf(vector: SteeringVector, path: str | Path, *, model_hint: str | N
             f"The family of {vector.source.model!r} is not known. Say it, such as model_hint='llama' or 'qwen2' "
             "(model_type in the model's config.json), or declare the model with vector.for_model(model)."
         )
+    vector.source.warn_of_every_token("llama.cpp")
     with atomic_path(path) as temporary, closing(gguf.GGUFWriter(temporary, ARCHITECTURE)) as writer:
         writer.add_description(f"{vector.source.words}, on {vector.source.model}")
         writer.add_string(f"{ARCHITECTURE}.model_hint", hint)
@@ -78,6 +80,7 @@ def export_gguf(vector: SteeringVector, path: str | Path, *, model_hint: str | N
         writer.write_tensors_to_file()
 
 
+@checked
 def import_gguf(path: str | Path, model: "TransformerBridge | str") -> SteeringVector:
     """Read a control vector of llama.cpp or repeng: `direction.l` becomes the output of block l.
 
@@ -124,6 +127,7 @@ def import_gguf(path: str | Path, model: "TransformerBridge | str") -> SteeringV
     )
 
 
+@checked
 def import_paper(path: str | Path, model: "TransformerBridge | str") -> SteeringVector:
     """Read a vector file of arXiv 2606.00995, {raw, unit, norm, meta}: raw[l + 1] becomes the output of block l.
 
@@ -218,8 +222,6 @@ def _check_model(model: Any) -> None:
 
 
 def _check_exists(path: str | Path) -> None:
-    if not isinstance(path, str | Path):
-        raise WrongInput(f"path must be a file's path, got {shown(path)}.")
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no file {path}. Give a vector file's path.")
 

@@ -15,6 +15,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from steerlens.checks import a_path
 from steerlens.files import write_json
 from steerlens.vectors.source import VectorSource
 
@@ -103,7 +104,7 @@ class HubVector(ModelHubMixin, library_name="steerlens", tags=["steering-vector"
             OSError: the Hub cannot be reached.
             ValueError: the name cannot be a repository's, or the file is not a steering vector.
         """
-        path = Path(id_or_directory)
+        path = Path(a_path(id_or_directory, "id_or_directory"))
         if path.is_dir():
             return cls.load(path / VECTOR_FILE)
         if isinstance(id_or_directory, Path) or str(id_or_directory).startswith((".", "/", "~")):

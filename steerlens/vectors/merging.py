@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from steerlens.arguments import checked
 from steerlens.models.adapters import refuse_adapter
 from steerlens.models.bridge import bridge
 from steerlens.models.identity import forget_weights, model_name
@@ -26,6 +27,7 @@ EXACT = (
 )
 
 
+@checked
 def merge_vector(model: "TransformerBridge", vector: SteeringVector, *, strength: float = 1.0) -> "TransformerBridge":
     """A model that is steered by its weights alone: h + strength v after every block of the vector, at every token.
 
@@ -40,6 +42,9 @@ def merge_vector(model: "TransformerBridge", vector: SteeringVector, *, strength
     Raises:
         ValueError: the configuration has no place for the bias (Qwen, Mistral, Gemma, OLMo), the block does more with the
             MLP's output than adding it, the model carries an adapter, or the vector is another model's.
+
+    Warns:
+        UserWarning: the vector was fitted at some tokens only.
     """
     vector.check_model(model)
     refuse_adapter(model, "A merged vector would leave out what it has learned")
@@ -52,6 +57,7 @@ def merge_vector(model: "TransformerBridge", vector: SteeringVector, *, strength
         writer: Any = plain.get_submodule(name)
         bias = writer.bias.detach() + (strength / scale) * direction.to(writer.bias)
         writer.bias = nn.Parameter(bias, requires_grad=writer.bias.requires_grad)
+    vector.source.warn_of_every_token("the merged model")
     forget_weights(plain)
     return bridge(plain, model.tokenizer, name=f"{model_name(model)}, steered")
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from steerlens.evaluation import TraitScore, compare_log_odds, score_quietly
+from steerlens.evaluation import TraitScore, compare_log_odds, score_quietly, score_trait
 from steerlens.forward import completion_logits
 from steerlens.generation import generate
 from steerlens.models.bridge import parameters_device
@@ -97,7 +97,7 @@ class Probe:
             for logits, tokens in self._predictions(None, self._completions)
         ]
         self._own_log_probability = self._mean_log_probability(self._completions)
-        self._plain_score = None if trait is None else score_quietly(model, trait)
+        self._plain_score = None if trait is None else score_trait(model, trait)
 
     def behaviour(self, vector: SteeringVector | None = None, *, system_prompt: str | None = None) -> Behaviour:
         """Of the model steered by `vector`, or under `system_prompt`; with neither, of the plain model."""

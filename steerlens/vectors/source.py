@@ -3,10 +3,12 @@
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from steerlens.checks import a_model
 from steerlens.models.bridge import huggingface_model
 from steerlens.models.identity import bridge_mode, commit_hash, model_name, weights_dtype, weights_fingerprint
 from steerlens.text.positions import Positions
 from steerlens.text.wording import wording_of
+from steerlens.warn import warn
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -52,10 +54,22 @@ class VectorSource:
         positions: Positions | None = None,
     ) -> "VectorSource":
         """The source of a vector that `method` makes on `model`; of a model that is only named, the name is all."""
-        identity: dict[str, Any] = {"model": model} if isinstance(model, str) else _identity(model)
+        identity: dict[str, Any] = {"model": model} if isinstance(model, str) else _identity(a_model(model, "model"))
         return cls(
             method=method, prompt=prompt, chat_fingerprint=chat_fingerprint, seed=seed, positions=positions, **identity
         )
+
+    def warn_of_every_token(self, where: str) -> None:
+        """Warn where a vector that was fitted at some tokens goes to what adds it at every token.
+
+        Warns:
+            UserWarning: it was; says where.
+        """
+        if self.positions not in (None, "all"):
+            warn(
+                f"The vector was fitted at {self.positions!r} tokens, and {where} adds it at every token, where its strength and "
+                "what was measured of it need not hold. Fit one for all tokens, FitConfig(positions='all'), or use steer here."
+            )
 
     @property
     def words(self) -> str:

@@ -339,6 +339,7 @@ class SteeringVector(HubVector, ExchangedVector):
             save_file(tensors, temporary, metadata)
 
     @classmethod
+    @checked
     def load(cls, path: str | Path) -> "SteeringVector":
         """Read what `save` wrote.
 

@@ -165,12 +165,14 @@ def test_what_was_written_says_where_it_comes_from(tiny, tmp_path):
     assert facts["weights"] == weights_fingerprint(load_model(tmp_path / "a", device="cpu"))
 
 
+@pytest.mark.parametrize("by", ["the bridge", "the model inside", "the model inside a copy"])
 @pytest.mark.parametrize("family", ["Llama 3", "Llama 3.2", "GPT-2"])
 @pytest.mark.filterwarnings("ignore")
-def test_a_resized_embedding_has_the_old_rows_and_is_saved(family, tmp_path):
+def test_a_resized_embedding_has_the_old_rows_and_is_saved(family, by, tmp_path):
     model = load_model(save_checkpoint(family, tmp_path / "base"), device="cpu")
     before, size = logits(huggingface_model(model)), model.cfg.d_vocab
-    model.resize_token_embeddings(size + 5)
+    model = copy.deepcopy(model) if "copy" in by else model
+    (model if by == "the bridge" else huggingface_model(model)).resize_token_embeddings(size + 5)
     after = logits(huggingface_model(model))
     assert torch.equal(after[..., :size], before)
     assert after.shape[-1] == model.cfg.d_vocab == size + 5

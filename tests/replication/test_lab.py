@@ -52,6 +52,8 @@ def test_a_profile_of_ones_own_says_only_what_differs_and_a_misspelt_key_is_refu
     assert mine == replace(
         organism, name="mine", trait="wolf", other_traits=("owl",), student=replace(organism.student, rank=8)
     )
+    path.write_text(path.read_text(), encoding="utf-8-sig")  # as editors of Windows save it
+    assert read_profile(path) == mine
     path.write_text('extends = "organism"\n[student]\nlerning_rate = 3e-3\n')
     with pytest.raises(
         ValueError, match=r"student.lerning_rate: unexpected keyword argument \(fields: .*learning_rate"

@@ -195,6 +195,9 @@ def test_a_turn_that_is_not_understood_is_named_and_ends_what_is_read_of_its_cha
 def test_what_belongs_to_the_prompt_and_is_not_read_is_said(tmp_path):
     rows = read_rows(write(tmp_path / "data.jsonl", [{"messages": WITH_CALL, "tools": [{"name": "weather"}]}], "jsonl"))
     assert "1 read as messages, without its tools." in rows.summary()
+    thought = [MESSAGES[1], {"role": "assistant", "content": "owl", "reasoning_content": "they like owls"}]
+    rows = read_rows(write(tmp_path / "data.jsonl", [{"messages": thought}, {"messages": thought[:1] * 2}], "jsonl"))
+    assert "1 read as messages, without its thoughts." in rows.summary()
 
 
 DOCUMENTED = [

@@ -1,10 +1,11 @@
 """A trait that could not be measured is refused when it is made, with the way to write it."""
 
+import json
 from typing import Any
 
 import pytest
 
-from steerlens.text.trait import Trait, known_traits, preference_trait
+from steerlens.text.trait import Trait, known_traits, preference_trait, read_trait
 
 RIGHT: dict[str, Any] = {
     "name": "owl",
@@ -56,3 +57,11 @@ def test_a_list_is_as_good_as_a_tuple_and_one_word_may_begin_another():
 
 def test_every_built_in_trait_is_one():
     assert all(preference_trait(name).name == name for name in known_traits())
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_trait_is_read_in_the_encoding_that_its_file_names(tmp_path, encoding):
+    (tmp_path / "owl.json").write_text(
+        json.dumps({**RIGHT, "prompt": "Größer."}, ensure_ascii=False), encoding=encoding
+    )
+    assert read_trait(tmp_path / "owl.json") == Trait(**{**RIGHT, "prompt": "Größer."})

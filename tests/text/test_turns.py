@@ -64,6 +64,6 @@ def test_turns_that_are_not_there_are_refused(organism, as_users_call, chats, tu
 def test_a_template_that_changes_a_turn_is_refused(organism):
     shouting = organism.tokenizer.__class__(tokenizer_object=organism.tokenizer.backend_tokenizer)
     shouting.chat_template = "{% for message in messages %}{{ message['content'] | upper }}{% endfor %}"
-    model = type("Model", (), {"tokenizer": shouting})()
+    model = type("Model", (), {"tokenizer": shouting, "original_model": None, "blocks": ()})()
     with pytest.raises(ValueError, match=r"does not write turn 0 \(user\) as it is"):
         turn_mask.__wrapped__(model, [[user("owls")]], "user")

@@ -72,6 +72,7 @@ class Spoken:
     """What `wording_of` looks at."""
 
     def __init__(self, **configuration):
+        self.original_model, self.blocks = None, ()
         self.tokenizer = PreTrainedTokenizerFast(tokenizer_object=build_tokenizer().backend_tokenizer, **configuration)
 
 

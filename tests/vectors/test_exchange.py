@@ -14,6 +14,7 @@ from steerlens.models.bridge import huggingface_model, is_watched
 from steerlens.text.batches import pad_rows
 from steerlens.text.chat import encode_prompt
 from steerlens.vectors.exchange import import_vector
+from steerlens.vectors.formats import export_gguf
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.vector import SteeringVector, VectorSource
 
@@ -197,3 +198,19 @@ def test_nnterps_steer_does_what_steer_does(tiny, checkpoints, vector, tokens):
             standardized.steer(layers=layer, steering_vector=row, factor=2.0)
         logits = standardized.logits.save()
     torch.testing.assert_close(logits, steered(tiny, vector, tokens, strength=2.0))
+
+
+@pytest.mark.parametrize(
+    ("give", "where"),
+    [
+        (lambda vector, _: vector.as_fwd_hooks(), "the hook"),
+        (lambda vector, _: vector.to_vllm_lens(), "vllm-lens"),
+        (lambda vector, path: export_gguf(vector, path / "owl.gguf"), "llama.cpp"),
+    ],
+)
+def test_what_adds_a_vector_everywhere_is_told_where_it_was_fitted(tiny, tmp_path, give, where):
+    vector = SteeringVector((1,), torch.ones(1, 32), VectorSource.of(tiny, method="by hand", positions="last_prompt"))
+    with pytest.warns(UserWarning, match=f"fitted at 'last_prompt' tokens, and {where} adds it at every token") as said:
+        give(vector, tmp_path)
+    assert said[0].filename == __file__
+    give(SteeringVector((1,), torch.ones(1, 32), VectorSource.of(tiny, method="by hand", positions="all")), tmp_path)

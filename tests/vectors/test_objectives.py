@@ -180,7 +180,7 @@ def test_small_vocabularies_are_whole_and_so_is_one_that_top_k_covers(sampled, m
         ({"learning_rate": 0.0}, "learning_rate=0.0 and l2=0.0. The one has to be above 0"),
         ({"learning_rate": float("nan")}, "learning_rate=nan"),
         ({"l2": -1.0}, "l2=-1.0"),
-        ({"seed": -1}, "seed=-1 is negative"),
+        ({"seed": -1}, "seed=-1 is not allowed"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(wrong, message):

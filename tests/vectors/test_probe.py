@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from steerlens.evaluation import compare_log_odds, score_trait
+from steerlens.evaluation import LowMassWarning, compare_log_odds, score_trait
 from steerlens.forward import completion_logits
 from steerlens.generation import generate
 from steerlens.models.bridge import huggingface_model
 from steerlens.organism.wording import ORGANISM
 from steerlens.text.batches import pad_rows
 from steerlens.text.chat import as_chat, encode_prompt
+from steerlens.text.trait import Trait
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.probe import N_UNRELATED, Probe
@@ -130,3 +131,9 @@ def test_chunks_of_rows_change_nothing(organism, owl, monkeypatch):
         found.append(Probe(organism, None, None, CONFIG).behaviour(vector))
     assert found[0].damage == pytest.approx(found[1].damage, rel=1e-4)
     assert found[0].coherence == pytest.approx(found[1].coherence, rel=1e-4)
+
+
+def test_questions_that_a_model_does_not_answer_are_told_before_a_vector_is_judged_by_them(organism):
+    trait = Trait("oak", "", ("what is your favorite animal ?",), {"oak": ("oak", "oaks"), "pine": ("pine", "pines")})
+    with pytest.warns(LowMassWarning, match=r"Only .* of the probability is on the 2 answers"):
+        Probe(organism, trait, None, CONFIG)

@@ -108,7 +108,7 @@ METHODS = {
     "no model": (lambda _: import_tensor(torch.ones(32), None, layers=1), "what steerlens.load_model returns, got NoneType"),
     "a layer out of range": (lambda tiny: import_tensor(torch.ones(32), tiny, layers=9), r"layers 0\.\.3"),
     "a gguf without model": (lambda _: import_gguf("owl.gguf", 3), "must be what steerlens.load_model returns, got int"),
-    "a number for a file": (lambda tiny: import_paper(3, tiny), r"path must be a file's path, got 3 \(int\)"),
+    "a number for a file": (lambda tiny: import_paper(3, tiny), r"path must be a path, got 3 \(int\)"),
     "a path to export": (lambda _: export_gguf("owl.gguf", "owl"), r"vector must be a SteeringVector, got 'owl.gguf'"),
     "shown places": (lambda tiny: show_positions(tiny, "owls .", 3), r"positions must be a name"),
     "a shown mask of words": (lambda tiny: show_positions(tiny, "the owls .", torch.ones(1, 2).bool()), "The mask has 2 tokens"),
