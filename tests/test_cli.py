@@ -197,7 +197,7 @@ def test_every_flag_of_every_command_says_what_it_is_and_what_it_is_otherwise(ca
     assert flags["steerlens train --epochs"].endswith("(default: 3)")
     assert flags["steerlens scales --epochs"].endswith("(default: 1)")  # of a scout
     assert flags["steerlens train --clip-norm"].endswith("(float, or none; default: 1.0)")
-    assert flags["steerlens fit --n-validation"].startswith("rows for the gradient, for choices")  # named with others
+    assert flags["steerlens fit --n-validation"].startswith("rows for choices")
     for command in (["train"], ["fit"], ["replicate"]):
         with pytest.raises(SystemExit):
             main([*command, "--help"])  # which formats the texts
