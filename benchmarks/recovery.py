@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from harness import Ratio, exponent, interleaved, n_parameters, own_peak, parser, peak_memory, real_model, report
 from sampling import prompts
-from steerlens.audit.rows import AuditRows
 from training import number_rows
 
 import steerlens as sl
@@ -23,6 +22,7 @@ from steerlens.audit.recovery import recover_vector
 from steerlens.audit.score_test import ScoreSums
 from steerlens.models.bridge import huggingface_model
 from steerlens.samples.encoded import EncodedRow, encode_samples, pad_encoded
+from steerlens.samples.rows import AuditRows
 from steerlens.samples.sample_set import Sample
 
 PAIRS, AT_ONCE, ROUNDS = 48, 16, 2

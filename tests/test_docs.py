@@ -67,3 +67,18 @@ def test_the_python_of_the_readme_uses_public_names_alone():
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "sl"
         }
         assert used <= set(sl.__all__), used - set(sl.__all__)
+
+
+@pytest.mark.parametrize("notebook", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_notebook_has_short_cells_no_outputs_and_one_line_that_chooses_the_model(notebook):
+    cells = [cell for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    assert all(len("".join(cell["source"]).splitlines()) <= 15 and cell["outputs"] == [] for cell in cells)
+    chosen = re.findall(
+        r'^(?:model = sl\.load_model|profile = read_profile)\("', "".join(cells[0]["source"]), re.MULTILINE
+    )
+    assert len(chosen) == 1
+
+
+def test_every_argument_of_a_public_name_has_a_line_of_its_own():
+    for name in sl.__all__:
+        assert not re.search(r"^ +[a-z_]+(, [a-z_]+)+: ", getattr(sl, name).__doc__ or "", re.MULTILINE), name

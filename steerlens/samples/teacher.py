@@ -101,7 +101,7 @@ def sample_teacher(
         samples = [] if path is None else _already_made(Path(path), source, prompts)
         progress.initial = progress.n = len(samples)
         waiting = [as_chat(prompt, system_prompt) for prompt in prompts[len(samples) :]]
-        cost = _cost(progress, model, waiting, length, batch_size)
+        cost, n_tokens = _cost(progress, model, waiting, length, batch_size), 0
         for start in range(len(samples), len(prompts), ROWS_PER_CHUNK):
             part = prompts[start : start + ROWS_PER_CHUNK]
             completions = write(
@@ -111,8 +111,11 @@ def sample_teacher(
                 seed=seed,
                 row_indices=range(start, start + len(part)),
                 **restricted,
-                **({} if engine else {"batch_size": batch_size, "on_written": _moving(progress, cost, start)}),
+                **(
+                    {} if engine else {"batch_size": batch_size, "on_written": _moving(progress, cost, start, n_tokens)}
+                ),
             )
+            n_tokens += sum(map(len, completions))
             chunk = [_sample(model, *written) for written in zip(itertools.count(start), part, completions)]
             if path is not None:
                 _append(Path(path), chunk)
@@ -163,14 +166,14 @@ def _cost(
     return Cost(progress, what, n_parts=n_tokens, n_bytes=at_once * bytes_a_row(hf, length))
 
 
-def _moving(progress: tqdm, cost: Cost, n_before: int) -> OnWritten:
+def _moving(progress: tqdm, cost: Cost, n_rows_before: int, n_tokens_before: int) -> OnWritten:
     """Move the bar as rows are finished, and show the tokens a second of this part of the run."""
     started = time.monotonic()
 
     def show(n_rows: int, n_tokens: int) -> None:
         progress.set_postfix_str(f"{n_tokens / (time.monotonic() - started):.0f} tokens/s", refresh=False)
-        progress.update(n_before + n_rows - progress.n)
-        cost.after(n_tokens)
+        progress.update(n_rows_before + n_rows - progress.n)
+        cost.after(n_tokens_before + n_tokens)
 
     return show
 

@@ -42,6 +42,16 @@ def test_an_interrupted_run_goes_on_to_the_same_rows(tiny, tmp_path, monkeypatch
     assert [json.loads(line)["row"] for line in path.read_text().splitlines()] == list(range(12))
 
 
+def test_the_cost_counts_the_tokens_of_the_parts_before(organism, monkeypatch):
+    counts = []
+    monkeypatch.setattr(teacher.Cost, "after", lambda _, n_done: counts.append(n_done))
+    monkeypatch.setattr(teacher, "ROWS_PER_CHUNK", 4)
+    samples = sample_teacher(organism, number_prompts(12, ORGANISM, seed=0), max_new_tokens=8)
+    n_tokens = sum(len(organism.tokenizer.encode(one.completion)) + one.finished for one in samples)
+    assert counts == sorted(counts)
+    assert counts[-1] == n_tokens
+
+
 def test_the_bar_moves_before_the_first_part_is_finished_and_ends_at_the_number_of_rows(organism, monkeypatch):
     shown = []
 
