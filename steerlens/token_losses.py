@@ -28,12 +28,13 @@ def token_losses(model: "TransformerBridge", batch: TokenBatch) -> Losses:
     """-log q(y_t | x, y_<t) of every completion token, row after row, in nats.
 
     Where tokens times vocabulary exceed `LOGITS_AT_ONCE`, logits are made for some tokens after the others, each time with
-    their gradient, and forgotten again. Where the head itself is trained all logits are made together.
+    their gradient, and forgotten again. Where the head itself is trained, or cannot be found, all logits are made together.
     """
     hf, targets = huggingface_model(model), batch.tokens[batch.completion_mask]
     size = LOGITS_AT_ONCE // hf.config.get_text_config().vocab_size
-    head_learns = any(parameter.requires_grad for parameter in hf.get_output_embeddings().parameters())
-    if len(targets) <= size or head_learns:
+    head = hf.get_output_embeddings()
+    frozen_head = head is not None and not any(parameter.requires_grad for parameter in head.parameters())
+    if len(targets) <= size or not frozen_head:
         return cross_entropy(completion_logits(model, batch), targets, reduction="none")
     hidden, logits_of = _before_head(model, batch)
     return _LossesInParts.apply(hidden, targets, logits_of, max(1, size))  # pyright: ignore[reportReturnType]
