@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -57,7 +57,7 @@ class Prompted:
         """How much of the prompt the vector explains on these answers; the interval is over answers."""
         plain = sl.row_kl(self.model, answers, sl.Condition(self.trait.prompt)).double().numpy()
 
-        def share(steered: np.ndarray, plain: np.ndarray, axis: int = -1) -> np.ndarray:
+        def share(steered: np.ndarray, plain: np.ndarray, axis: int = -1) -> Any:
             return 1 - steered.sum(axis) / plain.sum(axis)
 
         return sl.bootstrap_interval(share, self.distance(vector, answers), plain)
