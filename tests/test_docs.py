@@ -35,6 +35,7 @@ def test_the_readme_is_short_and_shows_two_figures_that_are_there_and_small():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 150
     figures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", text)
+    assert len(figures) == 2
     assert all((ROOT / figure).stat().st_size < 200_000 for figure in figures)
 
 
