@@ -146,8 +146,8 @@ def write_rows(lab: Lab, models: list[str]) -> dict[tuple[str, bool], Rows]:
 def measure_fit(lab: Lab) -> Fit:
     """Fit the prompt's vector, and see what it does to answers."""
     model = lab.load()
-    trait, layers = lab.trait(model), lab.profile.fit_layers or "best"
-    vector = sl.fit_prompt_vector(model, trait.prompt, layers=layers, config=lab.sizes.fit)
+    trait = lab.trait(model)
+    vector = sl.fit_prompt_vector(model, trait.prompt, config=lab.sizes.fit)
     vector.save(lab.directory / "vectors" / "fitted.safetensors")
     with sl.steer(model, vector):
         steered = sl.ask(model, trait)

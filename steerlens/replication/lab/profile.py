@@ -63,7 +63,8 @@ class Profile:
         other_traits: of the same kind.
         begun: begin the replies, for models that answer in whole sentences.
         constrained: let teachers write digits and separators only, for models that cannot write lists on request.
-        fit_layers: the layers that are tried for a fitted vector; None is all.
+        fit_layers: the layers that are compared where vectors are fitted or measured layer by layer; None is all. A fit
+            that looks for the best layer by itself tries them all.
         student: the main student.
         rates: learning rates of each family of optimizers, rising.
         ranks: of LoRA, where ranks are compared.
