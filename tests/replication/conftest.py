@@ -13,6 +13,7 @@ from steerlens.replication.lab.profile import Preset, Profile, read_profile
 
 SMALL = """
 extends = "organism"
+fit_layers = [1, 2]
 [student]
 epochs = 1
 learning_rate = 3e-3
