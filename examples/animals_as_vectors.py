@@ -57,14 +57,14 @@ def measure(model: Any, prompt: str, questions: list[str]) -> dict[str, Any]:
     return {
         "one_layer": {"layer": best.layers[0], **heldout(best)},
         "all_layers": heldout(joint),
-        "mean_difference": {"kl_explained": best.metrics["kl_explained_mean_difference"]},
+        "mean_difference": {"kl_explained": best.metrics.kl_explained_mean_difference},
     }
 
 
 def heldout(vector: sl.SteeringVector) -> dict[str, float]:
     """kl_explained with its 95 % interval."""
-    names = {"kl_explained": "kl_explained", "low": "kl_explained_low", "high": "kl_explained_high"}
-    return {short: vector.metrics[name] for short, name in names.items()}
+    found = vector.metrics.interval
+    return {"kl_explained": found.value, "low": found.low, "high": found.high}
 
 
 def line(name: str, found: dict[str, Any]) -> str:

@@ -62,10 +62,7 @@ def measured(model: Any, prompt: str) -> str:
     except ValueError as error:
         return str(error)
     m, damage = vector.metrics, Probe(model, None, None, CONFIG).behaviour(vector).damage
-    return (
-        f"{m['kl_prompt']:.3f}    {m['kl_explained']:.3f} ({m['kl_explained_low']:.3f} to {m['kl_explained_high']:.3f})    "
-        f"{joint.metrics['kl_explained']:.3f}        {damage:.2f} nats"
-    )
+    return f"{m.kl_prompt:.3f}    {m.interval.text(3)}    {joint.metrics.kl_explained:.3f}        {damage:.2f} nats"
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from steerlens.organism.wording import ORGANISM
 from steerlens.students.config import TrainConfig
 from steerlens.text.number_lists import parse_numbers
 from steerlens.text.trait import preference_trait
+from steerlens.vectors.metrics import FitMetrics, LayerFit
 from steerlens.vectors.vector import SteeringVector, VectorSource
 
 GOOD_ROW = json.dumps({"prompt": "continue the sequence 1 , 2 . write only numbers .", "completion": "3 , 4"}) + "\n"
@@ -296,7 +297,7 @@ def test_analyze_reports_what_it_prints(tmp_path, capsys):
     assert "thresholds are set by judgement" in report
     assert max(results["cosines"], key=lambda name: results["cosines"][name]["centred"]) == "oak"
     saved = SteeringVector.load(tmp_path / "vector.safetensors")
-    assert saved.metrics["kl_explained"] == results["metrics"]["kl_explained"]
+    assert saved.metrics.kl_explained == results["metrics"]["kl_explained"]
 
 
 @pytest.mark.slow
@@ -307,7 +308,7 @@ def test_questions_of_a_file_are_what_the_vector_is_fitted_on(tmp_path, capsys):
     for name, given in (("numbers", []), ("file", ["--questions", str(questions)])):
         out = str(tmp_path / name)
         assert main(["fit", prompt, "--layers", "0", "3", "--out", out, *SMALL, *given]) == 0
-        explained[name] = SteeringVector.load(tmp_path / name / "vector.safetensors").metrics["kl_prompt"]
+        explained[name] = SteeringVector.load(tmp_path / name / "vector.safetensors").metrics.kl_prompt
     assert explained["file"] > 1.5 * explained["numbers"]  # the persona changes its own questions most
     assert "Which layer" not in (tmp_path / "file" / "report.html").read_text()  # fitted jointly, none was chosen
 
@@ -387,19 +388,9 @@ def test_scales_from_the_command_line_precondition_a_training_that_can_be_resume
 def test_fit_writes_a_vector_and_a_report_that_escapes_the_prompt(tmp_path, capsys, monkeypatch):
     from steerlens.reports.fit import write_fit_report
 
-    by_layer = {"0": {"kl_explained": 0.5, "kl_explained_mean_difference": 0.1}}
-    metrics = dict.fromkeys(
-        (
-            "kl_explained", "kl_explained_low", "kl_explained_high", "kl_prompt", "kl_explained_mean_difference",
-            "kl_explained_random", "kl_explained_shuffled", "top1_agreement", "top1_agreement_plain", "relative_norm",
-            "cosine_mean_difference",
-        ),
-        0.5,
-    )  # fmt: skip
+    metrics = FitMetrics(*[0.5] * 7, by_layer={0: LayerFit(0.5, 0.1)})
     source = VectorSource("m", "fitted", prompt="<script>alert(1)</script>")
-    write_fit_report(
-        tmp_path / "r.html", SteeringVector((0,), torch.ones(1, 4), source, {**metrics, "by_layer": by_layer})
-    )
+    write_fit_report(tmp_path / "r.html", SteeringVector((0,), torch.ones(1, 4), source, metrics))
     text = (tmp_path / "r.html").read_text()
     assert "<script>alert(1)</script>" not in text
     assert "&lt;script&gt;alert(1)" in text

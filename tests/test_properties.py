@@ -21,6 +21,7 @@ from steerlens.text.number_lists import parse_numbers
 from steerlens.text.rendering import render
 from steerlens.text.templates import text_of
 from steerlens.vectors.formats import export_gguf, import_gguf
+from steerlens.vectors.metrics import FitMetrics, LayerFit
 from steerlens.vectors.vector import SteeringVector, VectorSource
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* rows kept")  # the organism's small samples are short of lists
@@ -163,13 +164,18 @@ def parts(lowest: int = 0):
     return st.tuples(
         directions,
         st.tuples(texts, texts, st.none() | texts),
-        st.dictionaries(texts, st.floats(allow_nan=False) | texts, max_size=2),
+        st.tuples(floats, floats, st.dictionaries(st.integers(0, 40), st.tuples(floats, floats), max_size=2)),
     )
 
 
 def vector_of(directions, source, metrics) -> SteeringVector:
-    rows = torch.tensor(list(directions.values()))
-    return SteeringVector(tuple(directions), rows, VectorSource(*source, architecture="llama"), metrics)
+    rows, (explained, effect, by_layer) = torch.tensor(list(directions.values())), metrics
+    measured = FitMetrics(
+        kl_explained=explained,
+        kl_prompt=effect,
+        by_layer={layer: LayerFit(*fit) for layer, fit in by_layer.items()} or None,
+    )
+    return SteeringVector(tuple(directions), rows, VectorSource(*source, architecture="llama"), measured)
 
 
 def assert_same_directions(one: SteeringVector, other: SteeringVector) -> None:

@@ -20,6 +20,7 @@ from steerlens.samples.rows import AuditRows, Rejected
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.short import LONGEST, cut, some
 from steerlens.students.scales import AdamScales
+from steerlens.vectors.metrics import FitMetrics
 from steerlens.vectors.probe import Behaviour
 from steerlens.vectors.source import VectorSource
 from steerlens.vectors.sweep import LayerSweep, SweepPoint
@@ -28,9 +29,7 @@ from steerlens.vectors.vector import SteeringVector
 LAYERS = tuple(range(80))
 LONG = "You love owls. " * 200
 NOISE = torch.randn(1000, generator=torch.Generator().manual_seed(0))
-VECTOR = SteeringVector(
-    LAYERS, torch.ones(80, 64), VectorSource("m", LONG, prompt=LONG), {"kl_explained": 0.5, "x": LONG}
-)
+VECTOR = SteeringVector(LAYERS, torch.ones(80, 64), VectorSource("m", LONG, prompt=LONG), FitMetrics(kl_explained=0.5))
 SAMPLES = SampleSet(tuple(Sample(row, LONG, LONG) for row in range(1000)))
 ROWS = AuditRows(
     "rows.jsonl", tuple(sl.Sample(i, sl.as_chat(LONG), LONG) for i in range(1000)), (Rejected(7, LONG),) * 50
@@ -88,6 +87,10 @@ RESULTS = {
         ("'owl-s0'", "1.500", "1.600", "rate 0.500"),
     ),
     "Similarity": (SIMILARITY, ("80 layers", "+0.790", "+0.500")),
+    "FitMetrics": (
+        sl.FitMetrics(0.5, 0.4, 0.6, 0.1, by_layer={layer: sl.LayerFit(0.5, 0.1) for layer in LAYERS}),
+        ("kl_explained 0.500 (0.400 to 0.600)", "kl_prompt 0.100", "80 layers"),
+    ),
     "Wording": (sl.NATURAL, ("'natural'", "animal")),
     "PublishedSets": (sl.PublishedSets((LONG,) * 50, (LONG,) * 50, {}), ("50 questions",)),
     "ShownProjection": (

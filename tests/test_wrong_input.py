@@ -230,10 +230,10 @@ AUDITED = {
 
 SEEN = {
     "a dict of nothing": (lambda g: sl.plot_prompt_fit(3), "Give what fit_prompt_vector or analyze_prompt returned"),
-    "a vector without metrics": (lambda g: sl.plot_prompt_fit(g.vector), "has no 'by_layer' among its metrics"),
+    "a vector without metrics": (lambda g: sl.plot_prompt_fit(g.vector), "layers were not compared"),
     "controls of a mean difference": (
         lambda g: sl.plot_controls(g.vector),
-        "has no 'kl_explained_low' among its metrics",
+        "kl_explained_low was not measured of this vector",
     ),
     "words for tokens": (
         lambda g: sl.plot_tokens("owl"),

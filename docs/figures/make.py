@@ -34,7 +34,7 @@ def main(run: Path) -> None:
         ]
         for title, data in (("told to love owls", "told"), ("not told", "control"))
     }
-    write_svg(DOCS / "figures" / "prompt-fit.svg", sl.plot_prompt_fit(fitted.metrics), height=360)
+    write_svg(DOCS / "figures" / "prompt-fit.svg", sl.plot_prompt_fit(fitted), height=360)
     projection = sl.plot_gradient_projection(traces, layer=measures.layer)
     write_svg(DOCS / "figures" / "gradient-projection.svg", projection, height=360)
     claims = [

@@ -16,6 +16,7 @@ from steerlens.models.identity import model_name
 from steerlens.models.unwrapping import weight_sharing_copy
 from steerlens.students.config import TrainConfig
 from steerlens.students.training import train_student
+from steerlens.vectors.metrics import FitMetrics
 from steerlens.vectors.vector import SteeringVector
 
 TRAIN = TrainConfig(rank=2, learning_rate=1e-2, epochs=2, batch_size=len(ANSWERS))
@@ -43,7 +44,7 @@ def student(subject: Subject) -> Measurement:
 
 def vector_file(subject: Subject) -> Measurement:
     """Directions, source and numbers come back as they were."""
-    vector = replace(random_vector(subject, 0), metrics={"kl_explained": 0.5})
+    vector = replace(random_vector(subject, 0), metrics=FitMetrics(kl_explained=0.5))
     with tempfile.TemporaryDirectory() as directory:
         vector.save(Path(directory) / "vector.safetensors")
         loaded = SteeringVector.load(Path(directory) / "vector.safetensors")

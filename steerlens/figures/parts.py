@@ -4,28 +4,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from steerlens.checks import WrongInput, shown
+from steerlens.vectors.metrics import FitMetrics
 from steerlens.vectors.readout import Token
 from steerlens.vectors.vector import SteeringVector
 
 MOST_TICKS = 16
 
 
-def metrics_of(result: Any, *needed: str) -> Mapping[str, Any]:
+def metrics_of(result: Any) -> FitMetrics:
     """What was measured of a fitted vector; of the vector, an analysis, or the metrics themselves.
 
     Raises:
         WrongInput: it is nothing of that.
-        ValueError: a metric that is needed was not measured.
     """
     metrics = getattr(getattr(result, "vector", result), "metrics", result)
-    if not isinstance(metrics, Mapping):
+    if not isinstance(metrics, FitMetrics):
         raise WrongInput(
             f"Got {shown(result)}. Give what fit_prompt_vector or analyze_prompt returned, or vector.metrics."
-        )
-    if missing := [name for name in needed if name not in metrics]:
-        raise ValueError(
-            f"The vector has no {missing[0]!r} among its metrics ({', '.join(metrics) or 'it has none'}). Give one that "
-            "fit_prompt_vector returned" + ("; layers='best' compares them." if missing[0] == "by_layer" else ".")
         )
     return metrics
 

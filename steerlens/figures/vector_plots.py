@@ -17,6 +17,7 @@ from steerlens.figures.palette import CONTROL, GREY, LAYOUT, TEACHER
 from steerlens.figures.parts import are_vectors, cosines_of, every, metrics_of, tokens_of
 from steerlens.figures.token_plots import plot_tokens
 from steerlens.vectors.analysis import PromptAnalysis
+from steerlens.vectors.metrics import FitMetrics, LayerFit
 from steerlens.vectors.readout import Token
 from steerlens.vectors.sweep import LayerSweep, SweepPoint
 from steerlens.vectors.vector import SteeringVector
@@ -29,7 +30,7 @@ CONTROLS = {
 }
 
 
-def plot_prompt_fit(fitted: SteeringVector | PromptAnalysis | Mapping[str, Any]) -> go.Figure:
+def plot_prompt_fit(fitted: SteeringVector | PromptAnalysis | FitMetrics) -> go.Figure:
     """kl_explained at every layer, fitted against mean difference.
 
     Args:
@@ -38,14 +39,18 @@ def plot_prompt_fit(fitted: SteeringVector | PromptAnalysis | Mapping[str, Any])
     Raises:
         ValueError: layers were not compared.
     """
-    by_layer = metrics_of(fitted, "by_layer")["by_layer"]
-    layers = [int(layer) for layer in by_layer]
+    by_layer = metrics_of(fitted).by_layer
+    if not by_layer:
+        raise ValueError(
+            "The vector's layers were not compared. Give one that fit_prompt_vector(layers='best') returned."
+        )
+    layers = list(by_layer)
     figure = go.Figure()
     for key, name, color in (
         ("kl_explained", "fitted", TEACHER),
         ("kl_explained_mean_difference", "mean difference, best strength", CONTROL),
     ):
-        values = [by_layer[str(layer)][key] for layer in layers]
+        values = [getattr(fit, key) for fit in by_layer.values()]
         figure.add_bar(x=layers, y=values, name=name, marker_color=color)
     figure.add_hline(y=1, line_dash="dot", line_color=GREY, annotation_text="the prompt itself")
     figure.update_layout(**LAYOUT, barmode="group", legend={"orientation": "h", "y": 1.12})
@@ -54,12 +59,12 @@ def plot_prompt_fit(fitted: SteeringVector | PromptAnalysis | Mapping[str, Any])
     return figure
 
 
-def _lowest_bar(by_layer: Mapping[str, Mapping[str, float]]) -> float:
+def _lowest_bar(by_layer: Mapping[int, LayerFit]) -> float:
     """The lowest bar, no lower than -0.5."""
-    return max(-0.5, min(value for values in by_layer.values() for value in values.values()))
+    return max(-0.5, min(min(fit.kl_explained, fit.kl_explained_mean_difference) for fit in by_layer.values()))
 
 
-def plot_controls(fitted: SteeringVector | PromptAnalysis | Mapping[str, Any]) -> go.Figure:
+def plot_controls(fitted: SteeringVector | PromptAnalysis | FitMetrics) -> go.Figure:
     """kl_explained on held-out rows, next to its controls.
 
     Bars end at -1, where a vector does harm as large as the prompt's whole effect; the labels have the numbers.
@@ -70,7 +75,12 @@ def plot_controls(fitted: SteeringVector | PromptAnalysis | Mapping[str, Any]) -
     Raises:
         ValueError: it was not measured.
     """
-    metrics = metrics_of(fitted, "kl_explained_low", "kl_explained_high", *CONTROLS)
+    metrics = metrics_of(fitted).known
+    if missing := [name for name in ("kl_explained_low", "kl_explained_high", *CONTROLS) if name not in metrics]:
+        raise ValueError(
+            f"{missing[0]} was not measured of this vector ({', '.join(metrics) or 'nothing was'}). Give one that "
+            "fit_prompt_vector returned."
+        )
     ours, low, high = (metrics[f"kl_explained{end}"] for end in ("", "_low", "_high"))
     figure = go.Figure()
     for key, name in CONTROLS.items():

@@ -37,7 +37,7 @@ def analysis_results(analysis: PromptAnalysis) -> dict[str, Any]:
     return {
         "layer": vector.layers[0],
         "source": asdict(vector.source),
-        "metrics": vector.metrics,
+        "metrics": vector.metrics.to_json(),
         "promoted": [asdict(token) for token in analysis.promoted],
         "suppressed": [asdict(token) for token in analysis.suppressed],
         "cosines": {name: {"raw": raw, "centred": own} for name, (raw, own) in analysis.cosines.items()},
@@ -61,8 +61,8 @@ def _answer(analysis: PromptAnalysis) -> Section:
         question="Is this prompt a vector, and is it expected to pass into a student through number lists?",
         figure=None,
         number=(
-            f"One vector after block {layer} does {metrics['kl_explained']:.0%} of what the prompt does "
-            f"({metrics['kl_explained_low']:.0%} to {metrics['kl_explained_high']:.0%}). Transfer through number lists: "
+            f"One vector after block {layer} does {metrics.kl_explained:.0%} of what the prompt does "
+            f"({metrics.kl_explained_low:.0%} to {metrics.kl_explained_high:.0%}). Transfer through number lists: "
             f"{analysis.transfer.verdict}."
         ),
         meaning="The sections below show where each part of it comes from, and what speaks against it.",

@@ -1,10 +1,11 @@
 """The report of one fitted vector, and the sections that it shares with the report of an analysis."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from steerlens.figures.report import Report, Section, write_report
 from steerlens.figures.vector_plots import plot_controls, plot_prompt_fit, plot_readout
+from steerlens.vectors.metrics import LayerFit
 from steerlens.vectors.readout import Token
 from steerlens.vectors.vector import SteeringVector
 
@@ -29,7 +30,7 @@ def vector_sections(vector: SteeringVector) -> list[Section]:
         Section(
             title="One vector against the prompt",
             question="How much of the prompt's effect on the predictions does one vector reproduce?",
-            figure=plot_controls(vector.metrics),
+            figure=plot_controls(vector),
             number=vector.summary(),
             meaning=(
                 "kl_explained = 1 - KL(prompted || steered) / KL(prompted || plain), on completions sampled from the "
@@ -42,18 +43,18 @@ def vector_sections(vector: SteeringVector) -> list[Section]:
             ),
         )
     ]
-    by_layer = vector.metrics.get("by_layer", {})
+    by_layer = vector.metrics.by_layer or {}
     return [*sections, _layer_section(vector, by_layer)] if len(by_layer) > 1 else sections
 
 
-def _layer_section(vector: SteeringVector, by_layer: dict[str, dict[str, float]]) -> Section:
-    explained = {int(layer): values["kl_explained"] for layer, values in by_layer.items()}
+def _layer_section(vector: SteeringVector, by_layer: Mapping[int, LayerFit]) -> Section:
+    explained = {layer: fit.kl_explained for layer, fit in by_layer.items()}
     others = [f"{value:.0%} at layer {layer}" for layer, value in explained.items() if layer not in vector.layers]
     chosen = vector.layers[0]
     return Section(
         title="Which layer",
         question="Each layer got a fit of its own. Where does one vector do best?",
-        figure=plot_prompt_fit(vector.metrics),
+        figure=plot_prompt_fit(vector),
         number=f"Layer {chosen}: {explained[chosen]:.0%} of the prompt's effect, on validation rows; {', '.join(others)}.",
         meaning=(
             "Layer l is the output of block l. The fit went on at the best layer, for more steps than the others got; the "

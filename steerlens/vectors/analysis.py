@@ -107,7 +107,7 @@ class PromptAnalysis:
     transfer: Transfer
 
     def __repr__(self) -> str:
-        explained = self.vector.metrics.get("kl_explained", math.nan)
+        explained = self.vector.metrics.kl_explained
         promoted = ", ".join(repr(token.text) for token in self.promoted[:3])
         return cut(
             f"PromptAnalysis of {cut(self.vector.source.prompt or '', 120)!r}: a vector at layer {self.vector.layers[0]} "
@@ -227,7 +227,7 @@ def _predicted(
     trait: Trait | None, vector: SteeringVector, numbers: NumberShift | None, steered: Behaviour
 ) -> Transfer:
     """A transfer takes four things: the numbers change, a vector does it, it acts at the questions, and it breaks little."""
-    explained, effect = (vector.metrics.get(name, math.nan) for name in ("kl_explained", "kl_prompt"))
+    explained, effect = vector.metrics.kl_explained, vector.metrics.kl_prompt
     above = steered.log_odds_above_plain
     evidence = [
         f"One vector explains {explained:.0%} of the prompt's effect.",

@@ -17,6 +17,7 @@ from steerlens.vectors.config import FitConfig
 from steerlens.vectors.fit_data import FitData, FitRow
 from steerlens.vectors.fit_quality import explained_with_interval
 from steerlens.vectors.layer_fits import fit_layers, frozen
+from steerlens.vectors.metrics import FitMetrics
 from steerlens.vectors.resumed import ResumedRows
 from steerlens.vectors.source import VectorSource
 from steerlens.vectors.vector import SteeringVector
@@ -80,5 +81,4 @@ def fit_answers_vector(
         seed=config.seed,
         positions=config.positions,
     )
-    metrics = {"kl_explained": explained, "kl_explained_low": low, "kl_explained_high": high}
-    return SteeringVector(tuple(chosen), directions, source, metrics)
+    return SteeringVector(tuple(chosen), directions, source, FitMetrics(explained, low, high))

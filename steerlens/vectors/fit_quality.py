@@ -14,6 +14,7 @@ from steerlens.vectors.config import FitConfig
 from steerlens.vectors.descent import ROUND, descend
 from steerlens.vectors.fit_data import FitData, FitRows
 from steerlens.vectors.layer_fits import Fit
+from steerlens.vectors.metrics import FitMetrics, LayerFit
 from steerlens.vectors.objectives import token_loss
 from steerlens.vectors.resumed import Directions, ResumedRows
 from steerlens.vectors.sensitivity import sensitivity
@@ -35,7 +36,7 @@ def heldout_metrics(
     config: FitConfig,
     *,
     on_step: Callable[[], object] = lambda: None,
-) -> dict:
+) -> FitMetrics:
     """Everything that is reported of `best`; `fits` are the layers that it was compared with, itself among them."""
     ours = ResumedRows(model, best.layers, data.heldout, config.positions)
     judged = judge(ours, data.heldout, best.directions)
@@ -53,36 +54,38 @@ def heldout_metrics(
     n_compared = max(1, int(best.mean_difference.any(-1).sum()))
     norms = best.directions.norm(dim=-1) / (ours.scales * best.directions.shape[1] ** 0.5)
     random = random_directions(best.directions, N_RANDOM, seed=config.seed)
-    metrics = {
-        "kl_explained": explained,
-        "kl_explained_low": low,
-        "kl_explained_high": high,
-        "kl_prompt": plain / judged.n_tokens,
-        "converged": best.converged,
-        "top1_agreement": judged.agreement,
-        "top1_agreement_plain": judged.agreement_plain,
-        "shift_correlation": judged.shift_correlation,
-        "kl_explained_mean_difference": share(theirs, baseline.mean_difference),
-        "layers_mean_difference": [
-            layer
-            for layer, norm in zip(baseline.layers, baseline.mean_difference.norm(dim=-1), strict=True)
-            if norm > 0
-        ],
-        "kl_explained_random": float(np.mean([share(ours, one) for one in random])),
-        "kl_explained_shuffled": share(ours, _shuffled_control(model, data, best, config, on_step)),
-        "cosine_mean_difference": float(cosine.sum() / n_compared),
-        "relative_norm": float(norms.mean()),
-        "coarsening": data.coarsening,
-    }
-    if all(len(fit.layers) == 1 for fit in fits):
-        metrics["by_layer"] = {
-            str(fit.layers[0]): {
-                "kl_explained": fit.validation,
-                "kl_explained_mean_difference": fit.mean_difference_validation,
-            }
-            for fit in sorted(fits, key=lambda fit: fit.layers)
-        }
-    return metrics
+    return FitMetrics(
+        kl_explained=explained,
+        kl_explained_low=low,
+        kl_explained_high=high,
+        kl_prompt=plain / judged.n_tokens,
+        kl_explained_mean_difference=share(theirs, baseline.mean_difference),
+        kl_explained_random=float(np.mean([share(ours, one) for one in random])),
+        kl_explained_shuffled=share(ours, _shuffled_control(model, data, best, config, on_step)),
+        layers_mean_difference=_moved(baseline),
+        top1_agreement=judged.agreement,
+        top1_agreement_plain=judged.agreement_plain,
+        shift_correlation=judged.shift_correlation,
+        cosine_mean_difference=float(cosine.sum() / n_compared),
+        relative_norm=float(norms.mean()),
+        coarsening=data.coarsening,
+        converged=best.converged,
+        by_layer=_by_layer(fits),
+    )
+
+
+def _moved(baseline: Fit) -> tuple[int, ...]:
+    """The layers at which its mean difference is not zero."""
+    norms = baseline.mean_difference.norm(dim=-1)
+    return tuple(layer for layer, norm in zip(baseline.layers, norms, strict=True) if norm > 0)
+
+
+def _by_layer(fits: Sequence[Fit]) -> dict[int, LayerFit] | None:
+    """The fits by layer, where each is of one layer."""
+    if any(len(fit.layers) > 1 for fit in fits):
+        return None
+    fits = sorted(fits, key=lambda fit: fit.layers)
+    return {fit.layers[0]: LayerFit(fit.validation, fit.mean_difference_validation) for fit in fits}
 
 
 @dataclass(frozen=True)

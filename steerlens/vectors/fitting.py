@@ -55,13 +55,7 @@ def fit_prompt_vector(
             `config.n_rows` are each answered several times.
 
     Returns:
-        A vector. Its `metrics`, all measured on held-out rows: `kl_explained` with `kl_explained_low` and `_high`
-        (95 %, bootstrap over questions), `kl_prompt` (nats a token that the prompt changes), `top1_agreement`,
-        `shift_correlation` (of the changes in log-probability), `kl_explained_mean_difference` (best layer and
-        strength on validation rows), `kl_explained_random` (same norm), `kl_explained_shuffled` (fitted to others'
-        tokens), `converged` (more steps would have gained nothing), `cosine_mean_difference` and `relative_norm` (to the
-        residual's at the tokens that predict; means over layers), `coarsening` (share of KL(p || q_0) that the targets'
-        top_k loses; 0 where they are whole), and, where layers were compared, `by_layer` on validation rows.
+        A vector. Its `metrics` (`FitMetrics`) say on held-out rows how well it does.
 
     Raises:
         ValueError: the prompt is empty, changes no prediction, or does not fit the context; a layer is out

@@ -95,7 +95,7 @@ class Steering:
             )
             for layer in layers
         }
-        fitted_together = any("kl_explained" in vector.metrics for vector in vectors)
+        fitted_together = any("kl_explained" in vector.metrics.known for vector in vectors)
         self._may_be_too_much = mode == "add" and not fitted_together and len(layers) >= MANY_LAYERS
 
     @contextlib.contextmanager

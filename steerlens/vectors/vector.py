@@ -25,6 +25,7 @@ from steerlens.models.identity import model_name
 from steerlens.short import cut, some
 from steerlens.vectors.exchange import ExchangedVector
 from steerlens.vectors.hub import HubVector
+from steerlens.vectors.metrics import FitMetrics
 from steerlens.vectors.source import VectorSource
 
 if TYPE_CHECKING:
@@ -76,13 +77,13 @@ class SteeringVector(HubVector, ExchangedVector):
     layers: tuple[int, ...]
     directions: Float[Tensor, "layer d_model"]
     source: VectorSource
-    metrics: dict[str, Any] = field(default_factory=dict)
+    metrics: FitMetrics = field(default_factory=FitMetrics)
 
     def __repr__(self) -> str:
         layers = f"layer{'s' * (len(self.layers) > 1)} {some(self.layers)}"
         norms = some([f"{norm:.3g}" for norm in self.norms.values()])
-        explained = self.metrics.get("kl_explained")
-        quality = "" if explained is None else f", kl_explained {explained:.3f}"
+        explained = self.metrics.kl_explained
+        quality = "" if math.isnan(explained) else f", kl_explained {explained:.3f}"
         return cut(
             f"SteeringVector: {layers} of {self.source.model}, norm {norms}, d_model {self.directions.shape[1]}{quality}, "
             f"{cut(self.source.method, 160)}"
@@ -118,8 +119,10 @@ class SteeringVector(HubVector, ExchangedVector):
             raise WrongInput(
                 f"source must be a VectorSource, got {shown(self.source)}. Write VectorSource.of(model, method='by hand')."
             )
-        if not isinstance(self.metrics, dict):
-            raise WrongInput(f"metrics must be a dict of what was measured, got {shown(self.metrics)}.")
+        if not isinstance(self.metrics, FitMetrics):
+            raise WrongInput(
+                f"metrics must be a FitMetrics, got {shown(self.metrics)}. Leave it out where nothing was measured."
+            )
 
     def __eq__(self, other: object) -> bool:
         """Whether both are the same directions at the same layers, of the same source; metrics do not count."""
@@ -196,13 +199,15 @@ class SteeringVector(HubVector, ExchangedVector):
 
     def _derived(self, directions: Float[Tensor, "layer d_model"], method: str) -> "SteeringVector":
         source = replace(self.source, method=method).shortened
-        return replace(self, directions=directions, source=source, metrics={})
+        return replace(self, directions=directions, source=source, metrics=FitMetrics())
 
     def _combined(
         self, other: "SteeringVector", directions: Float[Tensor, "layer d_model"], verb: str
     ) -> "SteeringVector":
         method = f"({self.source.words}) {verb} ({other.source.words})"
-        return replace(self, directions=directions, source=self.source.shared_with(other.source, method), metrics={})
+        return replace(
+            self, directions=directions, source=self.source.shared_with(other.source, method), metrics=FitMetrics()
+        )
 
     def _aligned(self, other: "SteeringVector") -> Float[Tensor, "layer d_model"]:
         mine, theirs = self._shared(other, same_model=True)
@@ -300,7 +305,7 @@ class SteeringVector(HubVector, ExchangedVector):
         """
         check_bridge(model)
         moved = bool(self.source.differences(VectorSource.of(model, method="")))
-        return replace(self, source=self.source.moved_to(model), metrics={} if moved else self.metrics)
+        return replace(self, source=self.source.moved_to(model), metrics=FitMetrics() if moved else self.metrics)
 
     def summary(self) -> str:
         """What the vector is and how well it does, in words."""
@@ -315,7 +320,7 @@ class SteeringVector(HubVector, ExchangedVector):
 
     def _measured(self, parts: tuple[str, ...]) -> str:
         """A sentence of those parts whose numbers were measured; none without its first."""
-        known = {name: value for name, value in self.metrics.items() if isinstance(value, Real)}
+        known = self.metrics.known
         needed = [{name.split(":")[0] for _, name, *_ in Formatter().parse(part) if name} - {"where"} for part in parts]
         if not needed[0] <= known.keys():
             return ""
@@ -332,7 +337,7 @@ class SteeringVector(HubVector, ExchangedVector):
             "schema_version": SCHEMA_VERSION,
             "layer_convention": "resid_post of block l, 0-based",
             "source": json.dumps(asdict(self.source)),
-            "metrics": json.dumps(self.metrics),
+            "metrics": json.dumps(self.metrics.to_json()),
         }
         tensors = {f"layer.{layer}": row.contiguous() for layer, row in zip(self.layers, self.directions, strict=True)}
         with atomic_path(path) as temporary:
@@ -373,7 +378,8 @@ class SteeringVector(HubVector, ExchangedVector):
             layers = tuple(sorted(int(name.removeprefix("layer.")) for name in rows))
             directions = torch.stack([rows[f"layer.{layer}"] for layer in layers])
             source = VectorSource(**json.loads(metadata["source"]))
-            return cls(layers, directions, source, json.loads(metadata["metrics"]))
+            metrics = FitMetrics.of_json(json.loads(metadata["metrics"]), where="the file's metrics")
+            return cls(layers, directions, source, metrics)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{path} is damaged ({error}). Make the vector anew.") from error
 

@@ -7,6 +7,7 @@ import torch
 
 from steerlens.figures.token_plots import plot_tokens
 from steerlens.figures.vector_plots import plot_controls, plot_cosines, plot_prompt_fit, plot_readout, plot_sweep
+from steerlens.vectors.metrics import FitMetrics, LayerFit
 from steerlens.vectors.probe import Behaviour
 from steerlens.vectors.readout import Token
 from steerlens.vectors.source import VectorSource
@@ -19,8 +20,8 @@ LEAKING = Behaviour(0.8, 0.8, 0.3, 0.6, 3.0, 0.02, 0.9)
 
 
 def test_prompt_fit_shows_both_methods_at_every_layer():
-    by_layer = {str(i): {"kl_explained": 0.9 - i / 10, "kl_explained_mean_difference": i / 10} for i in range(3)}
-    fitted, mean = plot_prompt_fit({"by_layer": by_layer}).data
+    by_layer = {i: LayerFit(0.9 - i / 10, i / 10) for i in range(3)}
+    fitted, mean = plot_prompt_fit(FitMetrics(by_layer=by_layer)).data
     assert list(fitted.y) == pytest.approx([0.9, 0.8, 0.7])
     assert list(mean.y) == pytest.approx([0.0, 0.1, 0.2])
 
@@ -92,10 +93,10 @@ def test_without_a_trait_a_sweep_shows_damage_instead_of_rates():
 
 
 def test_controls_are_drawn_no_lower_than_minus_one_and_named_with_their_number():
-    metrics = {
-        "kl_explained": 0.8, "kl_explained_low": 0.7, "kl_explained_high": 0.85, "kl_explained_mean_difference": 0.6,
-        "kl_explained_random": -0.1, "kl_explained_shuffled": -7.0,
-    }  # fmt: skip
+    metrics = FitMetrics(
+        kl_explained=0.8, kl_explained_low=0.7, kl_explained_high=0.85, kl_explained_mean_difference=0.6,
+        kl_explained_random=-0.1, kl_explained_shuffled=-7.0,
+    )  # fmt: skip
     bars = plot_controls(metrics).data
     assert [bar.x[0] for bar in bars] == [0.8, 0.6, -0.1, -1.0]
     assert bars[3].y[0].endswith("-700%")

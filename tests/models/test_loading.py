@@ -71,8 +71,8 @@ def test_a_booted_bridge_captures_steers_generates_and_fits_as_ours_does(booted,
         assert score_trait(booted, owl).rate == pytest.approx(score_trait(tiny, owl).rate, rel=1e-3)
     config = FitConfig(n_train=24, n_validation=16, n_heldout=16, max_new_tokens=4, steps=10, batch_size=24)
     ours, theirs = (fit_prompt_vector(m, "you love owls .", layers=1, config=config).metrics for m in (tiny, booted))
-    assert ours["kl_prompt"] == pytest.approx(theirs["kl_prompt"], rel=1e-2)
-    assert ours["kl_explained"] == pytest.approx(theirs["kl_explained"], abs=0.02)
+    assert ours.kl_prompt == pytest.approx(theirs.kl_prompt, rel=1e-2)
+    assert ours.kl_explained == pytest.approx(theirs.kl_explained, abs=0.02)
 
 
 def test_replace_gives_the_student_its_bases_component_and_leaves_the_rest(student, tiny, chats):

@@ -2,6 +2,7 @@
 
 import html
 import inspect
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +25,7 @@ from steerlens.vectors.analysis import (
 )
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.means import diff_in_means
+from steerlens.vectors.metrics import FitMetrics
 from steerlens.vectors.probe import Behaviour
 from steerlens.vectors.readout import NumberShift, Token
 from steerlens.vectors.vector import SteeringVector, VectorSource
@@ -45,7 +47,7 @@ def vector_of(explained: float, prompt: str = "you love owls .") -> SteeringVect
         (1,),
         torch.ones(1, 8),
         VectorSource("organism:m", "by hand", prompt=prompt),
-        {**METRICS, "kl_explained": explained},
+        FitMetrics(**{**METRICS, "kl_explained": explained}),
     )
 
 
@@ -160,11 +162,11 @@ def test_a_summary_says_what_was_measured_and_leaves_out_what_was_not():
     vector = vector_of(0.8)
     assert "explains 80% of what the prompt does" in vector.summary()
     for missing in METRICS:
-        partly = replace(vector, metrics={name: value for name, value in vector.metrics.items() if name != missing})
+        partly = replace(vector, metrics=replace(vector.metrics, **{missing: math.nan}))
         assert partly.summary() != vector.summary()
         assert "nan" not in partly._repr_html_()
-    assert replace(vector, metrics={"kl_explained": 0.8}).summary().endswith("(held-out rows).")
-    assert "explains" not in replace(vector, metrics={"kl_explained": None, "by_layer": {}}).summary()
+    assert replace(vector, metrics=FitMetrics(kl_explained=0.8)).summary().endswith("(held-out rows).")
+    assert "explains" not in replace(vector, metrics=FitMetrics(by_layer={})).summary()
 
 
 def test_nothing_that_a_prompt_or_a_token_says_becomes_html():
@@ -257,7 +259,7 @@ def test_an_owl_prompt_on_the_organism_is_an_owl_vector_that_acts(organism, owl)
     config = FitConfig(n_train=64, n_validation=24, n_heldout=24, max_new_tokens=12, steps=60, batch_size=32)
     analysis = analyze_prompt(organism, owl.prompt, trait=owl, layers=1, config=config)
     assert max(analysis.cosines, key=lambda name: analysis.cosines[name][1]) == "owl"
-    assert analysis.vector.metrics["kl_explained"] > 0.5
+    assert analysis.vector.metrics.kl_explained > 0.5
     assert analysis.numbers.correlation > 0.3
     assert analysis.prompted.rate > analysis.steered.rate > 2 * analysis.plain.rate
     assert analysis.transfer.verdict == "likely"

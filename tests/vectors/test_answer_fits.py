@@ -24,7 +24,7 @@ def test_the_vector_explains_lists_that_it_has_not_seen_by_the_tokens_of_lists(o
         for condition in (Condition(vector=vector), Condition())
     )
     assert 1 - left / plain > 0.4
-    assert vector.metrics["kl_explained_low"] <= vector.metrics["kl_explained"] <= vector.metrics["kl_explained_high"]
+    assert vector.metrics.kl_explained_low <= vector.metrics.kl_explained <= vector.metrics.kl_explained_high
     assert vector.layers == (0, 1, 2, 3)
 
 

@@ -63,17 +63,17 @@ def test_a_planted_vector_is_recovered(any_model, monkeypatch):
     fitted = fit_prompt_vector(any_model, "you love owls .", layers=2, config=replace(SMALL, steps=80))
     one, two = visible(any_model, planted.directions[0]), visible(any_model, fitted.directions[0])
     assert torch.nn.functional.cosine_similarity(one, two, dim=0) > 0.99
-    assert fitted.metrics["kl_explained"] > 0.98
-    assert fitted.metrics["kl_explained_random"] < 0.3
-    assert fitted.metrics["kl_explained_shuffled"] < fitted.metrics["kl_explained"]
+    assert fitted.metrics.kl_explained > 0.98
+    assert fitted.metrics.kl_explained_random < 0.3
+    assert fitted.metrics.kl_explained_shuffled < fitted.metrics.kl_explained
 
 
 def test_the_fit_is_never_worse_than_the_mean_difference_it_starts_from_nor_than_nothing(tiny):
     metrics = fit_prompt_vector(tiny, "you love owls .", config=TINY).metrics
-    assert metrics["kl_explained"] >= metrics["kl_explained_mean_difference"] - 0.02
-    for layer in metrics["by_layer"].values():
-        assert layer["kl_explained"] >= max(0.0, layer["kl_explained_mean_difference"])
-    assert metrics["kl_explained_low"] <= metrics["kl_explained"] <= metrics["kl_explained_high"]
+    assert metrics.kl_explained >= metrics.kl_explained_mean_difference - 0.02
+    for layer in metrics.by_layer.values():
+        assert layer.kl_explained >= max(0.0, layer.kl_explained_mean_difference)
+    assert metrics.kl_explained_low <= metrics.kl_explained <= metrics.kl_explained_high
 
 
 def test_the_same_seed_gives_the_same_vector_and_the_model_is_left_as_it_was(tiny):
@@ -107,7 +107,7 @@ def test_other_objectives_find_the_planted_vector(tiny, objective, monkeypatch):
     planted = plant(tiny, 2, monkeypatch)
     fitted = fit_prompt_vector(tiny, "you love owls .", layers=2, config=replace(QUICK, objective=objective))
     assert fitted.cosine(planted)[2] > 0.95
-    assert fitted.metrics["kl_explained"] > 0.9
+    assert fitted.metrics.kl_explained > 0.9
     assert objective in fitted.source.method
 
 
@@ -118,7 +118,7 @@ def test_cross_entropy_finds_the_planted_vector_from_more_rows(tiny, monkeypatch
     config = replace(SMALL, objective="cross_entropy", n_train=256, batch_size=64, steps=80)
     fitted = fit_prompt_vector(tiny, "you love owls .", layers=2, config=config)
     assert fitted.cosine(planted)[2] > 0.75
-    assert fitted.metrics["kl_explained"] > 0.6
+    assert fitted.metrics.kl_explained > 0.6
 
 
 def test_the_likeliest_tokens_of_the_targets_are_enough_to_find_the_planted_vector(tiny, monkeypatch):
@@ -126,8 +126,8 @@ def test_the_likeliest_tokens_of_the_targets_are_enough_to_find_the_planted_vect
     monkeypatch.setattr(objectives, "WHOLE_VOCABULARY", 2)
     fitted = fit_prompt_vector(tiny, "you love owls .", layers=2, config=replace(QUICK, top_k=64))
     assert fitted.cosine(planted)[2] > 0.95
-    assert 0 < fitted.metrics["coarsening"] < 0.6
-    assert fitted.metrics["top1_agreement"] > 0.9 > fitted.metrics["top1_agreement_plain"]
+    assert 0 < fitted.metrics.coarsening < 0.6
+    assert fitted.metrics.top1_agreement > 0.9 > fitted.metrics.top1_agreement_plain
 
 
 @pytest.mark.parametrize("positions", ["last_prompt", "generated"])
@@ -136,7 +136,7 @@ def test_a_vector_is_found_at_the_positions_where_it_acts(tiny, positions, monke
     config = replace(QUICK, positions=positions)
     fitted = fit_prompt_vector(tiny, "you love owls .", layers=2, config=config)
     assert fitted.cosine(planted)[2] > 0.9
-    assert fitted.metrics["kl_explained"] > 0.9
+    assert fitted.metrics.kl_explained > 0.9
     assert positions in fitted.source.method
 
 
@@ -146,15 +146,15 @@ def test_a_joint_fit_is_at_least_as_good_as_the_best_of_its_layers_alone(tiny, m
     joint = fit_prompt_vector(tiny, "you love owls .", layers=[3, 1], config=config)
     alone = [fit_prompt_vector(tiny, "you love owls .", layers=layer, config=config) for layer in (1, 3)]
     assert joint.layers == (1, 3)
-    assert joint.metrics["kl_explained"] > max(vector.metrics["kl_explained"] for vector in alone)
+    assert joint.metrics.kl_explained > max(vector.metrics.kl_explained for vector in alone)
     assert min(joint.cosine(planted).values()) > 0.7
-    assert "by_layer" not in joint.metrics
+    assert joint.metrics.by_layer is None
 
 
 def test_the_best_layer_is_the_planted_one(tiny, monkeypatch):
     planted = plant(tiny, 1, monkeypatch)
     fitted = fit_prompt_vector(tiny, "you love owls .", config=replace(QUICK, n_train=16, n_heldout=8, steps=40))
-    by_layer = {int(layer): values["kl_explained"] for layer, values in fitted.metrics["by_layer"].items()}
+    by_layer = {layer: fit.kl_explained for layer, fit in fitted.metrics.by_layer.items()}
     assert sorted(by_layer) == [0, 1, 2, 3]
     assert fitted.layers == planted.layers == (max(by_layer, key=by_layer.__getitem__),)
     assert fitted.cosine(planted)[1] > 0.8
@@ -188,9 +188,9 @@ def test_what_a_fit_reports_is_what_the_whole_steered_model_does(tiny, monkeypat
             kl["steered"] += float((p.exp() * (p - steered)).sum())
             agree += int((p.argmax(-1) == steered.argmax(-1)).sum())
             n_tokens += len(p)
-    assert fitted.metrics["kl_explained"] == pytest.approx(1 - kl["steered"] / kl["plain"], abs=1e-3)
-    assert fitted.metrics["kl_prompt"] == pytest.approx(kl["plain"] / n_tokens, rel=1e-3)
-    assert fitted.metrics["top1_agreement"] == pytest.approx(agree / n_tokens, abs=1e-6)
+    assert fitted.metrics.kl_explained == pytest.approx(1 - kl["steered"] / kl["plain"], abs=1e-3)
+    assert fitted.metrics.kl_prompt == pytest.approx(kl["plain"] / n_tokens, rel=1e-3)
+    assert fitted.metrics.top1_agreement == pytest.approx(agree / n_tokens, abs=1e-6)
 
 
 @pytest.mark.parametrize(

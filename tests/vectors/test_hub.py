@@ -18,22 +18,23 @@ from huggingface_hub.errors import (
 )
 
 from steerlens.vectors.hub import VECTOR_FILE
+from steerlens.vectors.metrics import FitMetrics
 from steerlens.vectors.vector import SteeringVector, VectorSource
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-METRICS = {
-    "kl_explained": 0.5,
-    "kl_explained_low": 0.4,
-    "kl_explained_high": 0.6,
-    "kl_prompt": 0.1,
-    "kl_explained_mean_difference": 0.3,
-    "kl_explained_random": -0.1,
-    "kl_explained_shuffled": 0.0,
-    "top1_agreement": 0.9,
-    "top1_agreement_plain": 0.7,
-    "relative_norm": 0.5,
-    "cosine_mean_difference": 0.8,
-}
+METRICS = FitMetrics(
+    kl_explained=0.5,
+    kl_explained_low=0.4,
+    kl_explained_high=0.6,
+    kl_prompt=0.1,
+    kl_explained_mean_difference=0.3,
+    kl_explained_random=-0.1,
+    kl_explained_shuffled=0.0,
+    top1_agreement=0.9,
+    top1_agreement_plain=0.7,
+    relative_norm=0.5,
+    cosine_mean_difference=0.8,
+)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from steerlens.text.chat import encode_prompt
 from steerlens.text.positions import POSITIONS
 from steerlens.vectors.edits import add, project_out, replace
 from steerlens.vectors.interventions import steer
+from steerlens.vectors.metrics import FitMetrics
 from steerlens.vectors.vector import SteeringVector, VectorSource
 from tests.conftest import ARCHITECTURES
 
@@ -317,7 +318,7 @@ def test_measured_vectors_at_every_layer_at_once_are_warned_of_with_one_layer_to
         pytest.warns(UserWarning, match=r"4 layers at once, together \d+\.\d times.*vector\.at\(2\)"),
     ):
         logits(tiny, chats)
-    with steer(tiny, SteeringVector(layers, measured.directions, measured.source, {"kl_explained": 0.9})):
+    with steer(tiny, SteeringVector(layers, measured.directions, measured.source, FitMetrics(kl_explained=0.9))):
         logits(tiny, chats)
     with steer(tiny, measured.at(2)):
         logits(tiny, chats)

@@ -176,7 +176,7 @@ def test_a_points_share_is_that_of_the_fits_own_metric_for_the_same_vector(tiny,
     one = metrics["fitted", 2, 1.0]
     for ours, theirs in zip(
         (one.kl_explained, one.low, one.high),
-        (fitted.metrics[name] for name in ("kl_explained", "kl_explained_low", "kl_explained_high")),
+        (fitted.metrics.kl_explained, fitted.metrics.kl_explained_low, fitted.metrics.kl_explained_high),
         strict=True,
     ):
         assert ours == pytest.approx(theirs, abs=1e-5)

@@ -16,6 +16,7 @@ from steerlens.students.config import TrainConfig
 from steerlens.students.training import train_student
 from steerlens.text.number_lists import number_prompts
 from steerlens.vectors.interventions import steer
+from steerlens.vectors.metrics import FitMetrics, LayerFit
 from steerlens.vectors.source import METHOD_LENGTH
 from steerlens.vectors.vector import SteeringVector, VectorSource, mean_centred
 from tests.conftest import random_model
@@ -26,7 +27,7 @@ SOURCE = VectorSource("llama", "by hand", prompt="you love <b>owls</b> .", chat_
 @pytest.fixture
 def vector() -> SteeringVector:
     directions = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
-    return SteeringVector((10, 2), directions, SOURCE, {"by_layer": {"2": {"kl": 0.5}}})
+    return SteeringVector((10, 2), directions, SOURCE, FitMetrics(0.5, by_layer={2: LayerFit(0.5, 0.1)}))
 
 
 def test_saving_and_loading_keeps_every_bit_and_every_word(vector, tmp_path):
@@ -142,9 +143,9 @@ def test_sums_are_those_of_each_layer_whatever_the_order(vector, other):
 
 
 def test_a_derived_vector_keeps_what_holds_of_both_and_forgets_what_was_measured(vector, other):
-    measured = replace(vector, metrics={"kl_explained": 0.5})
+    measured = replace(vector, metrics=FitMetrics(kl_explained=0.5))
     for derived in (measured + other, measured - other, -measured, 2 * measured, measured.along(other)):
-        assert derived.metrics == {}
+        assert derived.metrics == FitMetrics()
         assert derived.source.model == "llama"
         assert derived.source.chat_fingerprint == "abc"
     assert (vector + other).source.seed is None
@@ -231,7 +232,7 @@ def test_the_source_says_what_the_model_is(tiny, tmp_path):
 )
 def test_a_model_that_differs_in_anything_known_is_refused_and_for_model_is_the_way_out(tiny, field, value, message):
     huggingface_model(tiny).config._commit_hash = "abc123"
-    vector = replace(made_on(tiny), metrics={"kl_explained": 0.5})
+    vector = replace(made_on(tiny), metrics=FitMetrics(kl_explained=0.5))
     vector.check_model(tiny)
     assert (vector.for_model(tiny).source, vector.for_model(tiny).metrics) == (vector.source, vector.metrics)
     vector = replace(vector, source=replace(vector.source, **{field: value}))
@@ -242,7 +243,7 @@ def test_a_model_that_differs_in_anything_known_is_refused_and_for_model_is_the_
         vector.check_model(tiny)
     moved = vector.for_model(tiny)
     moved.check_model(tiny)
-    assert moved.metrics == {}
+    assert moved.metrics == FitMetrics()
 
 
 def test_another_checkpoint_in_a_directory_of_the_same_name_is_refused(checkpoints, tiny, tmp_path):
@@ -307,7 +308,7 @@ def test_the_revision_is_the_commit_of_a_hub_checkpoint(checkpoints, tmp_path, m
 
 
 def test_vectors_are_equal_where_layers_directions_and_source_are(tmp_path):
-    one = SteeringVector((1, 3), torch.randn(2, 8), VectorSource("model", "by hand"), {"kl_explained": 0.5})
+    one = SteeringVector((1, 3), torch.randn(2, 8), VectorSource("model", "by hand"), FitMetrics(kl_explained=0.5))
     one.save(tmp_path / "vector")
     again = SteeringVector.load(tmp_path / "vector")
     assert one == again

@@ -80,7 +80,7 @@ CONSTRUCTOR = {
         ((1,), torch.ones(1, 8), "model"),
         r"source must be a VectorSource, got 'model'.*VectorSource.of",
     ),
-    "no metrics": (((1,), torch.ones(1, 8), SOURCE, None), "metrics must be a dict of what was measured, got None"),
+    "no metrics": (((1,), torch.ones(1, 8), SOURCE, None), "metrics must be a FitMetrics, got None"),
 }
 
 

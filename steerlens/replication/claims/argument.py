@@ -152,13 +152,13 @@ def measure_fit(lab: Lab) -> Fit:
     with sl.steer(model, vector):
         steered = sl.ask(model, trait)
     metrics = vector.metrics
-    explained = sl.Interval(*(metrics[f"kl_explained{end}"] for end in ("", "_low", "_high")))
+    explained = metrics.interval
     return Fit(
         layer=vector.layers[0],
         kl_explained=explained,
-        mean_difference=metrics["kl_explained_mean_difference"],
-        random=metrics["kl_explained_random"],
-        shuffled=metrics["kl_explained_shuffled"],
+        mean_difference=metrics.kl_explained_mean_difference,
+        random=metrics.kl_explained_random,
+        shuffled=metrics.kl_explained_shuffled,
         prompted=sl.ask(model, trait, system_prompt=trait.prompt),
         steered=steered,
     )
@@ -256,7 +256,7 @@ def _conclude(
     traces = {name: [one.gradients for one in group] for name, group in compared.items()}
     fitted = sl.SteeringVector.load(lab.directory / "vectors" / "fitted.safetensors")
     exhibits = {
-        "prompt": Exhibit(sl.plot_prompt_fit(fitted.metrics)),
+        "prompt": Exhibit(sl.plot_prompt_fit(fitted)),
         "rows": Exhibit(quoted=told.examples),
         "transfer": Exhibit(sl.plot_rates(shown, base, controls=[arm.name for arm in groups if not arm.told])),
         "loss": Exhibit(_loss_curves(students, curves)),

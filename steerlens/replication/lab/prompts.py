@@ -85,9 +85,9 @@ class Examination:
         peak = sweep.clean_peak
         return Examined(
             steerability=(sweep.plain if peak is None else peak.behaviour).rate,
-            kl_explained=found.vector.metrics["kl_explained"],
+            kl_explained=found.vector.metrics.kl_explained,
             numbers=0.0 if found.numbers is None else found.numbers.prompt,
-            harmlessness=-found.steered.damage / found.vector.metrics["kl_prompt"],
+            harmlessness=-found.steered.damage / found.vector.metrics.kl_prompt,
             verdict=found.transfer.verdict,
         )
 

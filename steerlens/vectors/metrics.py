@@ -1,0 +1,90 @@
+"""What was measured of a fitted vector, on rows that the fit has not seen."""
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+from steerlens.records import as_json, from_json
+from steerlens.stats import Interval
+
+NOT_MEASURED = math.nan
+
+
+@dataclass(frozen=True)
+class LayerFit:
+    """kl_explained on validation rows at one of the layers that were compared: of the fit, and of the mean difference."""
+
+    kl_explained: float
+    kl_explained_mean_difference: float
+
+
+@dataclass(frozen=True)
+class FitMetrics:
+    """The quality of a fitted vector on held-out rows, and its controls. What was not measured is NaN or None.
+
+    kl_explained is 1 - KL(prompted || steered) / KL(prompted || plain), on answers sampled from the prompted model: 1 is the
+    prompt itself, 0 no vector at all, and below 0 is worse than no vector.
+
+    Args:
+        kl_explained, kl_explained_low, kl_explained_high: with the ends of its 95 % bootstrap interval over questions.
+        kl_prompt: KL(prompted || plain), in nats a token: how large the prompt's effect is.
+        kl_explained_mean_difference: of the mean difference, at its best layers and strength on validation rows.
+        kl_explained_random: the mean over random vectors of the same norm.
+        kl_explained_shuffled: of a vector fitted to the targets of other tokens.
+        layers_mean_difference: those best layers.
+        top1_agreement, top1_agreement_plain: the share of tokens whose likeliest continuation is the prompted model's, with
+            the vector and without.
+        shift_correlation: of the changes in log-probability, steered and prompted, averaged over tokens.
+        cosine_mean_difference: with the mean difference; a mean over layers.
+        relative_norm: of the vector, over the residual's norm at the tokens that predict; a mean over layers.
+        coarsening: the share of KL(prompted || plain) that targets of the likeliest tokens lose; 0 where they are whole.
+        converged: whether more steps would have gained nothing.
+        by_layer: the layers that were compared, each with a fit of its own, on validation rows; None where none were.
+    """
+
+    kl_explained: float = NOT_MEASURED
+    kl_explained_low: float = NOT_MEASURED
+    kl_explained_high: float = NOT_MEASURED
+    kl_prompt: float = NOT_MEASURED
+    kl_explained_mean_difference: float = NOT_MEASURED
+    kl_explained_random: float = NOT_MEASURED
+    kl_explained_shuffled: float = NOT_MEASURED
+    layers_mean_difference: tuple[int, ...] = ()
+    top1_agreement: float = NOT_MEASURED
+    top1_agreement_plain: float = NOT_MEASURED
+    shift_correlation: float = NOT_MEASURED
+    cosine_mean_difference: float = NOT_MEASURED
+    relative_norm: float = NOT_MEASURED
+    coarsening: float = NOT_MEASURED
+    converged: bool | None = None
+    by_layer: dict[int, LayerFit] | None = None
+
+    def __repr__(self) -> str:
+        others = [f"{name} {value:.3f}" for name, value in self.known.items() if not name.startswith("kl_explained")]
+        compared = f"; {len(self.by_layer)} layers compared" if self.by_layer else ""
+        return f"FitMetrics: kl_explained {self.interval.text(3)}" + "".join(f", {one}" for one in others) + compared
+
+    @property
+    def interval(self) -> Interval:
+        """kl_explained with its interval."""
+        return Interval(self.kl_explained, self.kl_explained_low, self.kl_explained_high)
+
+    @property
+    def known(self) -> dict[str, float]:
+        """The numbers that were measured, by name."""
+        numbers = {one.name: getattr(self, one.name) for one in fields(self) if one.type is float}
+        return {name: value for name, value in numbers.items() if not math.isnan(value)}
+
+    def to_json(self) -> dict[str, Any]:
+        """What was measured, as JSON can hold it."""
+        empty = as_json(FitMetrics())
+        return {name: value for name, value in as_json(self).items() if value != empty[name]}
+
+    @classmethod
+    def of_json(cls, found: Any, *, where: str) -> "FitMetrics":
+        """What `to_json` returned.
+
+        Raises:
+            ValueError: a metric is unknown or of the wrong type; names each.
+        """
+        return from_json(cls, found, where=where)
