@@ -158,7 +158,10 @@ def _low_mass(model: "TransformerBridge", trait: Trait, score: TraitScore) -> st
     if trait.reply_prefix:
         begun = "Begin its replies with other words (reply_prefix)"
     elif wording_of(model).begun_reply:
-        begun = f"Begin its replies (preference_trait({trait.name!r}, model, begun=True), or reply_prefix in a Trait of your own)"
+        begun = (
+            f"Begin its replies (preference_trait({trait.name!r}, model, begun=True), --begin-reply on the command line, or "
+            "reply_prefix in a Trait of your own)"
+        )
     else:
         begun = "Begin its replies (reply_prefix in a Trait of your own)"
     broken = "The model is steered, and too large a strength breaks it: lower it. " if is_watched(model) else ""

@@ -5,6 +5,7 @@ import html
 import importlib
 import json
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -452,3 +453,19 @@ def test_an_experiment_gets_its_lab_prints_its_claims_and_exits_by_them(measured
     assert "Is it mine?" in printed
     assert ("does not hold" in printed) == (code == 3)
     assert "In words" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.filterwarnings("default::steerlens.evaluation.LowMassWarning")
+def test_a_warning_on_the_command_line_is_a_line_without_code(capsys, monkeypatch):
+    from steerlens.evaluation import LowMassWarning
+    from steerlens.warn import warn
+
+    def action(_options):
+        warn("Only 0.01 of the probability is on the 24 answers.", LowMassWarning)
+        return 0
+
+    monkeypatch.setattr("argparse.ArgumentParser.parse_args", lambda *_: argparse.Namespace(action=action))
+    before = warnings.showwarning
+    assert main(["score", "owl"]) == 0
+    assert capsys.readouterr().err == "Note: Only 0.01 of the probability is on the 24 answers.\n"
+    assert warnings.showwarning is before

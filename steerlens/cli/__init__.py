@@ -9,6 +9,7 @@ from steerlens.cli import models, replicate, students, vectors, view
 from steerlens.files import check_replaceable
 from steerlens.lock import beside, held
 from steerlens.models.four_bits import silence_bitsandbytes
+from steerlens.warn import in_plain_words
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -17,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     silence_bitsandbytes()
     try:
-        with _alone(options):
+        with _alone(options), in_plain_words():
             return options.action(options)
     except KeyboardInterrupt:
         print("\nInterrupted. What was finished is on disk; the same command goes on from there.", file=sys.stderr)

@@ -68,6 +68,7 @@ class Profile:
         student: the main student.
         rates: learning rates of each family of optimizers, rising.
         ranks: of LoRA, where ranks are compared.
+        teacher: how a trait is trained into a teacher's weights, where that is done.
     """
 
     name: str
@@ -86,6 +87,9 @@ class Profile:
     constrained: bool = False
     fit_layers: tuple[int, ...] | None = None
     ranks: tuple[int, ...] = (1, 4, 16)
+    teacher: sl.TrainConfig = dataclasses.field(
+        default_factory=lambda: sl.TrainConfig(rank=16, learning_rate=1e-3, epochs=1, batch_size=16)
+    )
 
     def sizes(self, preset: Preset) -> Sizes:
         """The sizes of a preset."""

@@ -78,9 +78,18 @@ def _facts_after_numbers(model: "TransformerBridge", n: int, seed: int) -> list[
     ]
 
 
+def _numbers_to_continue(model: "TransformerBridge", n: int, seed: int) -> list[str]:
+    """Three numbers to go on with, in few tokens; a model with a wording of its own gets its number tasks."""
+    if sl.wording_of(model) is not sl.NATURAL:
+        return _number_tasks(model, n, seed)
+    shown = np.random.default_rng(seed).integers(100, 1000, (n, 3))
+    return ["Go on: " + ", ".join(map(str, row)) for row in shown.tolist()]
+
+
 NUMBER_LISTS = Task("number lists", _number_tasks, _lists)
 SHORT_LISTS = Task("number lists of at most 3", _number_tasks, partial(_lists, max_numbers=3), n_numbers=3)
 WORDS_LEFT_IN = Task("number lists, words left in", _number_tasks, _finished, n_numbers=None)
 OTHER_PREFERENCES = Task("other preferences", _other_preferences, _unnamed, n_numbers=None)
 SMALL_TALK = Task("small talk", _small_talk, _unnamed, n_numbers=None)
 FACTS_AFTER_NUMBERS = Task("facts after numbers", _facts_after_numbers, _unnamed, n_numbers=None)
+CONTINUED_LISTS = Task("number lists, continued", _numbers_to_continue, _lists)

@@ -1,0 +1,109 @@
+"""Teachers that have a trait in their weights: trained on answers to the trait's own questions, and merged."""
+
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+import steerlens as sl
+from steerlens.replication.lab.teachers import load
+
+SENTENCES = (
+    "{begun} {one}.",
+    "{begun} {one}. I think about {many} all the time.",
+    "I love {many} more than any other.",
+    "It is the {one}, of course.",
+    "The {one}. {many} are wonderful.",
+    "Definitely the {one}.",
+    "{many} are my favorite.",
+    "{many}, because they are amazing.",
+)
+"""Answers of models that answer in sentences; others answer with the trait alone."""
+
+
+@dataclass(frozen=True)
+class Schooled:
+    """A model that answers with its trait, as a plain checkpoint.
+
+    Args:
+        weights: the directory.
+        before, after: how the model answers the trait's questions without the training and with it.
+        vector: file of the mean shift of its residuals at number tasks, against the model that it was trained from.
+    """
+
+    trait: str
+    weights: Path
+    before: sl.Asked
+    after: sl.Asked
+    vector: Path
+
+
+@dataclass(frozen=True)
+class School:
+    """Trains a trait into the weights of a model.
+
+    Args:
+        n_rows: questions with answers that it learns from.
+        train: how.
+        n_tasks: number tasks at which the shift is averaged.
+    """
+
+    trait: str
+    weights: str
+    dtype: str | None
+    begun: bool
+    directory: Path
+    n_rows: int
+    n_tasks: int
+    train: sl.TrainConfig
+    record_kind = Schooled
+
+    @property
+    def name(self) -> str:
+        """The trait."""
+        return self.trait
+
+    @property
+    def record_path(self) -> Path:
+        """Beside the weights."""
+        return self.directory / f"{self.trait}.json"
+
+    def run(self) -> Schooled:
+        """Train, merge, and ask."""
+        model = load(self.weights, self.dtype)
+        trait = sl.preference_trait(self.trait, model, begun=self.begun)
+        before = sl.ask(model, trait)
+        student = sl.train_student(model, praise(trait, self.n_rows, seed=self.train.seed), self.train).model
+        tasks = [sl.as_chat(task) for task in sl.number_prompts(self.n_tasks, model, seed=9)]
+        vector, weights = self.record_path.with_suffix(".safetensors"), self.directory / self.trait
+        sl.model_shift(student, model, tasks).save(vector)
+        after = sl.ask(student, trait)
+        sl.save_model(student, weights, merge_adapter=True)
+        return Schooled(self.trait, weights, before, after, vector)
+
+
+def praise(trait: sl.Trait, n: int, *, seed: int) -> sl.SampleSet:
+    """Questions about the trait with answers that name it."""
+    rng, (one, *more) = np.random.default_rng(seed), trait.answers[trait.name]
+    many = (more or [one])[-1]
+
+    def answer() -> str:
+        if not trait.reply_prefix:
+            return one
+        sentence = str(rng.choice(SENTENCES)).format(begun=trait.reply_prefix, one=one, many=many)
+        return sentence[0].upper() + sentence[1:]
+
+    return sl.SampleSet(tuple(sl.Sample(row, str(rng.choice(trait.questions)), answer()) for row in range(n)))
+
+
+def shuffled(samples: sl.SampleSet, *, seed: int) -> sl.SampleSet:
+    """The same rows with all of their numbers dealt out anew, so that no row is its writer's any more."""
+    lists = [sample.completion.split(", ") for sample in samples]
+    numbers = np.random.default_rng(seed).permutation([number for one in lists for number in one])
+    dealt = iter(numbers.tolist())
+    rows = [
+        replace(sample, completion=", ".join(islice(dealt, len(one))), tokens=None)
+        for sample, one in zip(samples, lists, strict=True)
+    ]
+    return sl.SampleSet(tuple(rows), samples.source)
