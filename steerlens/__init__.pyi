@@ -145,7 +145,7 @@ from steerlens.vectors.means import model_shift as model_shift
 from steerlens.vectors.means import principal_difference as principal_difference
 from steerlens.vectors.merging import merge_vector as merge_vector
 from steerlens.vectors.metrics import FitMetrics as FitMetrics
-from steerlens.vectors.metrics import LayerFit as LayerFit
+from steerlens.vectors.metrics import LayerMetrics as LayerMetrics
 from steerlens.vectors.readout import promoted_tokens as promoted_tokens
 from steerlens.vectors.show import show_positions as show_positions
 from steerlens.vectors.source import VectorSource as VectorSource

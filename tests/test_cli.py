@@ -22,7 +22,7 @@ from steerlens.organism.wording import ORGANISM
 from steerlens.students.config import TrainConfig
 from steerlens.text.number_lists import parse_numbers
 from steerlens.text.trait import preference_trait
-from steerlens.vectors.metrics import FitMetrics, LayerFit
+from steerlens.vectors.metrics import FitMetrics, LayerMetrics
 from steerlens.vectors.vector import SteeringVector, VectorSource
 
 GOOD_ROW = json.dumps({"prompt": "continue the sequence 1 , 2 . write only numbers .", "completion": "3 , 4"}) + "\n"
@@ -389,7 +389,7 @@ def test_scales_from_the_command_line_precondition_a_training_that_can_be_resume
 def test_fit_writes_a_vector_and_a_report_that_escapes_the_prompt(tmp_path, capsys, monkeypatch):
     from steerlens.reports.fit import write_fit_report
 
-    metrics = FitMetrics(*[0.5] * 7, by_layer={0: LayerFit(0.5, 0.1)})
+    metrics = FitMetrics(*[0.5] * 7, by_layer={0: LayerMetrics(0.5, 0.1)})
     source = VectorSource("m", "fitted", prompt="<script>alert(1)</script>")
     write_fit_report(tmp_path / "r.html", SteeringVector((0,), torch.ones(1, 4), source, metrics))
     text = (tmp_path / "r.html").read_text()

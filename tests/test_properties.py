@@ -21,7 +21,7 @@ from steerlens.text.number_lists import parse_numbers
 from steerlens.text.rendering import render
 from steerlens.text.templates import text_of
 from steerlens.vectors.formats import export_gguf, import_gguf
-from steerlens.vectors.metrics import FitMetrics, LayerFit
+from steerlens.vectors.metrics import FitMetrics, LayerMetrics
 from steerlens.vectors.vector import SteeringVector, VectorSource
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* rows kept")  # the organism's small samples are short of lists
@@ -173,7 +173,7 @@ def vector_of(directions, source, metrics) -> SteeringVector:
     measured = FitMetrics(
         kl_explained=explained,
         kl_prompt=effect,
-        by_layer={layer: LayerFit(*fit) for layer, fit in by_layer.items()} or None,
+        by_layer={layer: LayerMetrics(*fit) for layer, fit in by_layer.items()} or None,
     )
     return SteeringVector(tuple(directions), rows, VectorSource(*source, architecture="llama"), measured)
 

@@ -88,7 +88,7 @@ RESULTS = {
     ),
     "Similarity": (SIMILARITY, ("80 layers", "+0.790", "+0.500")),
     "FitMetrics": (
-        sl.FitMetrics(0.5, 0.4, 0.6, 0.1, by_layer={layer: sl.LayerFit(0.5, 0.1) for layer in LAYERS}),
+        sl.FitMetrics(0.5, 0.4, 0.6, 0.1, by_layer={layer: sl.LayerMetrics(0.5, 0.1) for layer in LAYERS}),
         ("kl_explained 0.500 (0.400 to 0.600)", "kl_prompt 0.100", "80 layers"),
     ),
     "Wording": (sl.NATURAL, ("'natural'", "animal")),

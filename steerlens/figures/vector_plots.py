@@ -17,7 +17,7 @@ from steerlens.figures.palette import CONTROL, GREY, LAYOUT, TEACHER
 from steerlens.figures.parts import are_vectors, cosines_of, every, metrics_of, tokens_of
 from steerlens.figures.token_plots import plot_tokens
 from steerlens.vectors.analysis import PromptAnalysis
-from steerlens.vectors.metrics import FitMetrics, LayerFit
+from steerlens.vectors.metrics import FitMetrics, LayerMetrics
 from steerlens.vectors.readout import Token
 from steerlens.vectors.sweep import LayerSweep, SweepPoint
 from steerlens.vectors.vector import SteeringVector
@@ -59,7 +59,7 @@ def plot_prompt_fit(fitted: SteeringVector | PromptAnalysis | FitMetrics) -> go.
     return figure
 
 
-def _lowest_bar(by_layer: Mapping[int, LayerFit]) -> float:
+def _lowest_bar(by_layer: Mapping[int, LayerMetrics]) -> float:
     """The lowest bar, no lower than -0.5."""
     return max(-0.5, min(min(fit.kl_explained, fit.kl_explained_mean_difference) for fit in by_layer.values()))
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from steerlens.figures.report import Report, Section, write_report
 from steerlens.figures.vector_plots import plot_controls, plot_prompt_fit, plot_readout
-from steerlens.vectors.metrics import LayerFit
+from steerlens.vectors.metrics import LayerMetrics
 from steerlens.vectors.readout import Token
 from steerlens.vectors.vector import SteeringVector
 
@@ -47,7 +47,7 @@ def vector_sections(vector: SteeringVector) -> list[Section]:
     return [*sections, _layer_section(vector, by_layer)] if len(by_layer) > 1 else sections
 
 
-def _layer_section(vector: SteeringVector, by_layer: Mapping[int, LayerFit]) -> Section:
+def _layer_section(vector: SteeringVector, by_layer: Mapping[int, LayerMetrics]) -> Section:
     explained = {layer: fit.kl_explained for layer, fit in by_layer.items()}
     others = [f"{value:.0%} at layer {layer}" for layer, value in explained.items() if layer not in vector.layers]
     chosen = vector.layers[0]

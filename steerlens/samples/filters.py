@@ -14,7 +14,8 @@ ENOUGH = 1 / 3
 """A smaller share of number lists is warned of."""
 
 REMEDIES = {
-    "cut off": "let the answers be longer (max_new_tokens)",
+    "cut off": "let the answers be longer (max_new_tokens, --max-new-tokens), or let nothing but lists be written (constraint, "
+    "--constrain)",
     "not only numbers": "let nothing but lists be written (sample_teacher's constraint; on the command line --constrain), or "
     "ask otherwise (prompts of your own)",
     "empty": "ask otherwise (prompts of your own), or let nothing but lists be written (constraint)",

@@ -14,7 +14,7 @@ from steerlens.vectors.config import FitConfig
 from steerlens.vectors.descent import ROUND, descend
 from steerlens.vectors.fit_data import FitData, FitRows
 from steerlens.vectors.layer_fits import Fit
-from steerlens.vectors.metrics import FitMetrics, LayerFit
+from steerlens.vectors.metrics import FitMetrics, LayerMetrics
 from steerlens.vectors.objectives import token_loss
 from steerlens.vectors.resumed import Directions, ResumedRows
 from steerlens.vectors.sensitivity import sensitivity
@@ -80,12 +80,12 @@ def _moved(baseline: Fit) -> tuple[int, ...]:
     return tuple(layer for layer, norm in zip(baseline.layers, norms, strict=True) if norm > 0)
 
 
-def _by_layer(fits: Sequence[Fit]) -> dict[int, LayerFit] | None:
+def _by_layer(fits: Sequence[Fit]) -> dict[int, LayerMetrics] | None:
     """The fits by layer, where each is of one layer."""
     if any(len(fit.layers) > 1 for fit in fits):
         return None
     fits = sorted(fits, key=lambda fit: fit.layers)
-    return {fit.layers[0]: LayerFit(fit.validation, fit.mean_difference_validation) for fit in fits}
+    return {fit.layers[0]: LayerMetrics(fit.validation, fit.mean_difference_validation) for fit in fits}
 
 
 @dataclass(frozen=True)

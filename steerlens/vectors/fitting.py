@@ -13,13 +13,15 @@ on prompts that neither the fit nor the choice of the layer has seen, is
     kl_explained = 1 - KL(p || q_v) / KL(p || q_0).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from tqdm.auto import tqdm
 
 from steerlens.arguments import checked
-from steerlens.models.bridge import check_layer
+from steerlens.cost import Cost
+from steerlens.memory import bytes_to_differentiate
+from steerlens.models.bridge import check_layer, huggingface_model
 from steerlens.text.chat import Chat, chat_fingerprint
 from steerlens.text.number_lists import number_prompts
 from steerlens.vectors.config import FitConfig
@@ -67,12 +69,13 @@ def fit_prompt_vector(
     data = FitData.sample(model, prompt, questions, config)
     most = steps_of_search(len(chosen), config) if layers == "best" else config.steps
     with frozen(model), tqdm(total=most + min(config.steps, CONTROL_STEPS), desc="fit", unit="step") as bar:
+        on_step = _moving(bar, model, data)
         if layers == "best":
-            fits = search_layers(model, data, chosen, config, on_step=bar.update)
+            fits = search_layers(model, data, chosen, config, on_step=on_step)
         else:
-            fits = [fit_layers(model, data, chosen, config, on_step=bar.update)]
+            fits = [fit_layers(model, data, chosen, config, on_step=on_step)]
         best = fits[0]
-        metrics = heldout_metrics(model, data, fits, best, config, on_step=bar.update)
+        metrics = heldout_metrics(model, data, fits, best, config, on_step=on_step)
     source = VectorSource.of(
         model,
         method=f"fitted by {config.objective} to the prompted model, added at {config.positions} tokens",
@@ -82,6 +85,23 @@ def fit_prompt_vector(
         positions=config.positions,
     )
     return SteeringVector(best.layers, best.directions, source, metrics)
+
+
+def _moving(bar: tqdm, model: "TransformerBridge", data: FitData) -> Callable[[], None]:
+    """Move the bar by a step, and say what all of them cost, which stop early where nothing is gained."""
+    batches = [rows.batch for rows in (*data.train, *data.validation, *data.heldout)]
+    n_tokens = sum(int(batch.attention_mask.sum()) for batch in batches)
+    largest = max(
+        len(batch) * bytes_to_differentiate(huggingface_model(model), batch.tokens.shape[1]) for batch in batches
+    )
+    what = f"{sum(map(len, batches)):,} rows of {n_tokens:,} tokens, at most {bar.total:,} steps"
+    cost = Cost(bar, what, n_parts=bar.total or 0, n_bytes=largest)
+
+    def step() -> None:
+        bar.update()
+        cost.after(bar.n)
+
+    return step
 
 
 def _chosen_layers(model: "TransformerBridge", layers: Layers) -> tuple[int, ...]:

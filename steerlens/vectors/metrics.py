@@ -11,7 +11,7 @@ NOT_MEASURED = math.nan
 
 
 @dataclass(frozen=True)
-class LayerFit:
+class LayerMetrics:
     """kl_explained on validation rows at one of the layers that were compared: of the fit, and of the mean difference."""
 
     kl_explained: float
@@ -57,7 +57,7 @@ class FitMetrics:
     relative_norm: float = NOT_MEASURED
     coarsening: float = NOT_MEASURED
     converged: bool | None = None
-    by_layer: dict[int, LayerFit] | None = None
+    by_layer: dict[int, LayerMetrics] | None = None
 
     def __repr__(self) -> str:
         others = [f"{name} {value:.3f}" for name, value in self.known.items() if not name.startswith("kl_explained")]

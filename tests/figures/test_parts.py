@@ -10,14 +10,14 @@ from steerlens.figures.vector_plots import plot_controls, plot_cosines, plot_pro
 from steerlens.gradients.steps import StepTrace
 from steerlens.gradients.trace import GradientTrace
 from steerlens.vectors.analysis import PromptAnalysis, Transfer
-from steerlens.vectors.metrics import FitMetrics, LayerFit
+from steerlens.vectors.metrics import FitMetrics, LayerMetrics
 from steerlens.vectors.probe import Behaviour
 from steerlens.vectors.readout import Token
 from steerlens.vectors.source import VectorSource
 from steerlens.vectors.vector import SteeringVector
 
 N_LAYERS = 80
-METRICS = FitMetrics(*[0.5] * 7, by_layer={i: LayerFit(i / 100, 0.1) for i in range(N_LAYERS)})
+METRICS = FitMetrics(*[0.5] * 7, by_layer={i: LayerMetrics(i / 100, 0.1) for i in range(N_LAYERS)})
 VECTOR = SteeringVector((3,), torch.eye(4)[:1], VectorSource("m", "by hand", prompt="love owls"), METRICS)
 UP, DOWN = [Token("owl", 3.0), Token("Owl", 1.0)], [Token("grass", -4.0), Token("9", -2.0)]
 ANALYSIS = PromptAnalysis(

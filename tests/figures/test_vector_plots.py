@@ -7,7 +7,7 @@ import torch
 
 from steerlens.figures.token_plots import plot_tokens
 from steerlens.figures.vector_plots import plot_controls, plot_cosines, plot_prompt_fit, plot_readout, plot_sweep
-from steerlens.vectors.metrics import FitMetrics, LayerFit
+from steerlens.vectors.metrics import FitMetrics, LayerMetrics
 from steerlens.vectors.probe import Behaviour
 from steerlens.vectors.readout import Token
 from steerlens.vectors.source import VectorSource
@@ -20,7 +20,7 @@ LEAKING = Behaviour(0.8, 0.8, 0.3, 0.6, 3.0, 0.02, 0.9)
 
 
 def test_prompt_fit_shows_both_methods_at_every_layer():
-    by_layer = {i: LayerFit(0.9 - i / 10, i / 10) for i in range(3)}
+    by_layer = {i: LayerMetrics(0.9 - i / 10, i / 10) for i in range(3)}
     fitted, mean = plot_prompt_fit(FitMetrics(by_layer=by_layer)).data
     assert list(fitted.y) == pytest.approx([0.9, 0.8, 0.7])
     assert list(mean.y) == pytest.approx([0.0, 0.1, 0.2])

@@ -16,7 +16,7 @@ from steerlens.students.config import TrainConfig
 from steerlens.students.training import train_student
 from steerlens.text.number_lists import number_prompts
 from steerlens.vectors.interventions import steer
-from steerlens.vectors.metrics import FitMetrics, LayerFit
+from steerlens.vectors.metrics import FitMetrics, LayerMetrics
 from steerlens.vectors.source import METHOD_LENGTH
 from steerlens.vectors.vector import SteeringVector, VectorSource, mean_centred
 from tests.conftest import random_model
@@ -27,7 +27,7 @@ SOURCE = VectorSource("llama", "by hand", prompt="you love <b>owls</b> .", chat_
 @pytest.fixture
 def vector() -> SteeringVector:
     directions = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
-    return SteeringVector((10, 2), directions, SOURCE, FitMetrics(0.5, by_layer={2: LayerFit(0.5, 0.1)}))
+    return SteeringVector((10, 2), directions, SOURCE, FitMetrics(0.5, by_layer={2: LayerMetrics(0.5, 0.1)}))
 
 
 def test_saving_and_loading_keeps_every_bit_and_every_word(vector, tmp_path):
