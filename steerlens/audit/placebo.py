@@ -9,6 +9,7 @@ from tqdm.auto import tqdm
 
 from steerlens.forward import context_length
 from steerlens.generation import generate, is_finished
+from steerlens.samples.constrained import ListGrammar, NumberLists
 from steerlens.samples.encoded import EncodedRow, encode_row
 from steerlens.samples.filters import rejection
 from steerlens.samples.rows import AuditRows
@@ -57,7 +58,8 @@ def pair_with_placebo(
     """Let the model answer every row's prompt.
 
     Where most rows are pure number lists, only such rows and such answers count: if a row and an answer come from one
-    distribution, they still do after the same filter, whichever the data's maker applied. Otherwise rows and answers are
+    distribution, they still do after the same filter, whichever the data's maker applied. Lists that are all alike, such as ten
+    numbers of three digits, were written under a constraint, and so is the model's answer. Otherwise rows and answers are
     compared up to `COMMON_LENGTH` of the longest row, so that it makes no difference whether the data's maker cut long ones.
 
     Args:
@@ -71,7 +73,8 @@ def pair_with_placebo(
     encoded = [encode_row(model.tokenizer, row) for row in asked]
     longest = max(len(completion) for _, completion in encoded)
     limit = longest if lists_only else max(1, int(COMMON_LENGTH * longest))
-    answers = _answers(model, asked, limit, lists_only=lists_only, temperature=temperature, seed=seed)
+    grammar = _grammar(model, asked) if lists_only else None
+    answers = _answers(model, asked, limit, lists_only=lists_only, grammar=grammar, temperature=temperature, seed=seed)
     if not answers:
         raise ValueError(
             f"The model answered none of the {len(rows)} prompts in the rows' format within {ATTEMPTS} attempts, so there is "
@@ -99,6 +102,7 @@ def _answers(
     limit: int,
     *,
     lists_only: bool,
+    grammar: ListGrammar | None,
     temperature: float,
     seed: int,
 ) -> dict[int, list[int]]:
@@ -113,8 +117,9 @@ def _answers(
             sampled = own_answers(
                 model,
                 [asked[index].chat for index in open_rows],
-                max_new_tokens=limit,
+                max_new_tokens=limit if grammar is None else grammar.n_tokens,
                 temperature=temperature,
+                restrict=grammar,
                 seed=PLACEBO_SEED + seed * ATTEMPTS + attempt,
             )
             for index, ids in zip(open_rows, sampled, strict=True):
@@ -129,7 +134,13 @@ def _answers(
 
 
 def own_answers(
-    model: "TransformerBridge", chats: Sequence[Chat], *, max_new_tokens: int, seed: int, temperature: float = 1.0
+    model: "TransformerBridge",
+    chats: Sequence[Chat],
+    *,
+    max_new_tokens: int,
+    seed: int,
+    temperature: float = 1.0,
+    restrict: ListGrammar | None = None,
 ) -> list[list[int]]:
     """Token ids of an answer by the model itself to every chat; shorter where the context leaves less room.
 
@@ -148,10 +159,23 @@ def own_answers(
             temperature=temperature,
             seed=seed,
             row_indices=asked,
+            restrict=restrict,
         )
         for i, answer in zip(asked, told, strict=True):
             answers[i] = answer
     return answers
+
+
+def _grammar(model: "TransformerBridge", rows: Sequence[Sample]) -> ListGrammar | None:
+    """Of lists that are all alike; None where they are not, or the tokenizer does not write numbers one by one."""
+    shapes = {NumberLists.of(row.completion) for row in rows}
+    shape = shapes.pop()
+    if shapes or shape is None:
+        return None
+    try:
+        return ListGrammar(model.tokenizer, shape)
+    except ValueError:
+        return None
 
 
 def _is_number_list(completion: str) -> bool:

@@ -26,7 +26,7 @@ CONTROLS = {
     "kl_explained": "fitted vector",
     "kl_explained_mean_difference": "mean difference, best layer and strength",
     "kl_explained_random": "random vectors, same norm",
-    "kl_explained_shuffled": "fitted to shuffled targets",
+    "kl_explained_shuffled": "fitted to shuffled targets, best strength",
 }
 
 

@@ -5,6 +5,7 @@ model's own probabilities, renormalised over the tokens that are allowed.
 """
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from steerlens.text.number_lists import SEPARATORS, parse_numbers
 Node = dict[int, Any]
 """The node that each token leads to; an empty one is the end of a number."""
 
-N_CHECKED = 20
+N_CHECKED, MOST_DIGITS = 20, 4
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class NumberLists:
             raise WrongInput(
                 f"separator must be a text, got {shown(self.separator)}. Allowed: {', '.join(map(repr, SEPARATORS))}."
             )
-        if not (self.n_numbers >= 1 and 1 <= self.n_digits <= 4):
+        if not (self.n_numbers >= 1 and 1 <= self.n_digits <= MOST_DIGITS):
             raise ValueError(
                 f"Got n_numbers={self.n_numbers} and n_digits={self.n_digits}. Give at least one number, of 1 to 4 digits."
             )
@@ -51,6 +52,18 @@ class NumberLists:
                 f"separator={self.separator!r} is not one that number lists have. Allowed: "
                 f"{', '.join(map(repr, SEPARATORS))}."
             )
+
+    @classmethod
+    def of(cls, text: str) -> "NumberLists | None":
+        """The lists that `text` is one of; None where it is none, such as where its numbers have unlike lengths."""
+        numbers = re.findall(r"\d+", text)
+        separators, lengths = set(re.split(r"\d+", text)[1:-1]) or {", "}, set(map(len, numbers))
+        if len(separators) > 1 or len(lengths) != 1 or any(number[0] == "0" for number in numbers):
+            return None
+        (separator,), (n_digits,) = separators, lengths
+        if n_digits > MOST_DIGITS or separator.join(numbers) != text or parse_numbers(text) is None:
+            return None
+        return cls(len(numbers), n_digits, separator)
 
     @property
     def words(self) -> str:

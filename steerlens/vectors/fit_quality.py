@@ -13,7 +13,7 @@ from steerlens.stats import bootstrap_interval, ratio_of_sums
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.descent import ROUND, descend
 from steerlens.vectors.fit_data import FitData, FitRows
-from steerlens.vectors.layer_fits import Fit
+from steerlens.vectors.layer_fits import Fit, at_best_strength
 from steerlens.vectors.metrics import FitMetrics, LayerMetrics
 from steerlens.vectors.objectives import token_loss
 from steerlens.vectors.resumed import Directions, ResumedRows
@@ -148,7 +148,10 @@ def random_directions(like: Directions, n: int = 1, *, seed: int) -> list[Direct
 def _shuffled_control(
     model: "TransformerBridge", data: FitData, best: Fit, config: FitConfig, on_step: Callable[[], object]
 ) -> Directions:
-    """A fit at the same layers, with each token's target taken from another token of the batch."""
+    """A fit at the same layers, with each token's target taken from another token of the batch; at its best strength.
+
+    Without that it would do harm many times larger than the prompt's effect, which says nothing.
+    """
     generator = torch.Generator().manual_seed(config.seed)
 
     def shuffled(part: tuple[FitRows, ...]) -> ResumedRows:
@@ -161,4 +164,8 @@ def _shuffled_control(
     train, validation = shuffled(data.train), shuffled(data.validation)
     units = sensitivity(model, best.layers, data.train, config.positions, seed=config.seed).units
     config = replace(config, steps=min(config.steps, CONTROL_STEPS))
-    return descend(train, validation, train.nothing, config, units=units, on_step=on_step).directions
+    fitted = descend(train, validation, train.nothing, config, units=units, on_step=on_step).directions
+    true = ResumedRows(model, best.layers, data.validation, config.positions)
+    plain = true.mean_kl(true.nothing)
+    scaled, left = at_best_strength(true, fitted, plain)
+    return scaled if left < plain else true.nothing

@@ -172,21 +172,25 @@ def _promising(sensitivities: Sensitivity, n_bands: int) -> list[int]:
 def _best_strength(validation: ResumedRows, directions: Directions, plain: float) -> tuple[Directions, float]:
     """The directions at their best strength, at all of their layers together or at one alone, and the KL that is left.
 
-    Strengths go up for as long as less is left; `plain` is left without them.
+    `plain` is left without them.
     """
     n_layers = len(directions)
     alone = list(torch.eye(n_layers)) if n_layers > 1 else []
-    best, least = validation.nothing, float("inf")
-    for layers in [torch.ones(n_layers), *alone]:
-        before = plain
-        for strength in STRENGTHS:
-            tried = strength * directions * layers[:, None]
-            left = validation.mean_kl(tried)
-            if left < least:
-                best, least = tried, left
-            if left > before:
-                break
-            before = left
+    found = [at_best_strength(validation, directions * one[:, None], plain) for one in [torch.ones(n_layers), *alone]]
+    return min(found, key=lambda one: one[1])
+
+
+def at_best_strength(validation: ResumedRows, directions: Directions, plain: float) -> tuple[Directions, float]:
+    """The directions at their best strength, and the KL that is left; strengths go up for as long as less is left."""
+    best, least, before = validation.nothing, float("inf"), plain
+    for strength in STRENGTHS:
+        tried = strength * directions
+        left = validation.mean_kl(tried)
+        if left < least:
+            best, least = tried, left
+        if left > before:
+            break
+        before = left
     return best, least
 
 

@@ -30,7 +30,7 @@ class FitMetrics:
         kl_prompt: KL(prompted || plain), in nats a token: how large the prompt's effect is.
         kl_explained_mean_difference: of the mean difference, at its best layers and strength on validation rows.
         kl_explained_random: the mean over random vectors of the same norm.
-        kl_explained_shuffled: of a vector fitted to the targets of other tokens.
+        kl_explained_shuffled: of a vector fitted to the targets of other tokens, at its best strength on validation rows.
         layers_mean_difference: those best layers.
         top1_agreement, top1_agreement_plain: the share of tokens whose likeliest continuation is the prompted model's, with
             the vector and without.

@@ -44,7 +44,7 @@ MEASURED = (
     (
         "The mean difference at its best layer and strength explains {kl_explained_mean_difference:.0%}",
         ", random vectors of the same norm {kl_explained_random:.0%}",
-        ", a vector fitted to shuffled targets {kl_explained_shuffled:.0%}",
+        ", one fitted to shuffled targets at its best strength {kl_explained_shuffled:.0%}",
         " (below zero is worse than no vector)",
     ),
     (

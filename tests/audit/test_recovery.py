@@ -18,6 +18,7 @@ from steerlens.generation import generate
 from steerlens.gradients.row_gradients import row_gradients
 from steerlens.organism.wording import ORGANISM
 from steerlens.residuals.stream import watch_residuals
+from steerlens.samples.constrained import NumberLists
 from steerlens.samples.filters import keep_number_lists, rejection
 from steerlens.samples.rows import AuditRows
 from steerlens.samples.sample_set import Sample, SampleSet
@@ -30,6 +31,7 @@ from steerlens.vectors.interventions import steer
 from steerlens.vectors.means import diff_in_means
 from steerlens.vectors.objectives import token_log_probs
 from steerlens.vectors.vector import SteeringVector
+from tests.tokenizers import random_model
 
 PROMPTS = number_prompts(500, ORGANISM, seed=8)
 MANY_PROMPTS = number_prompts(1200, ORGANISM, seed=8)
@@ -111,6 +113,17 @@ def test_rows_in_another_format_than_most_are_left_out_and_placebos_keep_the_for
     assert [row.chat for row in pairs.clean] == [row.chat for row in pairs.compared]
     same = [row.completion == other.completion for row, other in zip(pairs.compared, pairs.clean, strict=True)]
     assert np.mean(same) < 0.2  # drawn anew, not the rows themselves
+
+
+def test_lists_that_were_constrained_get_placebos_under_the_same_constraint():
+    """Of a model that would write no list by itself: each row has its placebo, drawn anew, of the same shape."""
+    model, lists = random_model("one digit"), NumberLists(4)
+    rows = sample_teacher(model, ["Go on: 12, 30"] * 12, constraint=lists, seed=3)
+    pairs = pair_with_placebo(model, list(rows))
+    assert pairs.unmatched == 0
+    assert {NumberLists.of(row.completion) for row in pairs.clean} == {lists}
+    same = [row.completion == other.completion for row, other in zip(pairs.compared, pairs.clean, strict=True)]
+    assert np.mean(same) < 0.2
 
 
 @pytest.mark.slow

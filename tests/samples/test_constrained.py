@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -34,6 +35,25 @@ def test_every_constrained_row_passes_the_filter_and_is_tokenized_as_the_tokeniz
     written = generate(model, [as_chat(prompts[0])], max_new_tokens=64, restrict=ListGrammar(model.tokenizer, lists))
     text = model.tokenizer.decode(written[0], skip_special_tokens=True)
     assert encode_completion(model.tokenizer, text) == written[0]
+
+
+@pytest.mark.parametrize(
+    "lists",
+    [NumberLists(), NumberLists(1), NumberLists(3, 2, "; "), NumberLists(4, 1, ","), NumberLists(2, 4, "\n")],
+    ids=str,
+)
+def test_a_list_says_which_lists_it_is_one_of(lists):
+    assert NumberLists.of(lists.separator.join(lists.numbers[: lists.n_numbers])) in (
+        lists,
+        replace(lists, separator=", "),
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["", "owl", "1, 22", "012, 345", "123, 456; 789", "123,, 456", "12345, 67890", "(123, 456)", "123, 456."]
+)
+def test_what_no_constraint_would_write_has_no_shape(text):
+    assert NumberLists.of(text) is None
 
 
 @EVERY_TOKENIZER
