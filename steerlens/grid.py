@@ -237,6 +237,8 @@ def train_grid(
 ) -> dict[K, tuple[StudentRecord, ...]]:
     """Train a student of every plan with every seed, unless it is there; one record a seed, by the keys of the plans.
 
+    One seed is trained after the other, so that a grid that is interrupted has whole seeds.
+
     Args:
         directory: each student gets a directory in it, named by plan and seed.
 
@@ -251,8 +253,8 @@ def train_grid(
         (key, seed): TrainingJob(
             replace(plan, train=replace(plan.train, seed=seed)), Path(directory) / f"{plan.name}-s{seed}"
         )
-        for key, plan in plans.items()
         for seed in seeds
+        for key, plan in plans.items()
     }
     records = run_jobs(jobs, workers or Workers(), what="students")
     return {key: tuple(records[key, seed] for seed in seeds) for key in plans}

@@ -77,14 +77,13 @@ def run(lab: Lab) -> Findings:
     )
     dealt = {trait: _dealt(rows[trait].require()) for trait in traits}
     groups = {("taught", trait): (rows[trait], trait) for trait in traits}
-    groups |= {("dealt", trait): (dealt[trait], trait) for trait in traits}
     groups[CONTROL, CONTROL] = rows[CONTROL].require(), traits[0]
-    students = lab.train(
-        {
-            key: lab.plan("-".join(key), data, teachers[trait].vector, trait=lab.profile.trait)
-            for key, (data, trait) in groups.items()
-        }
-    )
+    shuffled_groups = {("dealt", trait): (dealt[trait], trait) for trait in traits}
+    students: dict[tuple[str, str], compare.Students] = {}
+    for part in (groups, shuffled_groups):
+        students |= lab.train(
+            {key: lab.plan("-".join(key), data, teachers[trait].vector) for key, (data, trait) in part.items()}
+        )
     vectors = {trait: sl.SteeringVector.load(one.vector) for trait, one in teachers.items()}
     taught = [students["taught", trait] for trait in traits]
     cosines = of_shifts(taught, vectors, layer=len(vectors[traits[0]].layers) // 2)
