@@ -1,12 +1,19 @@
 """A grid trains what is missing; what is measured while a student trains leaves the training as it is."""
 
 import json
+import shlex
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
-from steerlens.grid import StudentPlan, TrainingJob, held_at_start, train_grid
+from steerlens.cli import main
+from steerlens.grid.grid import grid_lines, train_grid
+from steerlens.grid.plan import StudentPlan
+from steerlens.grid.training import TrainingJob, held_at_start
 from steerlens.jobs import Workers
 from steerlens.models.loading import load_model
 from steerlens.samples.sample_set import Sample, SampleSet
@@ -71,6 +78,45 @@ def test_a_grid_trains_every_plan_with_every_seed_and_none_twice(plan, tmp_path)
     again = train_grid(plans, tmp_path / "grid", seeds=(3, 4), workers=Workers(1))
     assert made == {path: path.stat().st_mtime_ns for path in (tmp_path / "grid").rglob("*")}
     assert [one.loss for one in again[1e-2]] == [one.loss for one in found[1e-2]]
+
+
+@pytest.mark.slow
+def test_lines_of_a_job_file_train_what_the_grid_would_and_nothing_twice(plan, tmp_path, capsys):
+    plans = {"one": plan}
+    here = train_grid(plans, tmp_path / "here", seeds=(3, 4), workers=Workers(1))
+    lines = grid_lines(plans, tmp_path / "a cluster", seeds=(3, 4))
+    commands = [shlex.split(line) for line in lines]
+    assert [command[:2] for command in commands] == [["steerlens", "student"]] * 2
+    assert main(commands[0][1:]) == 0
+    assert "StudentRecord 'one-s3'" in capsys.readouterr().out
+    record = Path(commands[0][2].removesuffix(".plan.json")) / "record.json"
+    trained = record.stat().st_mtime_ns
+    assert main(commands[0][1:]) == 0  # a line that is given twice
+    assert record.stat().st_mtime_ns == trained
+    assert grid_lines(plans, tmp_path / "a cluster", seeds=(3, 4)) == lines[1:]
+    assert main(commands[1][1:]) == 0
+    there = train_grid(plans, tmp_path / "a cluster", seeds=(3, 4))
+    assert [one.loss for one in there["one"]] == [one.loss for one in here["one"]]
+    assert grid_lines(plans, tmp_path / "a cluster", seeds=(3, 4)) == ()
+
+
+def test_a_student_that_another_machine_trains_or_that_nobody_planned_is_refused(plan, tmp_path, capsys):
+    (line,) = grid_lines({"one": plan}, tmp_path, seeds=(0,))
+    written = shlex.split(line)[2]
+    code = (
+        "import sys, time\nfrom steerlens.lock import beside, held\n"
+        "with held(beside(sys.argv[1])):\n    print(1, flush=True)\n    time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, written.removesuffix(".plan.json")], stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        assert main(["student", written]) == 1
+        other.kill()
+    assert "Another run is writing here" in capsys.readouterr().err
+    assert main(["student", str(tmp_path)]) == 1
+    assert "is no plan of a student" in capsys.readouterr().err
 
 
 def test_plans_of_one_name_and_no_seeds_are_refused(plan, tmp_path):

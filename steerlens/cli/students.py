@@ -54,6 +54,9 @@ def add_commands(commands: Any) -> None:
     add_model(train)
     add_fields(train, TrainConfig, {"train": TrainConfig()})
 
+    student = command(commands, "student", _student, "train a student that a grid has planned (grid_lines)")
+    student.add_argument("plan", type=Path, help="file that grid_lines wrote")
+
     scales = command(commands, "scales", _scales, "train a scout for one epoch, and keep Adam's scales")
     scales.set_defaults(mark=None)
     scales.add_argument("samples", help=DATA)
@@ -101,6 +104,13 @@ def _sample(options: argparse.Namespace) -> int:
     kept = options.out.with_suffix(".kept.jsonl")
     result.kept.save(kept)
     print(f"{result.summary()}\nRaw rows: {options.out}\nNumber lists: {kept}")
+    return 0
+
+
+def _student(options: argparse.Namespace) -> int:
+    from steerlens.grid.grid import train_planned
+
+    print(train_planned(options.plan))
     return 0
 
 
