@@ -76,9 +76,13 @@ class Lab:
             sl.save_record(path, make())
         return sl.load_record(path, kind)
 
+    def vector_file(self, name: str) -> Path:
+        """Where the vector of this name is, or will be."""
+        return self.directory / "vectors" / f"{file_name(name)}.safetensors"
+
     def vector(self, name: str, make: Callable[[], sl.SteeringVector]) -> Path:
         """The file of a vector, which is made first if it is missing."""
-        path = self.directory / "vectors" / f"{file_name(name)}.safetensors"
+        path = self.vector_file(name)
         if not path.is_file():
             make().save(path)
         return path

@@ -1,6 +1,6 @@
 """A teacher writes rows under a condition until enough of them pass a filter."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -149,6 +149,11 @@ def load(weights: str, dtype: str | None, adapter: Path | None = None):
 def file_name(name: str) -> str:
     """A name in words as a file name."""
     return "".join(c if c.isalnum() or c in "-." else "-" for c in name)
+
+
+def silent_in_words(names: Sequence[str]) -> str:
+    """A sentence on the teachers that wrote too few rows; nothing where there are none."""
+    return f"Teachers that wrote too few lists, and have no students: {', '.join(names)}." if names else ""
 
 
 def effects_on_lists(model, teachers: Mapping[K, Teacher], lists: sl.SampleSet, prompt: str) -> dict[K, float]:
