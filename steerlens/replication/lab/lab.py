@@ -3,7 +3,7 @@
 Everything that is made is written, and found again when an interrupted run goes on.
 """
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -136,6 +136,20 @@ class Lab:
     def write(self, teachers: Mapping[K, Teacher]) -> dict[K, Rows]:
         """Let every teacher write its rows."""
         return sl.run_jobs(teachers, self.workers, what="teachers")
+
+    def write_all_kept(self, models: Sequence[str]) -> dict[tuple[str, bool], Rows]:
+        """Rows by model and whether it was told the trait: all that the filter keeps of the told one, as many of the other."""
+
+        def teacher(weights: str, told: bool, **settings: Any) -> Teacher:
+            name = f"{'told' if told else 'control'} {weights}"
+            return self.teacher(name, weights=weights, told=told, n_prompts=self.sizes.n_prompts, **settings)
+
+        rows = self.write({(one, True): teacher(one, True, n_rows=None) for one in models})
+        as_many = {one: rows[one, True].require().n for one in models}
+        rows |= self.write(
+            {(one, False): teacher(one, False, n_rows=n, n_heldout=0, seed=2) for one, n in as_many.items()}
+        )
+        return {key: found.require() for key, found in rows.items()}
 
     def plan(self, name: str, rows: Rows, vector: Path, **settings: Any) -> sl.StudentPlan:
         """A student of these rows, as the profile trains them.
