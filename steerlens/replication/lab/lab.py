@@ -198,3 +198,12 @@ class Lab:
     def run(self, jobs: Mapping[K, sl.Job[R]], what: str) -> dict[K, R]:
         """Do other jobs, several at a time."""
         return sl.run_jobs(jobs, self.workers, what=what)
+
+    def examine(self, students: Sequence[sl.StudentRecord], check: Callable[..., sl.Job[R]], what: str) -> list[R]:
+        """Do a check of each student, such as a `Dissection`, several at a time.
+
+        Args:
+            check: makes the job of a student from its base, that one's dtype, the trait, `begun` and its directory.
+        """
+        base = self.profile.weights, self.profile.dtype, self.profile.trait, self.profile.begun
+        return [*self.run({one.name: check(*base, one.directory) for one in students}, what).values()]
