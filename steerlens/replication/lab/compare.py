@@ -86,6 +86,12 @@ def minus(ours: Group, theirs: Group, context: Context = "bare", *, paired: bool
     return sl.log_odds_difference(shares(ours, context), shares(theirs, context), paired=paired)
 
 
+def same_seeds(one: Students, other: Students) -> tuple[Students, Students]:
+    """The students of both whose seeds both have, in the order of the seeds of the first."""
+    pairs = {a.train.seed: (a, b) for a in one for b in other if a.train.seed == b.train.seed}
+    return tuple(a for a, _ in pairs.values()), tuple(b for _, b in pairs.values())
+
+
 def share(
     ours: Group, reference: Group, base: Answering, context: Context = "bare", *, paired: bool = True
 ) -> sl.Interval:
@@ -133,6 +139,11 @@ def mean_answers(group: Group) -> dict[str, float]:
         answer: float(np.mean([one.bare.distribution[answer] for one in group]))
         for answer in group[0].bare.distribution
     }
+
+
+def log_odds_of(answer: str, group: Group) -> float:
+    """The mean log odds of an answer to bare questions, such as another trait than the students'."""
+    return float(np.mean(sl.log_odds(np.array([one.bare.distribution[answer] for one in group]))))
 
 
 def answers_moved(ours: Group, theirs: Group) -> float:
@@ -191,10 +202,3 @@ def in_words(found: Mapping[str, Summary]) -> str:
 def layers_in_words(group: Sequence[sl.StudentRecord]) -> str:
     """The strength of the vector at the trait's questions, layer by layer."""
     return ", ".join(f"{strength:.2f}" for strength in by_layer(group, "at_questions", "strength"))
-
-
-def listed_shares(found: Mapping[str, tuple[sl.Interval, sl.Interval]]) -> str:
-    """A line for each group: its share of the transfer in both contexts."""
-    return "\n".join(
-        f"{name}: {bare} of the transfer bare, {after} after numbers." for name, (bare, after) in found.items()
-    )

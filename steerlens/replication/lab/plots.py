@@ -55,7 +55,7 @@ def plot_learning_rates(
 ) -> go.Figure:
     """Curves in panels as `plot_curves` draws them, each of values by the peak learning rate."""
     curves = {
-        title: {name: (list(found), list(found.values())) for name, found in panel.items()}
+        title: {name: (sorted(found), [found[rate] for rate in sorted(found)]) for name, found in panel.items()}
         for title, panel in panels.items()
     }
     return plot_curves(curves, x="peak learning rate", log_x=True, lines=lines)
