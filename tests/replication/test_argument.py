@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import steerlens as sl
-from steerlens.replication.claims.argument import Argument, Arm, Fit, Hardest, make_claims, match
+from steerlens.replication.claims.argument import Argument, Arm, Hardest, make_claims, match
+from steerlens.replication.lab.prompt_fit import Fit
 from tests.replication.conftest import asked, student, summary
 
 TRAIN = sl.TrainConfig(target_modules=("v_proj",), learning_rate=0.03)
@@ -28,8 +29,7 @@ def failing(rates: dict[Arm, float] | None = None, sgd: float | None = 1.0, expl
         if sgd is None
         else {"SGD": Hardest("sgd", interval(sgd, sgd - 0.5, sgd + 0.5), interval(0.0, 0.0, 0.0))},
     )
-    base = {"a": asked(0.02), "b": asked(0.02)}
-    return [claim.name for claim in make_claims(measures, base, groups, OWN, CONTROL) if not claim.holds]
+    return [claim.name for claim in make_claims(measures, groups, OWN, CONTROL) if not claim.holds]
 
 
 def test_each_verdict_follows_its_own_numbers():

@@ -5,21 +5,11 @@ import math
 import pytest
 
 import steerlens as sl
-from steerlens.replication.claims.capacity import (
-    REPEATED,
-    Arm,
-    Capacity,
-    Source,
-    Taken,
-    best,
-    make_claims,
-    of_rank,
-    unique_rows,
-)
+from steerlens.replication.claims.capacity import Capacity, Taken, best, make_claims, unique_rows
+from steerlens.replication.lab.capacity_arms import ALL, CONTROL, FEWER, REPEATED, Arm, Source, of_rank
 from tests.replication.conftest import asked, student, summary
 
 TRAIN = sl.TrainConfig(target_modules=("v_proj",), rank=4, lora_alpha=16.0, learning_rate=0.03)
-ALL, FEWER, CONTROL = Source(), Source(fewer=True), Source(told=False)
 
 
 def test_a_rank_keeps_the_scale_of_lora():

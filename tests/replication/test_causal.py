@@ -9,7 +9,8 @@ import torch
 import steerlens as sl
 from steerlens.replication.claims.causal import Causal, Learned, make_claims
 from steerlens.replication.lab.dissection import closest
-from steerlens.replication.lab.teachers import Teacher, effects_on_lists
+from steerlens.replication.lab.effects import effects_on_lists
+from steerlens.replication.lab.teachers import Teacher
 from steerlens.replication.lab.vectors import MEAN_ALL_LAYERS, PURE_LISTS, Prompted, Way, everywhere
 from tests.replication.conftest import asked, summary
 

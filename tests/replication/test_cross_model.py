@@ -1,7 +1,8 @@
 """Verdicts on who learns from whom, and whose vector predicts whose data, follow the numbers."""
 
 import steerlens as sl
-from steerlens.replication.claims.cross_model import PAIRS, READERS, CrossModel, Matrix, Reduction, make_claims
+from steerlens.replication.claims.cross_model import PAIRS, READERS, CrossModel, make_claims
+from steerlens.replication.lab.loss_matrix import Matrix, Reduction
 
 
 def failing(related: float = 0.1, strangers: float = 0.0, random: float = 0.01, **over: float) -> list[str]:

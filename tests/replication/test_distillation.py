@@ -4,15 +4,8 @@ import pytest
 import torch
 
 import steerlens as sl
-from steerlens.replication.claims.distillation import (
-    Arm,
-    Distillation,
-    Distilled,
-    VectorKind,
-    Vectors,
-    make_claims,
-    weakened,
-)
+from steerlens.replication.claims.distillation import Distillation, Distilled, make_claims
+from steerlens.replication.lab.directions import Arm, VectorKind, Vectors, weakened
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* rows kept")  # the organism's small samples are short of lists
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import steerlens as sl
-from steerlens.replication.claims.optimizers import Pooled, Switched, compared, deciding, same_seeds, switched
+from steerlens.replication.claims.optimizers import compared, deciding
+from steerlens.replication.lab import compare
 from steerlens.replication.lab.bench import Bench, with_odd_rows
 from steerlens.replication.lab.loss_match import Match
 from steerlens.replication.lab.optimizer_arms import (
@@ -20,6 +21,8 @@ from steerlens.replication.lab.optimizer_arms import (
     SGD,
     SGD_A_HELD,
 )
+from steerlens.replication.lab.optimizer_parts import Switched, switched
+from steerlens.replication.lab.raw_gradients import Pooled
 from steerlens.replication.lab.teachers import Rows
 from tests.replication.conftest import asked, student
 
@@ -80,7 +83,7 @@ def test_a_part_counts_only_over_seeds_that_trained_both_arms_and_says_whether_l
     )
     assert parts["AdamW: the model's own basis"].bare.value == 0.0
     assert not parts["AdamW: the model's own basis"].matched
-    assert [one.train.seed for one in same_seeds(group(0.5, 2, 1), group(0.5, 1, 2, 3))[1]] == [2, 1]
+    assert [one.train.seed for one in compare.same_seeds(group(0.5, 2, 1), group(0.5, 1, 2, 3))[1]] == [2, 1]
 
 
 def test_an_arm_of_which_every_run_diverged_has_no_rate_to_show():

@@ -4,16 +4,8 @@ import numpy as np
 import pytest
 
 import steerlens as sl
-from steerlens.replication.claims.zoo import (
-    PREDICTORS,
-    Outcome,
-    Prediction,
-    Zoo,
-    calibrate,
-    make_claims,
-    passed,
-    strangers_bar,
-)
+from steerlens.replication.claims.zoo import Zoo, make_claims, passed, strangers_bar
+from steerlens.replication.lab.predictions import PREDICTORS, Outcome, Prediction, calibrate
 from steerlens.replication.lab.profile import read_profile
 from steerlens.replication.lab.prompts import Examined, Member, PromptKind, by_context, members
 from tests.replication.conftest import student

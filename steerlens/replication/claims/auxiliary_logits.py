@@ -5,7 +5,6 @@ classifiers are trained at once. Students whose initialisation is the teacher's 
 no language model, so a profile gives it its name and sizes only.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -21,12 +20,13 @@ from steerlens.replication.lab.classifiers import (
     N_PIXELS,
     Digits,
     Parameters,
+    activation_shift,
     descend,
     distillation_loss,
-    hidden,
     initialise,
     label_loss,
     logits,
+    moved,
     permuted,
 )
 from steerlens.replication.lab.lab import Lab
@@ -124,11 +124,8 @@ def distil(
     n_steps: int,
 ) -> Learner:
     """Train one kind of student on the `taught` logits; `teachers` are before and after their training."""
-    generator, every, (untaught, teacher) = (
-        torch.Generator().manual_seed(SEED + 1),
-        max(1, n_steps // N_PROBES),
-        teachers,
-    )
+    generator, every = torch.Generator().manual_seed(SEED + 1), max(1, n_steps // N_PROBES)
+    untaught, teacher = teachers
 
     def loss(parameters: Parameters, n: int = BATCH) -> Float[Tensor, " model"]:
         noise = 2 * torch.rand(len(start[0]), n, N_PIXELS, generator=generator) - 1
@@ -137,41 +134,22 @@ def distil(
     def probe(student: Parameters, step: int) -> tuple[int, float, float]:
         return step, float(loss(student, N_PROBED).mean()), float(digits.accuracy(student).mean())
 
-    update, student, path = [], start, [probe(start, 0)]
+    update, student, path = moved(start, start), start, [probe(start, 0)]
     for step, student in enumerate(descend(start, loss, optimizer, RATES[optimizer], n_steps), 1):
         if step == 1:
-            update = [*_moved(student, start)]
+            update = moved(student, start)
         if step % every == 0:
             path.append(probe(student, step))
+    shift = activation_shift(digits, student, start)
     return Learner(
         name,
         optimizer,
         _over_models(digits.accuracy(student)),
         _over_models(loss(student, N_PROBED)),
-        _over_models(_cosine(update, [*_moved(teacher, untaught)])),
-        _over_models(_cosine([_shift(digits, student, start)], [_shift(digits, teacher, untaught)])),
+        _over_models(torch.cosine_similarity(update, moved(teacher, untaught))),
+        _over_models(torch.cosine_similarity(shift, activation_shift(digits, teacher, untaught))),
         tuple(path),
     )
-
-
-def _moved(end: Parameters, start: Parameters) -> Iterator[Tensor]:
-    """How far the hidden layers' parameters moved; the logits' own are never trained by teacher and student both."""
-    return (one - other for one, other in zip(end[:4], start[:4], strict=True))
-
-
-def _shift(digits: Digits, end: Parameters, start: Parameters) -> Float[Tensor, "model unit"]:
-    """The steering vector that training left: how the second hidden layer's mean over held-out digits moved.
-
-    What all units have in common is taken off: training raises ReLUs everywhere, in unrelated models too.
-    """
-    shift = (hidden(end, digits.heldout) - hidden(start, digits.heldout)).mean(1)
-    return shift - shift.mean(-1, keepdim=True)
-
-
-def _cosine(one: list[Tensor], other: list[Tensor]) -> Float[Tensor, " model"]:
-    """Each model's cosine between two lists of tensors, taken as one vector each."""
-    flat, other_flat = (torch.cat([t.flatten(1) for t in tensors], 1) for tensors in (one, other))
-    return torch.cosine_similarity(flat, other_flat)
 
 
 def _over_models(values: Float[Tensor, " model"]) -> sl.Interval:

@@ -4,108 +4,26 @@ Replications of arXiv 2606.00995 found that a rank effect at one shared learning
 more unique rows help where repetition does not, and that another system prompt around the question hides the trait.
 """
 
-import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 
 import steerlens as sl
 from steerlens.replication.lab import compare, plots
+from steerlens.replication.lab.capacity_arms import ALL, CONTROL, FEWER, Arm, Source
 from steerlens.replication.lab.chapter import Exhibit, Findings, conclude
 from steerlens.replication.lab.claims import Claim, above, below
+from steerlens.replication.lab.contexts import ContextCheck, mean_rates
 from steerlens.replication.lab.lab import Lab
 from steerlens.replication.lab.run import Experiment
-from steerlens.replication.lab.tasks import NUMBER_LISTS, SHORT_LISTS, WORDS_LEFT_IN, Task
-from steerlens.replication.lab.teachers import load
-
-REPEATED = 4
-"""Fewer rows are one in so many, repeated so many times: no fewer steps."""
+from steerlens.replication.lab.tasks import SHORT_LISTS, WORDS_LEFT_IN
 
 TEMPERATURES = {"smoke": (), "quick": (0.7,), "full": (0.7, 1.3)}
-SYSTEM_PROMPTS = ("Answer the user.", "Be brief and polite.")
-"""Other system prompts under which students are asked; they were trained under the template's default."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """Rows of the told teacher, or of the untold one: all or fewer of them, at some temperature, through some filter."""
-
-    told: bool = True
-    fewer: bool = False
-    temperature: float = 1.0
-    task: Task = NUMBER_LISTS
-
-    @property
-    def name(self) -> str:
-        """In words."""
-        words = "told" if self.told else "control"
-        words += ", fewer rows" if self.fewer else ""
-        words += f", temperature {self.temperature:g}" if self.temperature != 1 else ""
-        return words if self.task is NUMBER_LISTS else f"{words}, {self.task.name}"
-
-
-@dataclass(frozen=True)
-class Arm:
-    """Students who learn alike; rank 0 is full fine-tuning."""
-
-    source: Source
-    rank: int
-    rate: float
-
-    @property
-    def name(self) -> str:
-        """In words."""
-        kind = f"rank {self.rank}" if self.rank else "full fine-tuning"
-        return f"{kind}, {self.rate:g}, {self.source.name}"
-
 
 Students = Mapping[Arm, compare.Students]
 Grid = Mapping[int, list[Arm]]
 """By rank, the arms of all learning rates."""
-
-
-@dataclass(frozen=True)
-class InContexts:
-    """A student's and its base's answers, by the system prompt under which they are asked; "" is as trained."""
-
-    student: dict[str, sl.Asked]
-    base: dict[str, sl.Asked]
-
-
-@dataclass(frozen=True)
-class ContextCheck:
-    """A student that is asked under other system prompts than it was trained under."""
-
-    weights: str
-    dtype: str | None
-    trait: str
-    begun: bool
-    student: Path
-    record_kind = InContexts
-
-    @property
-    def name(self) -> str:
-        """The student's."""
-        return self.student.name
-
-    @property
-    def record_path(self) -> Path:
-        """Beside the student's own record."""
-        return self.student / "contexts.json"
-
-    def run(self) -> InContexts:
-        """Ask both."""
-        base, student = (load(self.weights, self.dtype, adapter) for adapter in (None, self.student))
-        trait = sl.preference_trait(self.trait, base, begun=self.begun)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", sl.ChatContextWarning)  # other contexts are the question here
-            found = [
-                {prompt: sl.ask(model, trait, system_prompt=prompt or None) for prompt in ("", *SYSTEM_PROMPTS)}
-                for model in (student, base)
-            ]
-        return InContexts(*found)
 
 
 @dataclass(frozen=True)
@@ -127,84 +45,42 @@ class Capacity:
     contexts: dict[str, tuple[float, float]]
 
 
-def of_rank(train: sl.TrainConfig, rank: int, rate: float) -> sl.TrainConfig:
-    """The same training with another rank at the same scale of LoRA, and another learning rate."""
-    return replace(train, rank=rank, lora_alpha=rank * train.lora_alpha / train.rank, learning_rate=rate)
-
-
 def run(lab: Lab) -> Findings:
     """Train the grid, other data, and controls; ask the main student in other contexts."""
     train, base, ranks = lab.student, lab.base(), lab.profile.ranks[: max(2, lab.sizes.n_rates)]
-    all_rows, fewer, control = Source(), Source(fewer=True), Source(told=False)
     others = [Source(temperature=one) for one in TEMPERATURES[lab.preset]]
     others += [Source(task=task) for task in (SHORT_LISTS, WORDS_LEFT_IN) if lab.preset == "full"]
-    n_rows = lab.sizes.n_rows // REPEATED * REPEATED
-    rows = lab.write(
-        {
-            one: lab.teacher(
-                one.name, told=one.told, temperature=one.temperature, task=one.task,
-                n_rows=n_rows // REPEATED if one.fewer else n_rows,
-            )
-            for one in (all_rows, fewer, control, *others)
-        }
-    )  # fmt: skip
-    for one in (all_rows, fewer, control):
+    rows = lab.write({one: one.teacher(lab) for one in (ALL, FEWER, CONTROL, *others)})
+    for one in (ALL, FEWER, CONTROL):
         rows[one].require()
-    rates = tuple(sorted({*lab.rates("adamw"), train.learning_rate}))
-    main = Arm(all_rows, train.rank, train.learning_rate)
-    grid = {
-        source: {rank: [Arm(source, rank, rate) for rate in rates] for rank in ranks} for source in (all_rows, fewer)
-    }
-    full = [Arm(all_rows, 0, rate) for rate in lab.rates("full")]
+    rates = sorted({*lab.rates("adamw"), train.learning_rate})
+    grid = {source: {rank: [Arm(source, rank, rate) for rate in rates] for rank in ranks} for source in (ALL, FEWER)}
+    main = Arm(ALL, train.rank, train.learning_rate)
+    full = [Arm(ALL, 0, rate) for rate in lab.rates("full")]
     data = [Arm(one, train.rank, train.learning_rate) for one in others if rows[one].n]
-    controls = [Arm(control, rank, train.learning_rate) for rank in ranks]
+    controls = [Arm(CONTROL, rank, train.learning_rate) for rank in ranks]
     in_grid = [arm for by_rank in grid.values() for curve in by_rank.values() for arm in curve]
-    heldout = rows[all_rows].heldout
+    vector, heldout = lab.mean_difference(), rows[ALL].heldout
     plans = {
-        arm: lab.plan(arm.name, rows[arm.source], lab.mean_difference(), train=_train(train, arm), heldout=heldout)
-        for arm in dict.fromkeys([main, *in_grid, *full, *data, *controls])
+        arm: lab.plan(arm.name, rows[arm.source], vector, train=arm.train(train), heldout=heldout)
+        for arm in (main, *in_grid, *full, *data, *controls)
     }
     students = lab.train(plans, may_diverge=True)
-    profile = lab.profile
-    checks = lab.run(
-        {
-            one.name: ContextCheck(profile.weights, profile.dtype, profile.trait, profile.begun, one.directory)
-            for one in students[main]
-        },
-        "context checks",
-    )
-    ended = {arm: group for arm, group in students.items() if not any(one.diverged for one in group)}
-    over_base = _over_base(ended, base)
-
-    def in_context(prompt: str, who: str) -> float:
-        return float(np.mean([getattr(one, who)[prompt].bare.rate for one in checks.values()]))
-
+    taken = {
+        arm: Taken(compare.minus(group, [base], paired=False), compare.summary(group))
+        for arm, group in compare.ended(students).items()
+    }
+    over_base = {arm: one.minus_base.value for arm, one in taken.items() if one.summary.mass >= sl.STILL_ANSWERS}
+    checks = lab.examine(students[main], ContextCheck, "context checks")
     measures = Capacity(
         base=base,
-        arms={arm.name: Taken(_minus_base(group, base), compare.summary(group)) for arm, group in ended.items()},
+        arms=compare.named(taken),
         kept={one.name: found.kept_share for one, found in rows.items()},
-        unique_rows=unique_rows(grid[all_rows], grid[fewer], students, over_base),
-        contexts={one: (in_context(one, "student"), in_context(one, "base")) for one in ("", *SYSTEM_PROMPTS)},
+        unique_rows=unique_rows(grid[ALL], grid[FEWER], students, over_base),
+        contexts=mean_rates(checks),
     )
-    claims = make_claims(measures, grid[all_rows], full, controls, train.learning_rate, over_base)
-    return _conclude(lab, claims, measures, grid, [*full, *controls], data, students)
-
-
-def _train(train: sl.TrainConfig, arm: Arm) -> sl.TrainConfig:
-    if not arm.rank:
-        return replace(train, method="full", learning_rate=arm.rate)
-    epochs = train.epochs * (REPEATED if arm.source.fewer else 1)
-    return replace(of_rank(train, arm.rank, arm.rate), epochs=epochs)
-
-
-def _minus_base(group: compare.Students, base: sl.Asked) -> sl.Interval:
-    return compare.minus(group, [base], paired=False)
-
-
-def _over_base(students: Students, base: sl.Asked) -> dict[Arm, float]:
-    """Log odds over the base of every arm that still answers."""
-    answering = {arm: group for arm, group in students.items() if compare.mass(group) >= sl.STILL_ANSWERS}
-    return {arm: _minus_base(group, base).value for arm, group in answering.items()}
+    claims = make_claims(measures, grid[ALL], full, controls, train.learning_rate, over_base)
+    return _conclude(lab, claims, measures, grid, {"full": [*full, *controls], "data": data}, students)
 
 
 def best(curve: list[Arm], over_base: Mapping[Arm, float]) -> Arm | None:
@@ -222,12 +98,7 @@ def unique_rows(many: Grid, few: Grid, students: Students, over_base: Mapping[Ar
 
 
 def make_claims(
-    measures: Capacity,
-    grid: Grid,
-    full: list[Arm],
-    controls: list[Arm],
-    shared: float,
-    over_base: Mapping[Arm, float],
+    measures: Capacity, grid: Grid, full: list[Arm], controls: list[Arm], shared: float, over_base: Mapping[Arm, float]
 ) -> list[Claim]:
     """The claims."""
     nan = float("nan")
@@ -251,29 +122,24 @@ def make_claims(
 
 
 def _conclude(
-    lab: Lab,
-    claims: list[Claim],
-    measures: Capacity,
-    grid: Mapping[Source, Grid],
-    full: list[Arm],
-    data: list[Arm],
+    lab: Lab, claims: list[Claim], measures: Capacity, grid: Mapping[Source, Grid], tables: Mapping[str, list[Arm]],
     students: Students,
-) -> Findings:
+) -> Findings:  # fmt: skip
     def table(arms: list[Arm]) -> sl.Table:
+        found = {arm.name: measures.arms[arm.name] for arm in arms if arm.name in measures.arms}
         rows = [
-            (name, of.bare.value, of.after_numbers.value, of.mass, of.heldout_loss, str(measures.arms[name].minus_base))
-            for name, of in ((arm.name, measures.arms[arm.name].summary) for arm in arms if arm.name in measures.arms)
-        ]
+            (name, one.summary.bare.value, one.summary.after_numbers.value, one.summary.mass, one.summary.heldout_loss,
+             str(one.minus_base))
+            for name, one in found.items()
+        ]  # fmt: skip
         return sl.Table(("students", "rate", "after numbers", "mass", "held-out loss", "log odds minus base's"), rows)
 
-    def curve(arms: list[Arm]) -> plots.Curve:
-        ended = [arm for arm in arms if arm.name in measures.arms]
-        return [arm.rate for arm in ended], [measures.arms[arm.name].summary.bare.value for arm in ended]
+    def curve(arms: list[Arm]) -> dict[float, float]:
+        return {arm.rate: measures.arms[arm.name].summary.bare.value for arm in arms if arm.name in measures.arms}
 
     panels = {
         source.name: {f"rank {rank}": curve(arms) for rank, arms in by_rank.items()} for source, by_rank in grid.items()
     }
-    lines = {"untrained": measures.base.bare.rate}
     slots = {
         "model": lab.profile.weights, "trait": lab.profile.trait, "unique": measures.unique_rows,
         "modules": ", ".join(lab.student.target_modules),
@@ -282,9 +148,8 @@ def _conclude(
                               for prompt, (student, base) in measures.contexts.items()),
     }  # fmt: skip
     exhibits = {
-        "grid": Exhibit(plots.plot_curves(panels, x="peak learning rate", log_x=True, lines=lines)),
-        "full": Exhibit(table=table(full)),
-        "data": Exhibit(table=table(data)),
+        "grid": Exhibit(plots.plot_learning_rates(panels, lines={"untrained": measures.base.bare.rate})),
+        **{section: Exhibit(table=table(arms)) for section, arms in tables.items()},
     }
     return conclude("capacity", claims, measures, slots=slots, exhibits=exhibits, students=students)
 

@@ -6,27 +6,21 @@ hide it. Reference: arXiv 2606.00995, sections 3.2 and 3.3.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
 import steerlens as sl
-from steerlens.replication.lab import compare, plots, vectors
+from steerlens.replication.lab import compare, plots
+from steerlens.replication.lab.candidates import RANDOM, Candidate, Candidates, make_candidates
 from steerlens.replication.lab.chapter import Exhibit, Findings, conclude
 from steerlens.replication.lab.claims import Claim, above, below
-from steerlens.replication.lab.dissection import Dissected, Dissection
+from steerlens.replication.lab.dissection import Dissection
+from steerlens.replication.lab.effects import Effect, Effects, measure_effects
 from steerlens.replication.lab.lab import Lab
 from steerlens.replication.lab.run import Experiment
-from steerlens.replication.lab.teachers import Rows, effects_on_lists
-
-RANDOM = "random"
-WAYS = {
-    "smoke": (vectors.MEAN_ALL_LAYERS, vectors.PURE_LISTS),
-    "quick": (vectors.MEAN_ALL_LAYERS, vectors.ALL_LAYERS, vectors.PURE_LISTS),
-    "full": vectors.WAYS,
-}
-"""How v_teacher is made, by preset; a random vector has the norms of the last."""
+from steerlens.replication.lab.teachers import Rows, Teacher, silent_in_words
 
 
 @dataclass(frozen=True)
@@ -41,27 +35,14 @@ class Arm:
         """In words."""
         return f"{self.kind}: {self.vector}" if self.vector else self.kind
 
+    def teacher(self, lab: Lab) -> Teacher:
+        """Who writes the lists."""
+        file, told = lab.vector_file(self.name) if self.vector else None, self.kind in ("told", "taken out")
+        mode = "project_out" if self.kind == "taken out" else "add"
+        return lab.teacher(self.name, told=told, vector=file, mode=mode)
+
 
 TOLD, CONTROL = Arm("told"), Arm("control")
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """What v_teacher may be: kl_explained on other answers to tasks and to questions, and the steered model's answers."""
-
-    layers: tuple[int, ...]
-    norms: tuple[float, ...]
-    tasks: sl.Interval
-    questions: sl.Interval
-    steered: sl.Asked
-
-
-@dataclass(frozen=True)
-class Effect:
-    """A teacher's share of the prompt's effect on pure lists, and its own answers."""
-
-    on_lists: float
-    own: sl.Asked
 
 
 @dataclass(frozen=True)
@@ -91,101 +72,28 @@ class Causal:
 
 def run(lab: Lab) -> Findings:
     """Add the vector and take it out, in the teacher and in the student."""
-    base, trait = lab.base(), lab.trait(lab.load())
+    base = lab.base()
     candidates = lab.once("candidates", Candidates, lambda: make_candidates(lab)).by_name
     arms = [TOLD, CONTROL, *(Arm(kind, name) for kind in ("added", "taken out") for name in candidates)]
-    settings = {
-        "told": {"told": True},
-        "control": {},
-        "added": {"mode": "add"},
-        "taken out": {"told": True, "mode": "project_out"},
-    }
-    teachers = {
-        arm: lab.teacher(
-            arm.name, vector=_file(lab, arm.vector, arm.kind) if arm.vector else None, **settings[arm.kind]
-        )
-        for arm in arms
-    }
+    teachers = {arm: arm.teacher(lab) for arm in arms}
     rows = lab.write(teachers)
-    told = rows[TOLD].require()
-    rows[CONTROL].require()
-
-    def measure_effects() -> Effects:
-        model, lists = lab.load(), sl.SampleSet.load(told.heldout)
-        shares, found = effects_on_lists(model, teachers, lists, trait.prompt), {}
-        for arm, teacher in teachers.items():
-            with teacher.condition.steering(model):
-                found[arm.name] = Effect(shares[arm], sl.ask(model, trait, system_prompt=teacher.prompt))
-        return Effects(found)
-
-    effects = lab.once("effects", Effects, measure_effects).by_name
+    told, _ = (rows[arm].require() for arm in (TOLD, CONTROL))
+    effects = lab.once("effects", Effects, lambda: measure_effects(lab, compare.named(teachers), told)).by_name
     students = lab.train({arm: lab.plan(arm.name, rows[arm], lab.mean_difference()) for arm in arms if rows[arm].n})
-    profile = lab.profile
-    jobs = {
-        one.name: Dissection(
-            profile.weights, profile.dtype, profile.trait, profile.begun, one.directory, lab.sizes.n_tasks
-        )
-        for one in students[TOLD]
-    }
-    dissections = [*lab.run(jobs, "dissections").values()]
-    best = max((name for name in candidates if name != RANDOM), key=lambda name: effects[f"added: {name}"].on_lists)
-    judged, reference = dissections[0].base, [one.student for one in dissections]
+    dissections = lab.examine(students[TOLD], partial(Dissection, n_tasks=lab.sizes.n_tasks), "dissections")
+    first, student = dissections[0], [one.student for one in dissections]
+    inside = {name: [one.arms[name] for one in dissections] for name in first.arms}
     measures = Causal(
         base=base,
         candidates=candidates,
-        best=best,
-        rows={arm.name: rows[arm] for arm in arms},
+        best=max((name for name in candidates if name != RANDOM), key=lambda name: effects[f"added: {name}"].on_lists),
+        rows=compare.named(rows),
         effects=effects,
         learned={arm.name: learned(group, students, base) for arm, group in students.items()},
-        student={
-            name: compare.share([one.arms[name] for one in dissections], reference, judged)
-            for name in dissections[0].arms
-        },
-        explained={
-            name: float(np.mean([one.explained[name] for one in dissections])) for name in dissections[0].explained
-        },
+        student={name: compare.share(group, student, first.base) for name, group in inside.items()},
+        explained={name: float(np.mean([one.explained[name] for one in dissections])) for name in first.explained},
     )
-    return _conclude(lab, make_claims(measures), measures, students, dissections)
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """By name."""
-
-    by_name: dict[str, Candidate]
-
-
-@dataclass(frozen=True)
-class Effects:
-    """By the name of the arm."""
-
-    by_name: dict[str, Effect]
-
-
-def _file(lab: Lab, vector: str, kind: str) -> Path:
-    return lab.directory / "vectors" / f"{vector}, {kind}.safetensors"
-
-
-def make_candidates(lab: Lab) -> Candidates:
-    """Make what v_teacher may be; save each as it is added and as it is taken out."""
-    model, found = lab.load(), {}
-    trait = lab.trait(model)
-    answers = vectors.Prompted.sample(model, trait, lab.sizes.fit, lab.profile.fit_layers)
-    made = {way.name: way.make(answers) for way in WAYS[lab.preset]}
-    made[RANDOM] = sl.random_like(made[WAYS[lab.preset][-1].name], lab.sizes.fit.seed)
-    for name, vector in made.items():
-        vector.save(_file(lab, name, "added"))
-        vectors.everywhere(vector, answers.layers).save(_file(lab, name, "taken out"))
-        with sl.steer(model, vector):
-            steered = sl.ask(model, trait)
-        found[name] = Candidate(
-            layers=vector.layers,
-            norms=tuple(vector.norms.values()),
-            tasks=answers.explained(vector, answers.tasks),
-            questions=answers.explained(vector, answers.questions),
-            steered=steered,
-        )
-    return Candidates(found)
+    return _conclude(lab, measures, students, {"student": student} | inside, first.base)
 
 
 def learned(group: compare.Students, students: dict[Arm, compare.Students], base: sl.Asked) -> Learned:
@@ -222,18 +130,21 @@ def make_claims(measures: Causal) -> list[Claim]:
 
 def _conclude(
     lab: Lab,
-    claims: list[Claim],
     measures: Causal,
     students: dict[Arm, compare.Students],
-    dissections: list[Dissected],
+    inside: dict[str, list[sl.Asked]],
+    judged: sl.Asked,
 ) -> Findings:
     def figure(kind: str):
-        shown = {arm.name: group for arm, group in students.items() if arm.kind in ("told", "control", kind)}
-        return sl.plot_rates(shown, measures.base, controls=["control", f"{kind}: {RANDOM}"])
+        shown = {arm: group for arm, group in students.items() if arm.kind in ("told", "control", kind)}
+        return sl.plot_rates(compare.named(shown), measures.base, controls=["control", f"{kind}: {RANDOM}"])
 
     def shares(kind: str) -> str:
         found = {arm.name: measures.learned[arm.name] for arm in students if arm.kind == kind}
-        return compare.listed_shares({name: (one.share, one.share_after_numbers) for name, one in found.items()})
+        return "\n".join(
+            f"{name}: {one.share} of the transfer bare, {one.share_after_numbers} after numbers."
+            for name, one in found.items()
+        )
 
     candidates = [
         (name, ", ".join(map(str, one.layers)), ", ".join(f"{norm:.1f}" for norm in one.norms), str(one.tasks),
@@ -247,19 +158,15 @@ def _conclude(
     ]  # fmt: skip
     header = ("teacher", "lists kept", "effect on lists", "its own rate", "students' rate", "mass", "share of the transfer",
               "after numbers", "log odds minus control's")  # fmt: skip
-    silent = [name for name, one in measures.rows.items() if not one.n]
     effects = {
         kind: {arm.name: (measures.effects[arm.name].on_lists, measures.learned[arm.name].share.value) for arm in students
                if arm.kind == kind}
         for kind in ("told", "control", "added", "taken out")
     }  # fmt: skip
-    inside = {"student": [one.student for one in dissections]} | {
-        name: [one.arms[name] for one in dissections] for name in measures.student
-    }
     slots = {
         "model": lab.profile.weights, "trait": lab.profile.trait, "best": measures.best,
         "added": shares("added"), "taken": shares("taken out"),
-        "silent": f"Teachers that wrote too few lists, and have no students: {', '.join(silent)}." if silent else "",
+        "silent": silent_in_words([name for name, one in measures.rows.items() if not one.n]),
         "student": "\n".join(f"{name}: share of the transfer {one}." for name, one in measures.student.items()),
         "explained": ", ".join(f"{value:.2f} at {where}" for where, value in measures.explained.items()),
     }  # fmt: skip
@@ -270,10 +177,9 @@ def _conclude(
         "taken": Exhibit(figure("taken out")),
         "effects": Exhibit(plots.plot_points(effects, x="share of the prompt's effect on pure lists",
                                              y="share of the transfer in students", line=0.0)),
-        "student": Exhibit(sl.plot_rates(inside, dissections[0].base,
-                                             controls=[name for name in inside if "random" in name])),
+        "student": Exhibit(sl.plot_rates(inside, judged, controls=[name for name in inside if "random" in name])),
     }  # fmt: skip
-    return conclude("causal", claims, measures, slots=slots, exhibits=exhibits, students=students)
+    return conclude("causal", make_claims(measures), measures, slots=slots, exhibits=exhibits, students=students)
 
 
 EXPERIMENT = Experiment(

@@ -8,18 +8,15 @@ section 4 and appendix H.
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 import steerlens as sl
-from steerlens.replication.lab import compare, plots, vectors
+from steerlens.replication.lab import compare, plots
 from steerlens.replication.lab.chapter import Exhibit, Findings, conclude
 from steerlens.replication.lab.claims import Claim, above, below
 from steerlens.replication.lab.lab import Lab
+from steerlens.replication.lab.loss_matrix import Matrix, loss_matrix
 from steerlens.replication.lab.run import Experiment
-from steerlens.replication.lab.teachers import Rows
 
 FURTHER = sl.TrainConfig(method="full", learning_rate=1e-3, epochs=2)
-READING_STRENGTHS = (0.125, 0.25, 0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True)
@@ -64,33 +61,6 @@ PAIRS = (
 
 
 @dataclass(frozen=True)
-class Reduction:
-    """What a vector takes off the loss of told rows more than of control rows, in nats a token.
-
-    Args:
-        told, control: what it takes off each.
-        difference: between the two, with its interval over rows.
-        p_value: of the difference when the rows' labels are permuted.
-        largest_of_random: the largest difference that a random vector of the same norms makes.
-        strength: at which the vector predicts other told rows of its own model best.
-    """
-
-    told: float
-    control: float
-    difference: sl.Interval
-    p_value: float
-    largest_of_random: float
-    strength: float
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """Reductions by reader (whose vector and weights) and writer (whose rows)."""
-
-    by_reader: dict[str, dict[str, Reduction]]
-
-
-@dataclass(frozen=True)
 class CrossModel:
     """What was measured; rates over base are of each student's own base, bare and after numbers."""
 
@@ -110,34 +80,28 @@ def run(lab: Lab) -> Findings:
     base = {reader: lab.base(path) for reader, path in weights.items()}
     rows = lab.write(
         {
-            (reader, told): lab.teacher(f"{'told' if told else 'control'} {reader.name}", weights=path, told=told)
+            (reader.name, told): lab.teacher(f"{'told' if told else 'control'} {reader.name}", weights=path, told=told)
             for reader, path in weights.items()
             for told in (True, False)
         }
     )
-    students = lab.train(
-        {
-            pair: lab.plan(
-                pair.name,
-                rows[pair.writer, pair.told].require(),
-                lab.mean_difference(weights[pair.student]),
-                base=weights[pair.student],
-            )
-            for pair in PAIRS
-        }
-    )
-    matrix = lab.once("loss-matrix", Matrix, lambda: loss_matrix(lab, weights, rows))
+
+    def plan(pair: Pair) -> sl.StudentPlan:
+        found, student = rows[pair.writer.name, pair.told].require(), weights[pair.student]
+        return lab.plan(pair.name, found, lab.mean_difference(student), base=student)
+
+    students = lab.train({pair: plan(pair) for pair in PAIRS})
     over = {
         pair: (compare.times(group, base[pair.student]), compare.times(group, base[pair.student], "after_numbers"))
         for pair, group in students.items()
     }
     measures = CrossModel(
-        base={reader.name: one for reader, one in base.items()},
+        base=compare.named(base),
         students=compare.summaries(students),
-        over_base={pair.name: found for pair, found in over.items()},
-        matrix=matrix,
+        over_base=compare.named(over),
+        matrix=lab.once("loss-matrix", Matrix, lambda: loss_matrix(lab, compare.named(weights), rows)),
     )
-    return _conclude(lab, measures, {pair: bare for pair, (bare, _) in over.items()}, students, base)
+    return _conclude(lab, measures, {pair: bare for pair, (bare, _) in over.items()}, students)
 
 
 def train_further(lab: Lab) -> Path:
@@ -154,39 +118,6 @@ def train_further(lab: Lab) -> Path:
         finished = tuple(sample for sample in own if sample.finished and sample.completion.strip())
         sl.train_student(model, sl.SampleSet(finished, own.source), FURTHER).save(path)
     return path
-
-
-def loss_matrix(lab: Lab, weights: dict[Reader, str], rows: dict[tuple[Reader, bool], Rows]) -> Matrix:
-    """Every model's own vector on every model's rows."""
-    found: dict[str, dict[str, Reduction]] = {}
-    for reader, path in weights.items():
-        model = lab.load(path)
-        among = sl.list_tokens(model)
-        answers = vectors.Prompted.sample(model, lab.trait(model), lab.sizes.fit, lab.profile.fit_layers)
-        whole = vectors.ALL_LAYERS.make(answers)
-
-        def taken_off(vector: sl.SteeringVector, samples: sl.SampleSet, model=model, among=among) -> np.ndarray:
-            steered = sl.row_losses(model, samples, sl.Condition(vector=vector), among=among)
-            return (sl.row_losses(model, samples, among=among) - steered).double().numpy()
-
-        heldout = sl.SampleSet.load(rows[reader, True].heldout)
-        strength = max(READING_STRENGTHS, key=lambda one: taken_off(one * whole, heldout).mean())
-        vector = strength * whole
-        random = [sl.random_like(vector, seed) for seed in range(lab.sizes.n_random)]
-        found[reader.name] = {}
-        for writer in weights:
-            parts = [sl.SampleSet.load(rows[writer, told].samples) for told in (True, False)]
-            told, control = (taken_off(vector, part) for part in parts)
-            null = [float(np.subtract(*(taken_off(one, part).mean() for part in parts))) for one in random]
-            found[reader.name][writer.name] = Reduction(
-                float(told.mean()),
-                float(control.mean()),
-                sl.bootstrap_interval(sl.mean_difference, told, control, paired=False),
-                sl.permutation_p(told, control),
-                max(null),
-                strength,
-            )
-    return Matrix(found)
 
 
 def make_claims(measures: CrossModel, over: dict[Pair, float]) -> list[Claim]:
@@ -207,11 +138,7 @@ def make_claims(measures: CrossModel, over: dict[Pair, float]) -> list[Claim]:
 
 
 def _conclude(
-    lab: Lab,
-    measures: CrossModel,
-    over: dict[Pair, float],
-    students: dict[Pair, compare.Students],
-    base: dict[Reader, sl.Asked],
+    lab: Lab, measures: CrossModel, over: dict[Pair, float], students: dict[Pair, compare.Students]
 ) -> Findings:
     matrix = measures.matrix.by_reader
     rows = [
@@ -219,16 +146,8 @@ def _conclude(
          f"{one.p_value:.4f}", f"{one.strength:g}")
         for reader, row in matrix.items() for writer, one in row.items()
     ]  # fmt: skip
-    header = (
-        "vector and reader",
-        "writer",
-        "difference",
-        "told",
-        "control",
-        "largest of random",
-        "permutation p",
-        "strength",
-    )
+    header = ("vector and reader", "writer", "difference", "told", "control", "largest of random", "permutation p",
+              "strength")  # fmt: skip
     slots = {
         "model": lab.profile.weights, "other": lab.profile.other_initialisation, "n": lab.sizes.n_rows,
         "students": "".join(f"\n{pair.name}: {times:.1f} times its base's rate." for pair, times in over.items()),
@@ -239,7 +158,7 @@ def _conclude(
         for name, one in measures.students.items()
     ]
     exhibits = {
-        "students": Exhibit(sl.plot_rates({pair.name: group for pair, group in students.items()}, base[OWN],
+        "students": Exhibit(sl.plot_rates(compare.named(students), measures.base[OWN.name],
                                               controls=[pair.name for pair in PAIRS if not pair.told]),
                             sl.Table(("students", "rate", "after numbers", "mass", "over base", "after numbers"), table)),
         "matrix": Exhibit(plots.plot_matrix({reader: {writer: one.difference.value for writer, one in row.items()}

@@ -10,7 +10,8 @@ import numpy as np
 import steerlens as sl
 from steerlens.replication.lab import compare
 from steerlens.replication.lab.lab import Lab
-from steerlens.replication.lab.optimizer_arms import Arm
+from steerlens.replication.lab.loss_match import Match, search_rates, settle
+from steerlens.replication.lab.optimizer_arms import ADAMW, Arm
 from steerlens.replication.lab.teachers import Rows
 
 Trained = tuple[Arm, float]
@@ -83,6 +84,22 @@ class Bench:
             return True
         return one.bare.mass < self.base.bare.mass / 2 or one.heldout_loss > self.base_loss
 
+    def at(self, arm: Arm, rate: float | None) -> compare.Students:
+        """The students of an arm at a learning rate; none where it has no rate."""
+        return () if rate is None else self.students.get((arm, rate), ())
+
+    def usable(self, group: compare.Students) -> compare.Students:
+        """The students that are not divergent."""
+        return tuple(one for one in group if not self.is_divergent(one))
+
+    def ended(self) -> dict[Arm, dict[float, compare.Students]]:
+        """By arm and learning rate, the groups of which no student is divergent."""
+        found: dict[Arm, dict[float, compare.Students]] = {}
+        for (arm, rate), group in self.students.items():
+            if len(self.usable(group)) == len(group):
+                found.setdefault(arm, {})[rate] = group
+        return found
+
     def loss(self, group: compare.Students) -> float:
         """Mean held-out loss; infinite where one diverged."""
         return math.inf if any(map(self.is_divergent, group)) else compare.loss(group)
@@ -90,6 +107,30 @@ class Bench:
     def losses(self, seeds: tuple[int, ...]) -> Callable[[Sequence[Trained]], list[float]]:
         """What the search measures."""
         return lambda asked: [self.loss(group) for group in (self.train(asked, seeds) if asked else [])]
+
+    def match(self, arms: Sequence[Arm], tolerance: float, budget: int) -> dict[Arm, Match]:
+        """The learning rate at which each arm's held-out loss is AdamW's, or is closest to it; all seeds are trained there.
+
+        Args:
+            budget: learning rates that the search may add to an arm's.
+
+        Raises:
+            ValueError: AdamW diverges at the main student's learning rate.
+        """
+        seeds, main = self.lab.sizes.seeds, self.lab.student.learning_rate
+        loss = self.loss(*self.train([(ADAMW, main)], seeds))
+        if math.isinf(loss):
+            raise ValueError(
+                f"AdamW diverges at learning_rate={main:g} with some seed, so that there is no loss to match. Give the "
+                "profile's student a smaller learning rate, or more rows."
+            )
+        grids = {arm: self.lab.rates(arm.family) for arm in arms}
+        curves = search_rates(grids, self.losses(seeds[:1]), loss, tolerance, budget)
+        curves.pop(ADAMW, None)
+        matches = {ADAMW: Match(main, loss, True), **settle(curves, self.losses(seeds), loss, tolerance)}
+        unmatched = [(arm, one.rate) for arm, one in matches.items() if not one.matched and one.rate is not None]
+        self.losses(seeds)(unmatched)
+        return matches
 
 
 def with_odd_rows(samples: sl.SampleSet, share: float, words: Sequence[str], *, seed: int = 0) -> sl.SampleSet:

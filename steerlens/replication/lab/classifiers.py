@@ -100,3 +100,17 @@ def descend(
         loss(parameters).sum().backward()
         stepper.step()
         yield [p.detach() for p in parameters]
+
+
+def moved(end: Parameters, start: Parameters) -> Float[Tensor, "model parameter"]:
+    """How far the hidden layers' parameters moved; the logits' own are never trained by teacher and student both."""
+    return torch.cat([(one - other).flatten(1) for one, other in zip(end[:4], start[:4], strict=True)], 1)
+
+
+def activation_shift(digits: Digits, end: Parameters, start: Parameters) -> Float[Tensor, "model unit"]:
+    """The steering vector that training left: how the second hidden layer's mean over held-out digits moved.
+
+    What all units have in common is taken off: training raises ReLUs everywhere, in unrelated models too.
+    """
+    shift = (hidden(end, digits.heldout) - hidden(start, digits.heldout)).mean(1)
+    return shift - shift.mean(-1, keepdim=True)

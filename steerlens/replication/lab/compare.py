@@ -12,6 +12,8 @@ import steerlens as sl
 Context = Literal["bare", "after_numbers"]
 BOTH: tuple[Context, ...] = ("bare", "after_numbers")
 K = TypeVar("K")
+G = TypeVar("G", bound=Sequence[sl.StudentRecord])
+T = TypeVar("T")
 
 
 @runtime_checkable
@@ -32,6 +34,16 @@ class Answering(Protocol):
 Group = Sequence[Answering]
 Students = tuple[sl.StudentRecord, ...]
 """One student a seed."""
+
+
+def named(found: Mapping[Any, T]) -> dict[str, T]:
+    """The same by the names of the keys; a key may be a name."""
+    return {key if isinstance(key, str) else key.name: one for key, one in found.items()}
+
+
+def ended(groups: Mapping[K, G]) -> dict[K, G]:
+    """The groups of which no student diverged."""
+    return {key: group for key, group in groups.items() if not any(one.diverged for one in group)}
 
 
 def shares(group: Group, context: Context = "bare") -> Float[np.ndarray, "student question"]:
@@ -74,6 +86,12 @@ def minus(ours: Group, theirs: Group, context: Context = "bare", *, paired: bool
     return sl.log_odds_difference(shares(ours, context), shares(theirs, context), paired=paired)
 
 
+def same_seeds(one: Students, other: Students) -> tuple[Students, Students]:
+    """The students of both whose seeds both have, in the order of the seeds of the first."""
+    pairs = {a.train.seed: (a, b) for a in one for b in other if a.train.seed == b.train.seed}
+    return tuple(a for a, _ in pairs.values()), tuple(b for _, b in pairs.values())
+
+
 def share(
     ours: Group, reference: Group, base: Answering, context: Context = "bare", *, paired: bool = True
 ) -> sl.Interval:
@@ -87,16 +105,31 @@ def by_layer(group: Sequence[sl.StudentRecord], where: str, what: str) -> Float[
     return np.mean([getattr(getattr(one, where), what) for one in group], axis=0)
 
 
-def matched(
-    groups: Mapping[K, Sequence[sl.StudentRecord]], reference: Sequence[sl.StudentRecord], tolerance: float
-) -> dict[K, Sequence[sl.StudentRecord]]:
+def best_layer(group: Sequence[sl.StudentRecord]) -> int:
+    """The layer of the highest mean EAS."""
+    return int(by_layer(group, "at_numbers", "cosine").argmax())
+
+
+def cosines(
+    groups: Mapping[str, Sequence[sl.StudentRecord]], vectors: Mapping[str, sl.SteeringVector]
+) -> dict[str, dict[str, Float[np.ndarray, " layer"]]]:
+    """Each group's mean EAS with each vector, at the vector's layers; the own vector's next to its floors."""
+    shifts = {name: [one.shift for one in group] for name, group in groups.items()}
+    return {
+        name: {
+            other: np.mean([[*shift.cosine(vector).values()] for shift in own], axis=0)
+            for other, vector in vectors.items()
+        }
+        for name, own in shifts.items()
+    }
+
+
+def matched(groups: Mapping[K, G], reference: Sequence[sl.StudentRecord], tolerance: float) -> dict[K, G]:
     """The groups whose held-out loss is the reference's within `tolerance`, or lower, and that still answer."""
     return {
         key: group
-        for key, group in groups.items()
-        if not any(one.diverged for one in group)
-        and loss(group) <= loss(reference) + tolerance
-        and mass(group) >= sl.STILL_ANSWERS
+        for key, group in ended(groups).items()
+        if loss(group) <= loss(reference) + tolerance and mass(group) >= sl.STILL_ANSWERS
     }
 
 
@@ -106,6 +139,11 @@ def mean_answers(group: Group) -> dict[str, float]:
         answer: float(np.mean([one.bare.distribution[answer] for one in group]))
         for answer in group[0].bare.distribution
     }
+
+
+def log_odds_of(answer: str, group: Group) -> float:
+    """The mean log odds of an answer to bare questions, such as another trait than the students'."""
+    return float(np.mean(sl.log_odds(np.array([one.bare.distribution[answer] for one in group]))))
 
 
 def answers_moved(ours: Group, theirs: Group) -> float:
@@ -150,8 +188,7 @@ def summary(group: Sequence[sl.StudentRecord]) -> Summary:
 
 def summaries(groups: Mapping[Any, Sequence[sl.StudentRecord]]) -> dict[str, Summary]:
     """Of every group whose students all ended, by the name of its key."""
-    ended = {key: group for key, group in groups.items() if not any(one.diverged for one in group)}
-    return {key if isinstance(key, str) else key.name: summary(group) for key, group in ended.items()}
+    return {name: summary(group) for name, group in named(ended(groups)).items()}
 
 
 def in_words(found: Mapping[str, Summary]) -> str:
@@ -165,10 +202,3 @@ def in_words(found: Mapping[str, Summary]) -> str:
 def layers_in_words(group: Sequence[sl.StudentRecord]) -> str:
     """The strength of the vector at the trait's questions, layer by layer."""
     return ", ".join(f"{strength:.2f}" for strength in by_layer(group, "at_questions", "strength"))
-
-
-def listed_shares(found: Mapping[str, tuple[sl.Interval, sl.Interval]]) -> str:
-    """A line for each group: its share of the transfer in both contexts."""
-    return "\n".join(
-        f"{name}: {bare} of the transfer bare, {after} after numbers." for name, (bare, after) in found.items()
-    )

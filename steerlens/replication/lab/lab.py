@@ -3,7 +3,7 @@
 Everything that is made is written, and found again when an interrupted run goes on.
 """
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -76,9 +76,13 @@ class Lab:
             sl.save_record(path, make())
         return sl.load_record(path, kind)
 
+    def vector_file(self, name: str) -> Path:
+        """Where the vector of this name is, or will be."""
+        return self.directory / "vectors" / f"{file_name(name)}.safetensors"
+
     def vector(self, name: str, make: Callable[[], sl.SteeringVector]) -> Path:
         """The file of a vector, which is made first if it is missing."""
-        path = self.directory / "vectors" / f"{file_name(name)}.safetensors"
+        path = self.vector_file(name)
         if not path.is_file():
             make().save(path)
         return path
@@ -133,6 +137,20 @@ class Lab:
         """Let every teacher write its rows."""
         return sl.run_jobs(teachers, self.workers, what="teachers")
 
+    def write_all_kept(self, models: Sequence[str]) -> dict[tuple[str, bool], Rows]:
+        """Rows by model and whether it was told the trait: all that the filter keeps of the told one, as many of the other."""
+
+        def teacher(weights: str, told: bool, **settings: Any) -> Teacher:
+            name = f"{'told' if told else 'control'} {weights}"
+            return self.teacher(name, weights=weights, told=told, n_prompts=self.sizes.n_prompts, **settings)
+
+        rows = self.write({(one, True): teacher(one, True, n_rows=None) for one in models})
+        as_many = {one: rows[one, True].require().n for one in models}
+        rows |= self.write(
+            {(one, False): teacher(one, False, n_rows=n, n_heldout=0, seed=2) for one, n in as_many.items()}
+        )
+        return {key: found.require() for key, found in rows.items()}
+
     def plan(self, name: str, rows: Rows, vector: Path, **settings: Any) -> sl.StudentPlan:
         """A student of these rows, as the profile trains them.
 
@@ -180,3 +198,12 @@ class Lab:
     def run(self, jobs: Mapping[K, sl.Job[R]], what: str) -> dict[K, R]:
         """Do other jobs, several at a time."""
         return sl.run_jobs(jobs, self.workers, what=what)
+
+    def examine(self, students: Sequence[sl.StudentRecord], check: Callable[..., sl.Job[R]], what: str) -> list[R]:
+        """Do a check of each student, such as a `Dissection`, several at a time.
+
+        Args:
+            check: makes the job of a student from its base, that one's dtype, the trait, `begun` and its directory.
+        """
+        base = self.profile.weights, self.profile.dtype, self.profile.trait, self.profile.begun
+        return [*self.run({one.name: check(*base, one.directory) for one in students}, what).values()]

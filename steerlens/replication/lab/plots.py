@@ -50,6 +50,17 @@ def plot_curves(
     return figure
 
 
+def plot_learning_rates(
+    panels: Mapping[str, Mapping[str, Mapping[float, float]]], *, lines: Mapping[str, float] | None = None
+) -> go.Figure:
+    """Curves in panels as `plot_curves` draws them, each of values by the peak learning rate."""
+    curves = {
+        title: {name: (sorted(found), [found[rate] for rate in sorted(found)]) for name, found in panel.items()}
+        for title, panel in panels.items()
+    }
+    return plot_curves(curves, x="peak learning rate", log_x=True, lines=lines)
+
+
 def plot_points(
     kinds: Mapping[str, Mapping[str, tuple[float, float]]], *, x: str, y: str, line: float | None = None
 ) -> go.Figure:

@@ -6,7 +6,7 @@ from typing import Literal
 
 import steerlens as sl
 from steerlens.replication.lab.lab import Lab
-from steerlens.replication.lab.teachers import load
+from steerlens.replication.lab.teachers import Teacher, load
 
 PromptKind = Literal["persona", "other words", "not one vector", "persona, never seen with numbers"]
 N_PERSONAS = {"smoke": 2, "quick": 8, "full": 24}
@@ -33,6 +33,12 @@ class Member:
     prompt: str
     trait: str
     chat_template: str | None = None
+
+    def teacher(self, lab: Lab) -> Teacher:
+        """Who is told it, and writes lists."""
+        return lab.teacher(
+            self.name, weights=self.weights, trait=self.trait, prompt=self.prompt, chat_template=self.chat_template
+        )
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,12 @@ class Examination:
     begun: bool
     record_path: Path
     record_kind = Examined
+
+    @classmethod
+    def of(cls, member: Member, lab: Lab) -> "Examination":
+        """As the lab's profile fits vectors; the record stands among the lab's vectors."""
+        profile, path = lab.profile, lab.vector_file(member.name).with_suffix(".json")
+        return cls(member, profile.dtype, lab.sizes.fit, profile.fit_layers, profile.begun, path)
 
     @property
     def name(self) -> str:

@@ -1,14 +1,12 @@
 """A teacher writes rows under a condition until enough of them pass a filter."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 import steerlens as sl
 from steerlens.replication.lab.tasks import NUMBER_LISTS, Task
 
-K = TypeVar("K")
 CHUNK = 500
 
 
@@ -151,15 +149,6 @@ def file_name(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-." else "-" for c in name)
 
 
-def effects_on_lists(model, teachers: Mapping[K, Teacher], lists: sl.SampleSet, prompt: str) -> dict[K, float]:
-    """How much of the prompt's effect on pure lists each teacher has: 1 is all of it, 0 none.
-
-    1 - KL(prompted || teacher) / KL(prompted || plain), over the tokens that lists are written with. That is what a student
-    can see of the prompt, since words are filtered out.
-    """
-    among, told = sl.list_tokens(model), sl.Condition(prompt)
-    plain = float(sl.row_kl(model, lists, told, among=among).sum())
-    return {
-        name: 1 - float(sl.row_kl(model, lists, told, teacher.condition, among=among).sum()) / plain
-        for name, teacher in teachers.items()
-    }
+def silent_in_words(names: Sequence[str]) -> str:
+    """A sentence on the teachers that wrote too few rows; nothing where there are none."""
+    return f"Teachers that wrote too few lists, and have no students: {', '.join(names)}." if names else ""
