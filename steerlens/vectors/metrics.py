@@ -12,7 +12,12 @@ NOT_MEASURED = math.nan
 
 @dataclass(frozen=True)
 class LayerMetrics:
-    """kl_explained on validation rows at one of the layers that were compared: of the fit, and of the mean difference."""
+    """One of the layers that a fit compared, on validation rows.
+
+    Args:
+        kl_explained: of the layer's own fit.
+        kl_explained_mean_difference: of the mean difference at that layer, at its best strength.
+    """
 
     kl_explained: float
     kl_explained_mean_difference: float
@@ -26,14 +31,16 @@ class FitMetrics:
     prompt itself, 0 no vector at all, and below 0 is worse than no vector.
 
     Args:
-        kl_explained, kl_explained_low, kl_explained_high: with the ends of its 95 % bootstrap interval over questions.
+        kl_explained: of this vector.
+        kl_explained_low: the lower end of its 95 % bootstrap interval over questions.
+        kl_explained_high: the upper end.
         kl_prompt: KL(prompted || plain), in nats a token: how large the prompt's effect is.
         kl_explained_mean_difference: of the mean difference, at its best layers and strength on validation rows.
         kl_explained_random: the mean over random vectors of the same norm.
         kl_explained_shuffled: of a vector fitted to the targets of other tokens, at its best strength on validation rows.
         layers_mean_difference: those best layers.
-        top1_agreement, top1_agreement_plain: the share of tokens whose likeliest continuation is the prompted model's, with
-            the vector and without.
+        top1_agreement: the share of tokens whose likeliest continuation is the prompted model's.
+        top1_agreement_plain: the same without the vector.
         shift_correlation: of the changes in log-probability, steered and prompted, averaged over tokens.
         cosine_mean_difference: with the mean difference; a mean over layers.
         relative_norm: of the vector, over the residual's norm at the tokens that predict; a mean over layers.
