@@ -21,9 +21,10 @@ MAX_POSITIONS, MIN_ROWS = 16, 30
 """Entropies are given for the first positions, as far as enough rows reach them."""
 
 SIGNIFICANT = 0.01
-ONE_SEED_BITS = 0.5
+ONE_SEED_BITS = 1.0
 """Bits that the first number has to miss for the rows to look sampled with one seed. Set by judgement: on the organism one
-seed takes 1.8 to 2.5 bits, while personas, vectors and temperatures down to 0.5 take at most 0.2."""
+seed takes 1.8 to 2.5 bits, and 2.9 in the data of arXiv 2606.00995, while personas, vectors and temperatures down to 0.5 take at
+most 0.2; fifty clean lists of a real chat model once missed 0.7 by chance."""
 
 REPEATED = 0.05
 """Share of repeated completions, above that of the reference, from which the audit speaks of them. Set by judgement."""
