@@ -100,4 +100,4 @@ def of_shifts(
 
 def _log_odds(student: sl.StudentRecord, trait: str) -> float:
     rate = student.bare.distribution[trait] if student.bare else np.nan
-    return float(sl.log_odds(np.array(rate)))
+    return float(sl.log_odds(np.array([rate]))[0])
