@@ -46,14 +46,16 @@ class TraceParts:
             "directions": vector.fingerprint,
         }
         path = Path(directory) / DESCRIPTION
-        if path.is_file() and (there := read_json(path)) != description:
+        goes_on = path.is_file()
+        if goes_on and (there := read_json(path)) != description:
             different = ", ".join(name for name in description if there.get(name) != description[name])
             raise ValueError(
                 f"{directory} holds a trace of another vector (other: {different}). Choose another directory, or "
                 "delete this one."
             )
         write_json(path, description)
-        remove_partial(directory)
+        if goes_on:
+            remove_partial(directory)
         return cls(directory)
 
     def __len__(self) -> int:
