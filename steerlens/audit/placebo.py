@@ -59,7 +59,7 @@ def pair_with_placebo(
 
     Where most rows are pure number lists, only such rows and such answers count: if a row and an answer come from one
     distribution, they still do after the same filter, whichever the data's maker applied. Lists that are all alike, such as ten
-    numbers of three digits, were written under a constraint, and so is the model's answer. Otherwise rows and answers are
+    numbers of three digits, are taken to be constrained, and so is the model's answer. Otherwise rows and answers are
     compared up to `COMMON_LENGTH` of the longest row, so that it makes no difference whether the data's maker cut long ones.
 
     Args:
