@@ -24,7 +24,7 @@ test-peers: $(INSTALLED)
 	$(BIN)/pytest -m "slow or not slow" tests/vectors/test_exchange.py tests/test_tracking.py tests/test_inspect_eval.py tests/figures/test_export.py
 
 notebooks: $(INSTALLED)
-	$(BIN)/pytest --nbmake --numprocesses auto notebooks
+	$(BIN)/pytest --nbmake --nbmake-timeout=900 --numprocesses auto notebooks
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
