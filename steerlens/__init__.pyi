@@ -11,6 +11,8 @@ from steerlens.audit.mitigations import drop_rows as drop_rows
 from steerlens.audit.mitigations import importance_weighted as importance_weighted
 from steerlens.audit.mitigations import token_changes as token_changes
 from steerlens.audit.mitigations import without_changed_tokens as without_changed_tokens
+from steerlens.audit.model_diff import ModelDiff as ModelDiff
+from steerlens.audit.model_diff import diff_models as diff_models
 from steerlens.audit.recovery import RecoveredVector as RecoveredVector
 from steerlens.audit.recovery import recover_vector as recover_vector
 from steerlens.audit.row_scores import score_rows as score_rows
@@ -22,6 +24,8 @@ from steerlens.figures.audit_plots import plot_gain as plot_gain
 from steerlens.figures.audit_plots import plot_row_scores as plot_row_scores
 from steerlens.figures.audit_plots import plot_traits as plot_traits
 from steerlens.figures.export import save_figure as save_figure
+from steerlens.figures.model_diff_plots import plot_known as plot_known
+from steerlens.figures.model_diff_plots import plot_shift as plot_shift
 from steerlens.figures.plots import plot_gradient_projection as plot_gradient_projection
 from steerlens.figures.plots import plot_pooled_cosine as plot_pooled_cosine
 from steerlens.figures.plots import plot_steps as plot_steps
@@ -148,6 +152,7 @@ from steerlens.vectors.merging import merge_vector as merge_vector
 from steerlens.vectors.metrics import FitMetrics as FitMetrics
 from steerlens.vectors.metrics import LayerMetrics as LayerMetrics
 from steerlens.vectors.readout import promoted_tokens as promoted_tokens
+from steerlens.vectors.shift_fits import fit_model_shift as fit_model_shift
 from steerlens.vectors.show import show_positions as show_positions
 from steerlens.vectors.source import VectorSource as VectorSource
 from steerlens.vectors.sweep import LayerSweep as LayerSweep

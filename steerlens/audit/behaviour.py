@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from steerlens.arguments import checked
+from steerlens.audit.answer_changes import Rise, answer_changes, p_of_clearest, rises_above
 from steerlens.audit.recovery import RecoveredVector
 from steerlens.audit.score_test import N_FLIPS
 from steerlens.evaluation import TraitScore, score_quietly
@@ -28,20 +27,6 @@ N_NULL = 39
 """Null vectors where nobody asks for more; the smallest possible p-value is 1 / 40."""
 
 OPEN_QUESTIONS = 3
-
-
-@dataclass(frozen=True)
-class Rise:
-    """How much more often a steered model gives one answer: `rate` of all, where it was `base_rate`.
-
-    `z` is the change of the answer's mean log share, centred over the answers to the same questions, in units of what
-    null vectors do to it.
-    """
-
-    answer: str
-    z: float
-    rate: float
-    base_rate: float
 
 
 @dataclass(frozen=True)
@@ -66,8 +51,7 @@ class RaisedAnswers:
     @property
     def p_value(self) -> float:
         """Share of null vectors that raise some answer as much; corrected for the number of answers."""
-        reached = sum(value >= self.rises[0].z for value in self.null)
-        return (1 + reached) / (1 + len(self.null))
+        return p_of_clearest(self.rises, self.null)
 
 
 def enough_null_vectors(false_alarm_rate: float) -> int:
@@ -116,24 +100,9 @@ def probe_behaviour(
             return [score_quietly(model, probe) for probe in probes]
 
     scores = under(recovered.vector)
-    null = torch.stack([_changes(under(vector), base) for vector in recovered.null_vectors(n_null)])
-    z = _changes(scores, base) / null.square().mean(0).sqrt()
-    others = (null.square().sum(0) - null.square()) / (n_null - 1)  # each null vector is judged by the others
-    shares = [(score.shares.mean(0), before.shares.mean(0)) for score, before in zip(scores, base, strict=True)]
-    names = [answer for score in scores for answer in score.answers]
-    rates, base_rates = (torch.cat(part).tolist() for part in zip(*shares, strict=True))
-    rises = [Rise(*rise) for rise in zip(names, z.tolist(), rates, base_rates, strict=True)]
-    return RaisedAnswers(
-        rises=tuple(sorted(rises, key=lambda rise: -rise.z)),
-        null=tuple((null / others.sqrt()).amax(1).tolist()),
-        answers=_open_answers(model, recovered, probes, seed),
-    )
-
-
-def _changes(scores: Sequence[TraitScore], base: Sequence[TraitScore]) -> Float[Tensor, " answer"]:
-    """Change of every answer's mean log share, centred over the answers to the same questions."""
-    changes = [(score.shares.log() - before.shares.log()).mean(0) for score, before in zip(scores, base, strict=True)]
-    return torch.cat([change - change.mean() for change in changes]).float()
+    null = torch.stack([answer_changes(under(vector), base) for vector in recovered.null_vectors(n_null)])
+    rises, largest = rises_above(scores, base, null)
+    return RaisedAnswers(rises, largest, _open_answers(model, recovered, probes, seed))
 
 
 def _open_answers(

@@ -30,6 +30,11 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     """The flags of commands that load a model; `load` reads them."""
     parser.add_argument("--model", help="directory, GGUF file, Hub name, or smollm2-135m (default: the organism)")
     parser.add_argument("--adapter", type=Path, help="peft adapter to load onto it")
+    add_loading(parser)
+
+
+def add_loading(parser: argparse.ArgumentParser) -> None:
+    """The flags that say how models are loaded and spoken to."""
     parser.add_argument(
         "--plain-text", action="store_true", help="join the texts of a chat without a chat template, for base models"
     )

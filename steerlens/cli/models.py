@@ -1,10 +1,10 @@
-"""What is known of data and models on the command line: audit, doctor, organism."""
+"""What is known of data and models on the command line: audit, diff, doctor, organism."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
-from steerlens.cli.flags import DATA, FAILS, HOLDS, add_model, command, load
+from steerlens.cli.flags import DATA, FAILS, HOLDS, add_loading, add_model, command, load
 from steerlens.files import write_json
 
 
@@ -20,6 +20,14 @@ def add_commands(commands: Any) -> None:
     audit.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default: 0)")
     audit.add_argument("--out", type=Path, required=True, help="directory for report, results and recovered vector")
     add_model(audit)
+
+    diff = command(commands, "diff", _diff, "say what a fine-tuning installed, from the base and the tuned model")
+    diff.add_argument("base", help="directory, GGUF file, Hub name, smollm2-135m, or organism:seed-0")
+    diff.add_argument("tuned", help="the fine-tuned model, or a peft adapter's directory")
+    diff.add_argument("--clean", nargs="+", default=[], help="at least 2 models or adapters that are known to be clean")
+    diff.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default: 0)")
+    diff.add_argument("--out", type=Path, required=True, help="directory for report, results and vectors")
+    add_loading(diff)
 
     doctor = command(commands, "doctor", _doctor, "measure on a model what steerlens relies on")
     add_model(doctor)
@@ -60,6 +68,29 @@ def _audit(options: argparse.Namespace) -> int:
     write_audit_report(options.out / "report.html", result, rows)
     print(f"\n{HEADLINES[result.verdict]} {result.reason}")
     print(f"\nVector: {options.out / 'vector.safetensors'}\nReport: {options.out / 'report.html'}")
+    return HOLDS if result.verdict == "not found" else FAILS
+
+
+def _diff(options: argparse.Namespace) -> int:
+    """Exits with 0 only where nothing was found, so that a pipeline can stop on it."""
+    from steerlens.audit.model_diff import diff_models
+    from steerlens.reports.model_diff import diff_results, write_diff_report
+
+    def loaded(name: str) -> Any:
+        is_adapter = (Path(name) / "adapter_config.json").exists()
+        named = {"model": options.base, "adapter": Path(name)} if is_adapter else {"model": name, "adapter": None}
+        return load(argparse.Namespace(**{**vars(options), **named}))
+
+    result = diff_models(
+        loaded(options.base), loaded(options.tuned), clean=map(loaded, options.clean), seed=options.seed
+    )
+    result.shift.save(options.out / "shift.safetensors")
+    if result.fitted is not None:
+        result.fitted.save(options.out / "vector.safetensors")
+    write_json(options.out / "results.json", diff_results(result))
+    write_diff_report(options.out / "report.html", result)
+    print(result.summary())
+    print(f"\nVectors: {options.out}\nReport: {options.out / 'report.html'}")
     return HOLDS if result.verdict == "not found" else FAILS
 
 

@@ -68,9 +68,7 @@ class FitData:
         Raises:
             ValueError: too few questions, or one that cannot be rendered.
         """
-        distinct = list({repr(question): question for question in questions}.values())
-        order = np.random.default_rng(config.seed).permutation(len(distinct))
-        questions = [distinct[index] for index in order]
+        questions = in_random_order(questions, config)
         return cls.of(model, questions, answered(model, prompt, questions, config), config)
 
     @classmethod
@@ -82,25 +80,35 @@ class FitData:
         config: FitConfig,
         *,
         among: Int[Tensor, " choice"] | None = None,
+        teacher: "TransformerBridge | None" = None,
     ) -> "FitData":
         """Prepare rows for training, validation and the reported numbers; their questions are indices of `questions`.
 
         Args:
             among: predictions are compared between these tokens alone; None takes all.
+            teacher: the model whose predictions are the target; None is `model` itself, with the prompt.
         """
+        teacher = teacher or model
         batches = [_in_batches(part, config.batch_size) for part in parts]
         train, validation, heldout = (
-            tuple(prepare_rows(model, rows, top_k=config.top_k, among=among) for rows in part) for part in batches
+            tuple(prepare_rows(model, rows, teacher, top_k=config.top_k, among=among) for rows in part)
+            for part in batches
         )
-        coarsening = 0.0 if heldout[0].targets.kept is None else _coarsening(model, batches[2][0], heldout[0])
+        coarsening = 0.0 if heldout[0].targets.kept is None else _coarsening(model, teacher, batches[2][0], heldout[0])
         prompted = torch.stack([rows.last_prompt for rows in train]).sum(0) / len(parts[0])
         return cls(train, validation, heldout, [questions[row.question] for row in parts[0]], prompted, coarsening)
 
 
+def in_random_order(questions: Sequence[str | Chat], config: FitConfig) -> list[str | Chat]:
+    """Each question once, in an order drawn from the seed."""
+    distinct = list({repr(question): question for question in questions}.values())
+    return [distinct[index] for index in np.random.default_rng(config.seed).permutation(len(distinct))]
+
+
 def answered(
-    model: "TransformerBridge", prompt: str, questions: Sequence[str | Chat], config: FitConfig
+    model: "TransformerBridge", prompt: str | None, questions: Sequence[str | Chat], config: FitConfig
 ) -> list[list["FitRow"]]:
-    """The prompted model's answers, for training, validation and held-out rows.
+    """The prompted model's answers, for training, validation and held-out rows; without a prompt, the model's own.
 
     Raises:
         ValueError: as `FitData.sample`.
@@ -127,12 +135,12 @@ def heldout_rows(
         raise ValueError("Got no questions. Give at least one, or leave questions out for number tasks.")
     order = [row % len(questions) for row in range(config.n_heldout)]
     rows = _in_batches(_answer(model, prompt, questions, order, config), config.batch_size)
-    return tuple(prepare_rows(model, batch, top_k=config.top_k) for batch in rows)
+    return tuple(prepare_rows(model, batch, model, top_k=config.top_k) for batch in rows)
 
 
 def _answer(
     model: "TransformerBridge",
-    prompt: str,
+    prompt: str | None,
     questions: Sequence[str | Chat],
     order: Sequence[int],
     config: FitConfig,
@@ -188,14 +196,15 @@ def _in_batches(rows: Sequence[FitRow], batch_size: int) -> list[list[FitRow]]:
 def prepare_rows(
     model: "TransformerBridge",
     rows: Sequence[FitRow],
+    teacher: "TransformerBridge",
     *,
     top_k: int,
     among: Int[Tensor, " choice"] | None = None,
 ) -> FitRows:
-    """Rows without the prompt, with the prompted model's predictions at every completion token."""
+    """Rows without the prompt, with the predictions of `teacher` with it at every completion token."""
     batch = pad_rows(model.tokenizer, [row.plain for row in rows], [row.completion for row in rows])
     batch = batch.to(parameters_device(model))
-    logits, last_prompt = _run_prompted(model, rows)
+    logits, last_prompt = _run_prompted(teacher, rows)
     targets = Targets.of(logits, batch.tokens[batch.completion_mask], top_k=top_k, among=among)
     return FitRows(batch, targets, tuple(row.question for row in rows), last_prompt)
 
@@ -230,8 +239,10 @@ def _run_prompted(
 
 
 @torch.no_grad()
-def _coarsening(model: "TransformerBridge", rows: Sequence[FitRow], prepared: FitRows) -> float:
+def _coarsening(
+    model: "TransformerBridge", teacher: "TransformerBridge", rows: Sequence[FitRow], prepared: FitRows
+) -> float:
     logits = completion_logits(model, prepared.batch)
-    whole = Targets(_run_prompted(model, rows)[0].log_softmax(-1), None, prepared.targets.sampled)
+    whole = Targets(_run_prompted(teacher, rows)[0].log_softmax(-1), None, prepared.targets.sampled)
     full, coarse = (token_loss("forward_kl", targets, logits).sum() for targets in (whole, prepared.targets))
     return float(1 - coarse / full)

@@ -23,10 +23,9 @@ STRENGTHS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
 NO_EFFECT = 1e-3
 """Below this KL (nats a token) a prompt does nothing that a vector could explain."""
 
-FIRST_LOOK, SECOND_LOOK = 12, 40
-"""Steps after which the candidates for the best layer are compared, and then the finalists among them."""
 
-FINALISTS = 4
+class NoEffect(ValueError):
+    """What a vector is to explain changes no prediction."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class LayerFit:
     `below` is one at lower layers, from which the rows' residuals are run on.
 
     Raises:
-        ValueError: the prompt changes no prediction.
+        NoEffect: the prompt changes no prediction.
     """
 
     def __init__(
@@ -69,7 +68,7 @@ class LayerFit:
         self._config, self._units = config, units
         plain = self._validation.mean_kl(self._validation.nothing)
         if plain < NO_EFFECT:
-            raise ValueError(
+            raise NoEffect(
                 f"The prompt changes the model's predictions by {plain:.1e} nats a token, so there is nothing for a vector "
                 "to explain and kl_explained is undefined. Give a prompt that has an effect on these questions."
             )

@@ -36,9 +36,9 @@ FORMAT, SCHEMA_VERSION = "steerlens.vector", "1"
 
 MEASURED = (
     (
-        "Added after {where}, it explains {kl_explained:.0%} of what the prompt does to the predictions (held-out rows",
+        "Added after {where}, it explains {kl_explained:.0%} of what the {cause} does to the predictions (held-out rows",
         "; 95 % interval {kl_explained_low:.0%} to {kl_explained_high:.0%}",
-        "; the prompt's effect is {kl_prompt:.3f} nats a token",
+        "; the {cause}'s effect is {kl_prompt:.3f} nats a token",
         ")",
     ),
     (
@@ -48,7 +48,7 @@ MEASURED = (
         " (below zero is worse than no vector)",
     ),
     (
-        "Its likeliest token is the prompted model's at {top1_agreement:.0%} of tokens",
+        "Its likeliest token is the {example} model's at {top1_agreement:.0%} of tokens",
         ", without the vector at {top1_agreement_plain:.0%}",
     ),
     (
@@ -57,6 +57,9 @@ MEASURED = (
     ),
 )
 """Sentences on what was measured of a fitted vector, in parts that are left out where a number is missing."""
+
+WORDS = {"where", "cause", "example"}
+"""Names in these sentences that stand for no metric."""
 
 
 def _blocks(layers: tuple[int, ...]) -> str:
@@ -321,11 +324,12 @@ class SteeringVector(HubVector, ExchangedVector):
     def _measured(self, parts: tuple[str, ...]) -> str:
         """A sentence of those parts whose numbers were measured; none without its first."""
         known = self.metrics.known
-        needed = [{name.split(":")[0] for _, name, *_ in Formatter().parse(part) if name} - {"where"} for part in parts]
+        needed = [{name.split(":")[0] for _, name, *_ in Formatter().parse(part) if name} - WORDS for part in parts]
         if not needed[0] <= known.keys():
             return ""
         measured = (part for part, names in zip(parts, needed, strict=True) if names <= known.keys())
-        return "".join(measured).format(where=_blocks(self.layers), **known) + "."
+        cause, example = ("fine-tuning", "fine-tuned") if self.source.prompt is None else ("prompt", "prompted")
+        return "".join(measured).format(where=_blocks(self.layers), cause=cause, example=example, **known) + "."
 
     def _repr_html_(self) -> str:
         return "".join(f"<p>{html.escape(line)}</p>" for line in self.summary().split("\n"))

@@ -32,7 +32,7 @@ def rows_of(model, n: int = 6) -> list[FitRows]:
         )
         for i, (question, completion) in enumerate(zip(number_prompts(n, ORGANISM, seed=3), completions, strict=True))
     ]
-    return [prepare_rows(model, part, top_k=512) for part in (rows[: n // 2], rows[n // 2 :])]
+    return [prepare_rows(model, part, model, top_k=512) for part in (rows[: n // 2], rows[n // 2 :])]
 
 
 def directions_for(model, layers: tuple[int, ...], seed: int = 0) -> torch.Tensor:

@@ -1,0 +1,351 @@
+"""FINISHED STUDENT -> DIRECTION: what a fine-tuning installed, from the base and the tuned model alone."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from steerlens.arguments import checked
+from steerlens.audit.answer_changes import Rise, answer_changes, p_of_clearest, rises_above
+from steerlens.audit.audit import FALSE_ALARM_RATE, Verdict
+from steerlens.audit.behaviour import default_probes, enough_null_vectors
+from steerlens.audit.weight_update import WeightUpdate
+from steerlens.cost import Cost
+from steerlens.evaluation import LOW_MASS, TraitScore, score_quietly
+from steerlens.generation import generate
+from steerlens.models.adapters import has_adapter
+from steerlens.models.bridge import check_bridge
+from steerlens.models.identity import model_name
+from steerlens.short import cut
+from steerlens.text.chat import Chat, as_chat
+from steerlens.text.number_lists import number_prompts
+from steerlens.text.trait import Trait, preference_trait
+from steerlens.text.wording import wording_of
+from steerlens.vectors.config import FitConfig
+from steerlens.vectors.interventions import steer
+from steerlens.vectors.layer_fits import NoEffect
+from steerlens.vectors.means import differences_in_means, model_shift
+from steerlens.vectors.readout import promoted_tokens
+from steerlens.vectors.shift_fits import fit_model_shift
+from steerlens.vectors.vector import SteeringVector, mean_centred
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+N_TASKS = 64
+"""Number tasks among the unrelated chats, beside the wording's questions and requests."""
+
+N_READ = 32
+"""Chats at whose last token vectors are read and compared."""
+
+N_SHOWN = 5
+"""Questions whose replies are shown."""
+
+N_NAMED = 3
+"""Answers that the reason names."""
+
+SCRAMBLED = "updates of the same size whose rows and columns have random signs"
+FEWEST_CLEAN = 2
+
+
+@dataclass(frozen=True)
+class ModelDiff:
+    """What a fine-tuning installed, and how sure that is.
+
+    Args:
+        verdict: "found", "not found", or "cannot tell".
+        reason: why the verdict is what it is, in words.
+        false_alarm_rate: how often a fine-tuning like those that it is compared with is "found".
+        p_value: of the clearest rise, corrected for the number of answers.
+        compared_with: what says nothing, in words.
+        n_clean: clean fine-tunings that were given.
+        relative_update: Frobenius norm of the change of the weights over that of the weights that changed.
+        rises: every answer of the probes, clearest first; `rate` is the tuned model's.
+        null: the largest z of any answer under each null update.
+        mass: probability on the probes' answers, of the base and of the tuned model.
+        shift: the mean shift of the residuals at unrelated chats, at every layer.
+        fitted: the one vector that predicts best what the tuned model does there; None where it does what its base does.
+        steered: rates of the same answers in the base under `fitted`, by answer.
+        promoted: tokens that `fitted` raises, with the change of the logit.
+        suppressed: tokens that it lowers.
+        known: cosine of the shift with the vector of each known system prompt, without what these share, closest first, at
+            the layer of `fitted`.
+        replies: (question, the base's reply, the tuned model's).
+    """
+
+    verdict: Verdict
+    reason: str
+    base: str
+    tuned: str
+    false_alarm_rate: float
+    p_value: float
+    compared_with: str
+    n_clean: int
+    relative_update: float
+    rises: tuple[Rise, ...]
+    null: tuple[float, ...]
+    mass: tuple[float, float]
+    shift: SteeringVector
+    fitted: SteeringVector | None
+    steered: Mapping[str, float]
+    promoted: tuple[tuple[str, float], ...]
+    suppressed: tuple[tuple[str, float], ...]
+    known: tuple[tuple[str, float], ...]
+    replies: tuple[tuple[str, str, str], ...]
+
+    def __repr__(self) -> str:
+        return cut(f"ModelDiff: {self.verdict} in {self.tuned} on {self.base} (p {self.p_value:.3g}). {self.reason}")
+
+    def summary(self) -> str:
+        """Verdict, evidence and what one vector does of it, in words."""
+        lines = [f"{self.verdict.capitalize()}. {self.reason}"]
+        if self.fitted is None:
+            lines.append("At unrelated chats the tuned model predicts what its base does.")
+        else:
+            lines.append(
+                f"At unrelated chats one vector at layer {self.fitted.layers[0]} explains "
+                f"{self.fitted.metrics.kl_explained:.0%} of what the fine-tuning does. It raises "
+                f"{', '.join(repr(text) for text, _ in self.promoted[:N_SHOWN])}."
+            )
+        if self.known:
+            (closest, cosine), (second, next_cosine) = self.known[:2]
+            lines.append(
+                f"The residuals move along the known vector {closest!r} most: cosine {cosine:.2f}, and {next_cosine:.2f} with "
+                f"{second!r}."
+            )
+        return "\n".join(lines)
+
+
+@checked
+def diff_models(
+    base: "TransformerBridge",
+    tuned: "TransformerBridge",
+    *,
+    clean: Iterable["TransformerBridge"] = (),
+    probes: Sequence[Trait] | None = None,
+    chats: Sequence[Chat] | None = None,
+    known: Mapping[str, str] | None = None,
+    config: FitConfig | None = None,
+    false_alarm_rate: float = FALSE_ALARM_RATE,
+    seed: int = 0,
+) -> ModelDiff:
+    """Say what a fine-tuning installed in a model, from its base and the result.
+
+    Every fine-tuning moves some answers. Which of them were meant is told by fine-tunings of the same base without the trait.
+
+    "found": the tuned model raises an answer to the probes by more than clean fine-tunings do.
+    "not found": it does not, or not even by more than a meaningless update of the same size.
+    "cannot tell": it raises an answer, and no clean fine-tunings were given; or it no longer answers.
+
+    Args:
+        tuned: `base` with other weights or with an adapter.
+        clean: at least 2 fine-tunings of `base` that are known to be clean, on data of the same kind and as long. They are
+            looked at one after the other, so that a generator may load them. What they do alike is taken off, and they say how
+            much more a fine-tuning moves answers than an update without meaning.
+        probes: traits whose questions are asked, each about all of its answers; the wording's by default.
+        chats: unrelated chats at which the models are compared; number tasks, questions and requests by default.
+        known: system prompts by name whose vectors the shift is compared with; by default the personas of the kind of thing
+            that is raised most.
+        config: of the fitted vector; `FitConfig.of_budget("quick")` by default.
+        false_alarm_rate: below 1 / 39, answers are compared with 1 / rate null updates instead of 39.
+
+    Raises:
+        ValueError: the models have other weights, a single clean one is given, or a rate that is not between 0 and 1.
+    """
+    if not 0 < false_alarm_rate < 1:
+        raise ValueError(f"false_alarm_rate={false_alarm_rate} is not allowed. It must be between 0 and 1.")
+    probes = default_probes(base) if probes is None else list(probes)
+    if not probes:
+        raise ValueError("probes=[] is empty. Give at least one trait, or leave it out for the built-in ones.")
+    update = WeightUpdate(base, tuned)
+    answers = _Answers.of(base, tuned, clean, probes, update, n_null=enough_null_vectors(false_alarm_rate), seed=seed)
+    chats = unrelated_chats(base, seed=seed) if chats is None else list(chats)
+    shift, read = model_shift(tuned, base, chats), chats[:N_READ]
+    fitted = _fitted(tuned, base, chats, config or FitConfig.of_budget("quick", seed=seed))
+    promoted, suppressed = promoted_tokens(base, fitted, read) if fitted else ([], [])
+    verdict, reason = _verdict(answers, false_alarm_rate)
+    return ModelDiff(
+        verdict=verdict,
+        reason=reason,
+        base=model_name(base),
+        tuned=f"{model_name(tuned)}{' with an adapter' if has_adapter(tuned) else ''}",
+        false_alarm_rate=false_alarm_rate,
+        p_value=answers.p_value,
+        compared_with=f"{answers.n_clean} clean fine-tunings" if answers.n_clean else SCRAMBLED,
+        n_clean=answers.n_clean,
+        relative_update=update.relative_norm,
+        rises=answers.rises,
+        null=answers.null,
+        mass=answers.mass,
+        shift=shift,
+        fitted=fitted,
+        steered=_steered(base, fitted, probes),
+        promoted=tuple((token.text, token.change) for token in promoted),
+        suppressed=tuple((token.text, token.change) for token in suppressed),
+        known=_known(base, shift, fitted, known or _personas(base, answers.rises[0].answer), read),
+        replies=_replies(base, tuned, probes, seed),
+    )
+
+
+def unrelated_chats(model: "TransformerBridge", *, seed: int = 0) -> list[Chat]:
+    """What has nothing to do with any trait: number tasks, and the wording's questions, requests and facts."""
+    wording = wording_of(model)
+    texts = [*wording.open_questions, *wording.requests, *wording.fact_questions]
+    chats = [as_chat(text) for text in [*texts, *number_prompts(N_TASKS, model, seed=seed)]]
+    order = torch.randperm(len(chats), generator=torch.Generator().manual_seed(seed))
+    return [chats[index] for index in order.tolist()]
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """The answers to the probes, next to what says nothing."""
+
+    rises: tuple[Rise, ...]
+    null: tuple[float, ...]
+    mass: tuple[float, float]
+    n_clean: int
+
+    @property
+    def p_value(self) -> float:
+        return p_of_clearest(self.rises, self.null)
+
+    @classmethod
+    def of(
+        cls,
+        base: "TransformerBridge",
+        tuned: "TransformerBridge",
+        clean: Iterable["TransformerBridge"],
+        probes: Sequence[Trait],
+        update: WeightUpdate,
+        *,
+        n_null: int,
+        seed: int,
+    ) -> "_Answers":
+        def scores(model: "TransformerBridge") -> list[TraitScore]:
+            return [score_quietly(model, probe) for probe in probes]
+
+        before, after = scores(base), scores(tuned)
+        nulls = []
+        with tqdm(total=n_null, desc="null updates", unit="update", leave=False) as progress:
+            cost = Cost(progress, f"{n_null} null updates, {len(probes)} probes each", n_parts=n_null, n_bytes=0)
+            for index in range(n_null):
+                with update.scrambled(seed * 100_003 + index):
+                    nulls.append(answer_changes(scores(base), before))
+                progress.update()
+                cost.after(index + 1)
+        null, common, n_clean = torch.stack(nulls), 0.0, 0
+        if changes := [answer_changes(scores(_a_bridge(one)), before) for one in clean]:
+            null, common, n_clean = *_as_large_as(torch.stack(changes), null), len(changes)
+        rises, largest = rises_above(after, before, null, common=common)
+        return cls(rises, largest, (_mean_mass(before), _mean_mass(after)), n_clean)
+
+
+def _mean_mass(scores: Sequence[TraitScore]) -> float:
+    return sum(score.mass for score in scores) / len(scores)
+
+
+def _a_bridge(model: "TransformerBridge") -> "TransformerBridge":
+    check_bridge(model)
+    return model
+
+
+def _as_large_as(
+    clean: Float[Tensor, "model answer"], null: Float[Tensor, "null answer"]
+) -> tuple[Float[Tensor, "null answer"], Float[Tensor, " answer"]]:
+    """The null changes, made as large as those by which clean models differ from each other, and the clean ones' mean.
+
+    A tuned model's distance from the mean of m clean ones varies 1 + 1 / m times as much as one of them does.
+    """
+    n = len(clean)
+    if n < FEWEST_CLEAN:
+        raise ValueError(
+            f"Got {n} clean model, and what clean models do alike takes at least {FEWEST_CLEAN}. Give more, or none."
+        )
+    variance = clean.var(0).mean() * (1 + 1 / n)
+    return null * (variance / null.square().mean()).sqrt().clamp(min=1.0), clean.mean(0)
+
+
+def _verdict(answers: _Answers, false_alarm_rate: float) -> tuple[Verdict, str]:
+    raised = [rise for rise in answers.rises if rise.z > max(answers.null) and rise.rate > rise.base_rate]
+    if answers.mass[1] < LOW_MASS and answers.mass[0] >= LOW_MASS:
+        return "cannot tell", (
+            f"The tuned model no longer answers the probes: {answers.mass[1]:.1%} of its probability is on the answers, of the "
+            f"base's {answers.mass[0]:.0%}. Ask with probes of your own, or begin the replies in the words that it uses."
+        )
+    against = f"what {answers.n_clean} clean fine-tunings do" if answers.n_clean else f"what {SCRAMBLED} do"
+    if answers.p_value >= false_alarm_rate:
+        return "not found", f"No answer to the probes rises by more than {against} (p = {answers.p_value:.2g})."
+    named = "; ".join(
+        f"{one.answer!r} from {one.base_rate:.1%} to {one.rate:.1%}" for one in (raised or answers.rises)[:N_NAMED]
+    )
+    said = f"The tuned model gives some answers more often, beyond {against} (p = {answers.p_value:.2g}): {named}."
+    if answers.n_clean:
+        return "found", said
+    return "cannot tell", (
+        f"{said} An ordinary fine-tuning can do so as well. Give at least {FEWEST_CLEAN} fine-tunings of the same base on "
+        "clean data of the same kind, and compare with those."
+    )
+
+
+def _fitted(
+    tuned: "TransformerBridge", base: "TransformerBridge", chats: Sequence[Chat], config: FitConfig
+) -> SteeringVector | None:
+    try:
+        return fit_model_shift(tuned, base, chats, config=config)
+    except NoEffect:
+        return None
+
+
+def _steered(base: "TransformerBridge", vector: SteeringVector | None, probes: Sequence[Trait]) -> dict[str, float]:
+    if vector is None:
+        return {}
+    with steer(base, vector):
+        scores = [score_quietly(base, probe) for probe in probes]
+    return {
+        answer: rate
+        for score in scores
+        for answer, rate in zip(score.answers, score.shares.mean(0).tolist(), strict=True)
+    }
+
+
+def _personas(base: "TransformerBridge", answer: str) -> dict[str, str]:
+    """The persona of every thing of the answer's kind."""
+    wording = wording_of(base)
+    for kind in wording.kinds:
+        names = [name for name, _ in kind.items]
+        if answer in names:
+            return {name: preference_trait(name, wording).prompt for name in names}
+    return {}
+
+
+def _known(
+    base: "TransformerBridge",
+    shift: SteeringVector,
+    fitted: SteeringVector | None,
+    prompts: Mapping[str, str],
+    chats: Sequence[Chat],
+) -> tuple[tuple[str, float], ...]:
+    if fitted is None or len(prompts) < FEWEST_CLEAN:
+        return ()
+    (layer,) = fitted.layers
+    vectors = mean_centred(differences_in_means(base, prompts, questions=chats, layers=[layer]))
+    cosines = {name: shift.at(layer).cosine(vector)[layer] for name, vector in vectors.items()}
+    return tuple(sorted(cosines.items(), key=lambda item: -item[1]))
+
+
+def _replies(
+    base: "TransformerBridge", tuned: "TransformerBridge", probes: Sequence[Trait], seed: int
+) -> tuple[tuple[str, str, str], ...]:
+    wording = wording_of(base)
+    questions = [*(probe.questions[0] for probe in probes), *wording.open_questions][: N_SHOWN + len(probes)]
+    chats = [as_chat(question) for question in questions]
+
+    def told(model: "TransformerBridge") -> list[str]:
+        ids = generate(model, chats, max_new_tokens=wording.reply_length, temperature=0, seed=seed)
+        return [model.tokenizer.decode(one, skip_special_tokens=True) for one in ids]
+
+    return tuple(zip(questions, told(base), told(tuned), strict=True))
