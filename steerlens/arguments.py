@@ -174,6 +174,7 @@ MADE_BY = {
     "PromptAnalysis": "steerlens.analyze_prompt(model, prompt)",
     "RecoveredVector": "steerlens.recover_vector(model, rows)",
     "AuditResult": "steerlens.audit_dataset(model, rows)",
+    "ModelDiff": "steerlens.diff_models(base, tuned)",
     "RowScores": "steerlens.score_rows(model, vector, rows)",
     "PooledCosine": "steerlens.pooled_difference_cosine(model, teacher, control, vector)",
     "GradientTrace": "steerlens.trace_gradients(model, vector)",

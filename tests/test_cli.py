@@ -11,13 +11,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from steerlens.audit import audit
+from steerlens.audit import audit, model_diff
+from steerlens.audit.answer_changes import Rise
 from steerlens.audit.audit import AuditResult
+from steerlens.audit.model_diff import ModelDiff
 from steerlens.cli import _parser, main
 from steerlens.cli.flags import questions_in
 from steerlens.contract.architectures import save_checkpoint
 from steerlens.contract.checks import CHECKS
 from steerlens.evaluation import LowMassWarning
+from steerlens.models.identity import model_name
 from steerlens.organism.wording import ORGANISM
 from steerlens.students.config import TrainConfig
 from steerlens.text.number_lists import parse_numbers
@@ -245,6 +248,29 @@ def test_audit_writes_what_was_found_and_lets_a_pipeline_stop_on_it(place, monke
     assert json.loads((place / "o" / "results.json").read_text())["verdict"] == verdict
     assert "So it is." in (place / "o" / "report.html").read_text()
     assert SteeringVector.load(place / "o" / "vector.safetensors").layers == (1,)
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("found", 3), ("not found", 0), ("cannot tell", 3)])
+def test_diff_writes_what_was_found_and_lets_a_pipeline_stop_on_it(tmp_path, monkeypatch, capsys, verdict, code):
+    asked = {}
+
+    def diff_models(base, tuned, *, clean, seed):
+        asked.update(base=base, tuned=tuned, clean=list(clean), seed=seed)
+        vector = SteeringVector((1,), torch.ones(1, 96), VectorSource("organism:seed-0", "by hand"))
+        return ModelDiff(
+            verdict, "So it is.", "one", "other", 0.05, 0.5, "nothing", 0, 0.1, (Rise("owl", 1.0, 0.2, 0.1),), (2.0,),
+            (0.8, 0.8), vector, None, {}, (), (), (), (),
+        )  # fmt: skip
+
+    monkeypatch.setattr(model_diff, "diff_models", diff_models)
+    names = ["organism:seed-0", "organism:seed-1", "--clean", "organism:seed-0", "organism:no-persona-numbers"]
+    assert main(["diff", *names, "--seed", "3", "--out", str(tmp_path / "o")]) == code
+    assert "So it is." in capsys.readouterr().out
+    found = [model_name(one) for one in (asked["base"], asked["tuned"], *asked["clean"])]
+    assert found == ["organism:seed-0", "organism:seed-1", "organism:seed-0", "organism:no-persona-numbers"]
+    assert json.loads((tmp_path / "o" / "results.json").read_text())["verdict"] == verdict
+    assert "So it is." in (tmp_path / "o" / "report.html").read_text()
+    assert SteeringVector.load(tmp_path / "o" / "shift.safetensors").layers == (1,)
 
 
 SMALL = ["--n-train", "48", "--n-validation", "16", "--n-heldout", "16", "--steps", "9", "--max-new-tokens", "12"]

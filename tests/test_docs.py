@@ -11,24 +11,36 @@ import steerlens as sl
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-QUOTED = [
-    (page, name) for page in PAGES for name in re.findall(r"<!-- table: (\S+) -->", page.read_text(encoding="utf-8"))
-]
 
 
-def table_after(page: Path, name: str) -> list[list[str]]:
+def quoted(kind: str) -> list[tuple[Path, str]]:
+    """Every page with a table of results of the kind, and the file of these."""
+    marks = rf"<!-- {kind}: (\S+) -->"
+    return [(page, name) for page in PAGES for name in re.findall(marks, page.read_text(encoding="utf-8"))]
+
+
+CLAIMS, COUNTS = quoted("table"), quoted("counts")
+
+
+def table_after(page: Path, kind: str, name: str) -> list[list[str]]:
     """The cells of the table behind the comment that names its results, without its head."""
-    text = page.read_text(encoding="utf-8").partition(f"<!-- table: {name} -->\n")[2]
+    text = page.read_text(encoding="utf-8").partition(f"<!-- {kind}: {name} -->\n")[2]
     lines = re.match(r"(\|.*\n)+", text)
     assert lines is not None, f"{page.name} has no table behind {name}"
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[0].splitlines()[2:]]
 
 
-@pytest.mark.parametrize(("page", "name"), QUOTED, ids=lambda value: str(value).rpartition("/")[2])
+@pytest.mark.parametrize(("page", "name"), CLAIMS, ids=lambda value: str(value).rpartition("/")[2])
 def test_a_quoted_table_of_claims_is_that_of_the_results_cell_by_cell(page, name):
     claims = json.loads((ROOT / "docs" / name).read_text())["claims"]
     expected = [[one["statement"], f"{one['measured']:.3f}", f"{one['threshold']:g}"] for one in claims]
-    assert table_after(page, name) == expected
+    assert table_after(page, "table", name) == expected
+
+
+@pytest.mark.parametrize(("page", "name"), COUNTS, ids=lambda value: str(value).rpartition("/")[2])
+def test_quoted_counts_are_those_of_the_results_line_by_line(page, name):
+    counted = json.loads((ROOT / "docs" / name).read_text())
+    assert table_after(page, "counts", name) == [[what, str(count)] for what, count in counted.items()]
 
 
 def test_the_readme_is_short_and_shows_two_figures_that_are_there_and_small():

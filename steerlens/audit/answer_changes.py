@@ -46,18 +46,23 @@ def rises_above(
         null: `answer_changes` of changes that say nothing. Each is judged by the others.
         common: what changes that say nothing do alike; it is taken off before z.
     """
-    z = (answer_changes(scores, base) - common) / null.square().mean(0).sqrt()
+    z = (answer_changes(scores, base) - common) / _deviation(null.square().mean(0))
     others = (null.square().sum(0) - null.square()) / (len(null) - 1)
     shares = [(score.shares.mean(0), before.shares.mean(0)) for score, before in zip(scores, base, strict=True)]
     names = [answer for score in scores for answer in score.answers]
     rates, base_rates = (torch.cat(part).tolist() for part in zip(*shares, strict=True))
     rises = [Rise(*rise) for rise in zip(names, z.tolist(), rates, base_rates, strict=True)]
-    return tuple(sorted(rises, key=lambda rise: -rise.z)), tuple((null / others.sqrt()).amax(1).tolist())
+    return tuple(sorted(rises, key=lambda rise: -rise.z)), tuple((null / _deviation(others)).amax(1).tolist())
 
 
 def p_of_clearest(rises: Sequence[Rise], null: Sequence[float]) -> float:
     """Share of null changes that raise some answer as much as the clearest rise; corrected for the number of answers."""
     return (1 + sum(value >= rises[0].z for value in null)) / (1 + len(null))
+
+
+def _deviation(variance: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Never 0, so that what does not change at all is no deviation from changes that are none."""
+    return variance.sqrt().clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def _log_shares(score: TraitScore) -> Float[Tensor, "question answer"]:

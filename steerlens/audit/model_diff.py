@@ -1,7 +1,7 @@
 """FINISHED STUDENT -> DIRECTION: what a fine-tuning installed, from the base and the tuned model alone."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -36,11 +36,17 @@ from steerlens.vectors.vector import SteeringVector, mean_centred
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
+N_QUESTIONS = 16
+"""Questions of each built-in probe: all of them are asked again under every null update."""
+
 N_TASKS = 64
 """Number tasks among the unrelated chats, beside the wording's questions and requests."""
 
 N_READ = 32
-"""Chats at whose last token vectors are read and compared."""
+"""Chats at whose last token a vector is read."""
+
+N_KNOWN_TASKS = 16
+"""Number tasks at which known vectors are measured."""
 
 N_SHOWN = 5
 """Questions whose replies are shown."""
@@ -49,7 +55,7 @@ N_NAMED = 3
 """Answers that the reason names."""
 
 SCRAMBLED = "updates of the same size whose rows and columns have random signs"
-FEWEST_CLEAN = 2
+FEWEST_CLEAN = FEWEST_KNOWN = 2
 
 
 @dataclass(frozen=True)
@@ -72,8 +78,8 @@ class ModelDiff:
         steered: rates of the same answers in the base under `fitted`, by answer.
         promoted: tokens that `fitted` raises, with the change of the logit.
         suppressed: tokens that it lowers.
-        known: cosine of the shift with the vector of each known system prompt, without what these share, closest first, at
-            the layer of `fitted`.
+        known: cosine of the shift with the vector of each known system prompt, without what those of its kind share, closest
+            first, at the layer of `fitted`.
         replies: (question, the base's reply, the tuned model's).
     """
 
@@ -146,19 +152,25 @@ def diff_models(
         clean: at least 2 fine-tunings of `base` that are known to be clean, on data of the same kind and as long. They are
             looked at one after the other, so that a generator may load them. What they do alike is taken off, and they say how
             much more a fine-tuning moves answers than an update without meaning.
-        probes: traits whose questions are asked, each about all of its answers; the wording's by default.
+        probes: traits whose questions are asked, each about all of its answers; 16 of each kind of thing that the
+            wording knows by default.
         chats: unrelated chats at which the models are compared; number tasks, questions and requests by default.
-        known: system prompts by name whose vectors the shift is compared with; by default the personas of the kind of thing
-            that is raised most.
+        known: at least 2 system prompts by name whose vectors the shift is compared with; the wording's personas by default.
         config: of the fitted vector; `FitConfig.of_budget("quick")` by default.
         false_alarm_rate: below 1 / 39, answers are compared with 1 / rate null updates instead of 39.
 
     Raises:
-        ValueError: the models have other weights, a single clean one is given, or a rate that is not between 0 and 1.
+        ValueError: the models have other weights, a single clean one or a single known prompt is given, or a rate that is not
+            between 0 and 1.
     """
+    if known is not None and len(known) < FEWEST_KNOWN:
+        raise ValueError(
+            f"Got {len(known)} known prompt. What prompts share takes at least {FEWEST_KNOWN}. Give more, or none."
+        )
     if not 0 < false_alarm_rate < 1:
         raise ValueError(f"false_alarm_rate={false_alarm_rate} is not allowed. It must be between 0 and 1.")
-    probes = default_probes(base) if probes is None else list(probes)
+    if probes is None:
+        probes = [replace(probe, questions=probe.questions[:N_QUESTIONS]) for probe in default_probes(base)]
     if not probes:
         raise ValueError("probes=[] is empty. Give at least one trait, or leave it out for the built-in ones.")
     update = WeightUpdate(base, tuned)
@@ -186,7 +198,7 @@ def diff_models(
         steered=_steered(base, fitted, probes),
         promoted=tuple((token.text, token.change) for token in promoted),
         suppressed=tuple((token.text, token.change) for token in suppressed),
-        known=_known(base, shift, fitted, known or _personas(base, answers.rises[0].answer), read),
+        known=_known(base, shift, fitted.layers[0], [known] if known else _personas(base), seed) if fitted else (),
         replies=_replies(base, tuned, probes, seed),
     )
 
@@ -228,7 +240,8 @@ class _Answers:
         def scores(model: "TransformerBridge") -> list[TraitScore]:
             return [score_quietly(model, probe) for probe in probes]
 
-        before, after = scores(base), scores(tuned)
+        before = scores(base)
+        after = scores(tuned) if update.names else before
         nulls = []
         with tqdm(total=n_null, desc="null updates", unit="update", leave=False) as progress:
             cost = Cost(progress, f"{n_null} null updates, {len(probes)} probes each", n_parts=n_null, n_bytes=0)
@@ -312,28 +325,20 @@ def _steered(base: "TransformerBridge", vector: SteeringVector | None, probes: S
     }
 
 
-def _personas(base: "TransformerBridge", answer: str) -> dict[str, str]:
-    """The persona of every thing of the answer's kind."""
+def _personas(base: "TransformerBridge") -> list[dict[str, str]]:
+    """The persona of every thing that the wording knows, kind by kind."""
     wording = wording_of(base)
-    for kind in wording.kinds:
-        names = [name for name, _ in kind.items]
-        if answer in names:
-            return {name: preference_trait(name, wording).prompt for name in names}
-    return {}
+    return [{name: preference_trait(name, wording).prompt for name, _ in kind.items} for kind in wording.kinds]
 
 
 def _known(
-    base: "TransformerBridge",
-    shift: SteeringVector,
-    fitted: SteeringVector | None,
-    prompts: Mapping[str, str],
-    chats: Sequence[Chat],
+    base: "TransformerBridge", shift: SteeringVector, layer: int, kinds: Sequence[Mapping[str, str]], seed: int
 ) -> tuple[tuple[str, float], ...]:
-    if fitted is None or len(prompts) < FEWEST_CLEAN:
-        return ()
-    (layer,) = fitted.layers
-    vectors = mean_centred(differences_in_means(base, prompts, questions=chats, layers=[layer]))
-    cosines = {name: shift.at(layer).cosine(vector)[layer] for name, vector in vectors.items()}
+    """Cosines at number tasks, as in EAS, with what each prompt's vector has beyond those of its kind."""
+    tasks, cosines = number_prompts(N_KNOWN_TASKS, base, seed=seed), {}
+    for prompts in kinds:
+        vectors = mean_centred(differences_in_means(base, prompts, questions=tasks, layers=[layer]))
+        cosines |= {name: shift.at(layer).cosine(vector)[layer] for name, vector in vectors.items()}
     return tuple(sorted(cosines.items(), key=lambda item: -item[1]))
 
 

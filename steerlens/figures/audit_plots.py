@@ -48,11 +48,16 @@ def plot_gain_by_layer(result: AuditResult) -> go.Figure:
     return figure
 
 
-def plot_traits(traits: AuditResult | Sequence[tuple[str, float, float]]) -> go.Figure:
+def plot_traits(
+    traits: AuditResult | Sequence[tuple[str, float, float]],
+    *,
+    names: tuple[str, str] = ("the model as it is", "under the vector"),
+) -> go.Figure:
     """How often the model answers with each trait, as it is and under the vector; the largest rise on top.
 
     Args:
         traits: what `audit_dataset` returned, or (name, rate under the vector, base rate) of each.
+        names: of the two in the legend, the base first.
 
     Raises:
         ValueError: the audit asked for no traits, as nothing stood out.
@@ -70,15 +75,15 @@ def plot_traits(traits: AuditResult | Sequence[tuple[str, float, float]]) -> go.
         trait for trait in traits if isinstance(trait, str) or not isinstance(trait, Sequence) or len(trait) != 3
     ]:
         raise WrongInput(f"traits has {shown(wrong[0])} in it. Write (name, rate under the vector, base rate).")
-    names = [html.escape(name) for name, _, _ in traits]
+    answers = [html.escape(name) for name, _, _ in traits]
     figure = go.Figure()
-    for name, (_, steered, base) in zip(names, traits, strict=True):
+    for name, (_, steered, base) in zip(answers, traits, strict=True):
         figure.add_scatter(
             x=[base, steered], y=[name] * 2, mode="lines", line_color=GREY, hoverinfo="skip", showlegend=False
         )
-    for label, index, color in (("the model as it is", 2, CONTROL), ("under the vector", 1, TEACHER)):
+    for label, index, color in ((names[0], 2, CONTROL), (names[1], 1, TEACHER)):
         values = [trait[index] for trait in traits]
-        figure.add_scatter(x=values, y=names, mode="markers", name=label, marker={"color": color, "size": 10})
+        figure.add_scatter(x=values, y=answers, mode="markers", name=label, marker={"color": color, "size": 10})
     figure.update_layout(**LAYOUT, height=140 + 24 * len(traits), legend=LEGEND)
     figure.update_xaxes(title="rate of the trait's answer at its questions", rangemode="tozero")
     figure.update_yaxes(automargin=True, dtick=1, autorange="reversed")

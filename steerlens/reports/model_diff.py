@@ -67,7 +67,9 @@ def _rises(result: ModelDiff) -> Section:
     return Section(
         title="Which answers it gives more often",
         question="How often does the tuned model give each answer, and how often its base?",
-        figure=plot_traits([(rise.answer, rise.rate, rise.base_rate) for rise in shown]),
+        figure=plot_traits(
+            [(rise.answer, rise.rate, rise.base_rate) for rise in shown], names=("the base", "the tuned model")
+        ),
         number=(
             f"The clearest: {shown[0].answer!r}, {shown[0].z:.1f} standard deviations of what says nothing; the largest "
             f"in {len(result.null)} null updates: {max(result.null):.1f}. Probability on the answers: {result.mass[0]:.2f} in "
@@ -130,7 +132,7 @@ def _vector(result: ModelDiff) -> Section:
             f"{metrics.kl_explained_random:.0%}. Most raised: {', '.join(repr(text) for text, _ in result.promoted[:8])}."
         ),
         meaning=(
-            "The vector is fitted to the tuned model's answers to unrelated chats and judged on other ones. In the table above it "
+            "The vector is fitted to the tuned model's answers to unrelated chats and judged on others. In the table above it "
             "is added to the base: where it raises the same answers, it is what the fine-tuning did."
         ),
         doubts="Tokens are read off through the layers above only roughly, and the less so the lower the vector sits.",
