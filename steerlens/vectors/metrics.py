@@ -1,13 +1,39 @@
 """What was measured of a fitted vector, on rows that the fit has not seen."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from string import Formatter
 from typing import Any
 
 from steerlens.records import as_json, from_json
 from steerlens.stats import Interval
 
 NOT_MEASURED = math.nan
+
+MEASURED = (
+    (
+        "Added after {where}, it explains {kl_explained:.0%} of what the {cause} does to the predictions (held-out rows",
+        "; 95 % interval {kl_explained_low:.0%} to {kl_explained_high:.0%}",
+        "; the {cause}'s effect is {kl_prompt:.3f} nats a token",
+        ")",
+    ),
+    (
+        "The mean difference at its best layer and strength explains {kl_explained_mean_difference:.0%}",
+        ", random vectors of the same norm {kl_explained_random:.0%}",
+        ", one fitted to shuffled targets at its best strength {kl_explained_shuffled:.0%}",
+        " (below zero is worse than no vector)",
+    ),
+    (
+        "Its likeliest token is the {example} model's at {top1_agreement:.0%} of tokens",
+        ", without the vector at {top1_agreement_plain:.0%}",
+    ),
+    (
+        "Its norm is {relative_norm:.2f} of the residual's",
+        ", its cosine with the mean difference {cosine_mean_difference:.2f}",
+    ),
+)
+"""Sentences on what was measured of a fitted vector, in parts that are left out where a number is missing."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +108,20 @@ class FitMetrics:
         numbers = {one.name: getattr(self, one.name) for one in fields(self) if one.type is float}
         return {name: value for name, value in numbers.items() if not math.isnan(value)}
 
+    def in_words(self, layers: Sequence[int], *, of_prompt: bool) -> list[str]:
+        """Sentences on what was measured of a vector at these layers, fitted to a prompt or else to a fine-tuning."""
+        cause, example = ("prompt", "prompted") if of_prompt else ("fine-tuning", "fine-tuned")
+        where = (
+            f"block {layers[0]}" if len(layers) == 1 else f"blocks {', '.join(map(str, layers))}, one direction each"
+        )
+        words = {"where": where, "cause": cause, "example": example}
+        sentences = []
+        for parts in MEASURED:
+            known = [part for part in parts if _names(part) <= self.known.keys() | words.keys()]
+            if known[:1] == [parts[0]]:
+                sentences.append("".join(known).format(**words, **self.known) + ".")
+        return sentences
+
     def to_json(self) -> dict[str, Any]:
         """What was measured, as JSON can hold it."""
         empty = as_json(FitMetrics())
@@ -95,3 +135,8 @@ class FitMetrics:
             ValueError: a metric is unknown or of the wrong type; names each.
         """
         return from_json(cls, found, where=where)
+
+
+def _names(part: str) -> set[str]:
+    """What a part of a sentence has to be filled with."""
+    return {name for _, name, *_ in Formatter().parse(part) if name}

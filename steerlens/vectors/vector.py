@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from numbers import Integral, Real
 from pathlib import Path
-from string import Formatter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,38 +31,6 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 FORMAT, SCHEMA_VERSION = "steerlens.vector", "1"
-
-
-MEASURED = (
-    (
-        "Added after {where}, it explains {kl_explained:.0%} of what the {cause} does to the predictions (held-out rows",
-        "; 95 % interval {kl_explained_low:.0%} to {kl_explained_high:.0%}",
-        "; the {cause}'s effect is {kl_prompt:.3f} nats a token",
-        ")",
-    ),
-    (
-        "The mean difference at its best layer and strength explains {kl_explained_mean_difference:.0%}",
-        ", random vectors of the same norm {kl_explained_random:.0%}",
-        ", one fitted to shuffled targets at its best strength {kl_explained_shuffled:.0%}",
-        " (below zero is worse than no vector)",
-    ),
-    (
-        "Its likeliest token is the {example} model's at {top1_agreement:.0%} of tokens",
-        ", without the vector at {top1_agreement_plain:.0%}",
-    ),
-    (
-        "Its norm is {relative_norm:.2f} of the residual's",
-        ", its cosine with the mean difference {cosine_mean_difference:.2f}",
-    ),
-)
-"""Sentences on what was measured of a fitted vector, in parts that are left out where a number is missing."""
-
-WORDS = {"where", "cause", "example"}
-"""Names in these sentences that stand for no metric."""
-
-
-def _blocks(layers: tuple[int, ...]) -> str:
-    return f"block {layers[0]}" if len(layers) == 1 else f"blocks {', '.join(map(str, layers))}, one direction each"
 
 
 @dataclass(frozen=True, eq=False)
@@ -318,18 +285,8 @@ class SteeringVector(HubVector, ExchangedVector):
         lines = [f"Steering vector ({origin}).", f"Norm: {norms}."]
         if self.source.prompt is not None:
             lines.insert(1, f"Prompt: {self.source.prompt!r}.")
-        lines += [line for parts in MEASURED if (line := self._measured(parts))]
+        lines += self.metrics.in_words(self.layers, of_prompt=self.source.prompt is not None)
         return "\n".join(lines)
-
-    def _measured(self, parts: tuple[str, ...]) -> str:
-        """A sentence of those parts whose numbers were measured; none without its first."""
-        known = self.metrics.known
-        needed = [{name.split(":")[0] for _, name, *_ in Formatter().parse(part) if name} - WORDS for part in parts]
-        if not needed[0] <= known.keys():
-            return ""
-        measured = (part for part, names in zip(parts, needed, strict=True) if names <= known.keys())
-        cause, example = ("fine-tuning", "fine-tuned") if self.source.prompt is None else ("prompt", "prompted")
-        return "".join(measured).format(where=_blocks(self.layers), cause=cause, example=example, **known) + "."
 
     def _repr_html_(self) -> str:
         return "".join(f"<p>{html.escape(line)}</p>" for line in self.summary().split("\n"))

@@ -40,9 +40,9 @@ def plant(
     vector = SteeringVector(layers, direction, VectorSource(model.cfg.model_name, "planted"))
     prepare, sample = fit_data.prepare_rows, generate
 
-    def prepare_planted(model, rows, **options):
+    def prepare_planted(model, rows, teacher, **options):
         with steer(model, vector, positions=positions):
-            return prepare(model, [replace(row, prompted=row.plain) for row in rows], **options)
+            return prepare(model, [replace(row, prompted=row.plain) for row in rows], teacher, **options)
 
     def sample_planted(model, chats, **options):
         with steer(model, vector, positions=positions):
