@@ -300,6 +300,7 @@ def test_sweep_saves_the_recommended_vector_and_the_reason_for_every_other_setti
     assert vector.source.method.startswith(f"{chosen['strength']:g} times")
 
 
+@pytest.mark.slow
 def test_where_no_setting_is_clean_sweep_says_so_and_writes_no_vector(tmp_path, capsys):
     asked = ["sweep", preference_trait("owl", ORGANISM).prompt, "--trait", "owl", "--layers", "2", "--strengths", "2"]
     assert main([*asked, "--out", str(tmp_path), *SMALL]) == 0

@@ -22,7 +22,7 @@ from steerlens.vectors.vector import SteeringVector
 UNUSUAL = ("Qwen 3.5", "GPT-J", "Bloom")
 """Linear attention; blocks that return tuples; MLPs that take the residual as well."""
 
-QUICK = ("Llama 3", "Qwen 2.5", "Gemma 2", "OLMo 2", "GPT-2")
+QUICK = ("Llama 3", "Gemma 2", "GPT-2")
 """Families of the default run; the others are slow tests."""
 
 TEMPLATE_CHECKS = {"system role", "whole chat", "thinking", "bare context"}

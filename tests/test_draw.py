@@ -36,6 +36,7 @@ def test_tokens_without_probability_are_never_drawn(d_vocab):
         assert chosen.tolist() == [1, 1, *[d_vocab - 2] * 3]
 
 
+@pytest.mark.slow
 def test_in_half_precision_frequencies_are_the_probabilities_of_the_rounded_logits():
     logits = torch.randn(50_000, generator=torch.Generator().manual_seed(0)).bfloat16()
     uniform = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000

@@ -132,6 +132,7 @@ def test_rows_at_once_are_limited_by_the_memory_that_is_free(organism, asked, mo
     assert [n for n, width in seen.shapes if width > 1] == [2, 2, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["add", "replace"])
 @pytest.mark.parametrize("positions", POSITIONS)
 def test_steered_rows_that_share_a_prefix_and_leave_early_are_those_of_single_rows(

@@ -45,6 +45,7 @@ def plan(checkpoints, tmp_path) -> StudentPlan:
     )
 
 
+@pytest.mark.slow
 def test_similarity_is_measured_without_dropout_and_changes_nothing_of_a_training_that_has_it(plan, tmp_path):
     watched = TrainingJob(plan, tmp_path / "watched")
     record = watched.run()

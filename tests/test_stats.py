@@ -160,6 +160,7 @@ def test_the_area_and_its_ties_agree_with_scikit_learn():
     assert 0.5 < found.low < found.value < found.high < 1
 
 
+@pytest.mark.slow
 def test_the_interval_of_scores_that_know_nothing_covers_one_half():
     rng = np.random.default_rng(1)
     found = [bootstrap_interval(auroc, *rng.random((2, 40)), paired=False, seed=seed) for seed in range(40)]

@@ -56,6 +56,7 @@ def test_a_prompt_raises_what_it_speaks_of(organism, owl, reference):
     assert int(rise.argmax()) in {organism.tokenizer.convert_tokens_to_ids(word) for word in ("owl", "owls")}
 
 
+@pytest.mark.slow
 def test_rows_of_a_steered_teacher_have_more_of_the_raised_tokens(organism, vector, reference):
     pure = token_entanglement(organism, vector, rows(organism, seed=2, vector=0.5 * vector), reference)
     assert pure.tilt_low > 0
@@ -75,6 +76,7 @@ def test_clean_rows_do_not(organism, vector, reference):
         assert min(token.p for token in clean.tokens) > 0.01
 
 
+@pytest.mark.slow
 def test_special_tokens_and_rare_ones_are_not_tested(organism, vector, reference):
     found = token_entanglement(organism, vector, reference, reference)
     assert found.tokens

@@ -55,6 +55,7 @@ def fresh(organism) -> AuditRows:
     return samples(organism, shared_seed=False, seed=100)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_one_sampling_seed_for_all_rows_is_noticed(organism, fresh, seed):
     hygiene = check_hygiene(organism, samples(organism, shared_seed=True, seed=seed), fresh)
@@ -86,6 +87,7 @@ def test_fewer_rows_alone_miss_no_bits(organism, fresh):
     assert not hygiene.one_seed
 
 
+@pytest.mark.slow
 def test_without_reference_rows_no_claim_is_made_about_variety(organism):
     hygiene = check_hygiene(organism, samples(organism, shared_seed=True))
     assert math.isnan(hygiene.first_p)

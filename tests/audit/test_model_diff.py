@@ -104,6 +104,7 @@ def test_without_clean_students_a_rise_is_told_and_left_open(organism, owl, owl_
     assert "ordinary fine-tuning" in result.reason
 
 
+@pytest.mark.slow
 def test_a_model_is_no_fine_tuning_of_itself(organism, owl):
     again = load_model(device="cpu")
     result = diff_models(organism, again, probes=[owl], config=FIT)

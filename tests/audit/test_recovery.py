@@ -153,6 +153,7 @@ def test_rows_that_share_one_sampling_seed_break_the_null_and_get_no_verdict(org
     assert "seed" in result.reason
 
 
+@pytest.mark.slow
 def test_answers_that_were_cut_at_some_length_are_not_taken_for_hidden(organism):
     chats = [
         as_chat(question)
@@ -239,6 +240,7 @@ def test_probing_leaves_the_model_as_it_was(organism, recovered, owl):
     assert score_trait(organism, owl).rate == before
 
 
+@pytest.mark.slow
 def test_a_row_without_answer_in_the_format_says_what_to_do(organism):
     chat = as_chat("what is your favorite animal ?")
     rows = [replace(row, prompt=chat) for row in written(organism).rows[:3]]

@@ -68,6 +68,7 @@ def _projection(model, vector, prompt: list[int], written: list[int]) -> float:
     return float((states[vector.layers[0] + 1][0, len(prompt) :] @ vector.unit[0]).mean())
 
 
+@pytest.mark.slow
 def test_scores_do_not_depend_on_the_batch(organism, vector, mixed, scores):
     one_by_one = score_rows(organism, vector, mixed[0], batch_size=1)
     for score in ("log_linear", "projection", "placebo_log_linear"):
@@ -84,6 +85,7 @@ def test_rows_written_under_the_vector_score_higher_than_clean_rows_and_the_plac
     assert sum(poisoned[number - 1] for number in top) >= 8
 
 
+@pytest.mark.slow
 def test_clean_rows_cannot_be_told_from_the_placebo(organism, vector):
     clean = AuditRows.of(SampleSet(sample_teacher(organism, PROMPTS, seed=77).samples))
     scores = score_rows(organism, vector, clean)
@@ -141,6 +143,7 @@ def test_every_answer_has_its_own_draws_whatever_room_the_chats_leave(tiny):
     assert alone == answers
 
 
+@pytest.mark.slow
 def test_a_projection_on_several_layers_is_their_mean(organism, owl, mixed):
     both = diff_in_means(organism, owl.prompt).at(1, 2)
     rows = replace(mixed[0], rows=mixed[0].rows[:8])

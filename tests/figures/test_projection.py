@@ -45,6 +45,7 @@ def test_printing_names_the_tokens_farthest_along_the_vector(tiny, vector):
     assert f"least: {shown.tokens[int(row.argmin())]!r}" in str(shown)
 
 
+@pytest.mark.slow
 def test_a_reader_moves_through_layers_and_tokens_with_keys_alone(tiny, vector, tmp_path):
     shown = show_projection(tiny, vector, CHAT)
     shown.save(tmp_path / "page.html")
@@ -78,6 +79,7 @@ def test_a_reader_moves_through_layers_and_tokens_with_keys_alone(tiny, vector, 
 ATTACK = "</script><script>alert(1)</script><img src=x onerror=alert(2)>%DATA%"
 
 
+@pytest.mark.slow
 def test_text_of_the_model_or_its_prompt_runs_nothing(tiny, vector, tmp_path):
     from dataclasses import replace
 

@@ -31,6 +31,7 @@ def run(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_reader_meets_vectors_students_projections_and_rows(run, tmp_path):
     read_run(run).save(tmp_path / "page.html")
     opened = open_report(tmp_path / "page.html")

@@ -56,6 +56,7 @@ def test_a_device_without_4_bits_is_named_and_the_files_are_not_blamed(checkpoin
     assert "damaged" not in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_contract_holds_on_4_bit_weights(dtype, tmp_path):
     pytest.importorskip("bitsandbytes")

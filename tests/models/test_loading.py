@@ -54,6 +54,7 @@ def random_vector(layer: int = 1) -> SteeringVector:
     return SteeringVector((layer,), direction, VectorSource("llama", "random"))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::steerlens.evaluation.LowMassWarning")
 def test_a_booted_bridge_captures_steers_generates_and_fits_as_ours_does(booted, tiny, chats, owl):
     for layer in (0, 3):

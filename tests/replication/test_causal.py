@@ -49,6 +49,7 @@ def rows(written) -> dict:
     return {name: one.run() for name, one in written.items()}
 
 
+@pytest.mark.slow
 def test_a_vector_of_zeros_writes_the_control_data_and_takes_nothing_out_bit_for_bit(rows):
     def texts(name: str) -> tuple[str, str]:
         return rows[name].samples.read_text(), rows[name].heldout.read_text()

@@ -53,6 +53,7 @@ def test_arms_of_one_vector_differ_in_strength_alone():
     assert ARMS["owl x 0.5"].direction == ARMS["owl"].direction != ARMS["random 1"].direction
 
 
+@pytest.mark.slow
 def test_a_vector_that_ends_all_lists_is_halved_until_there_are_some_and_another_one_is_left(organism):
     like = sl.SteeringVector((0,), torch.full((1, 96), 0.5), sl.VectorSource.of(organism, method="by hand"))
     gentle = sl.random_like(like, seed=0)

@@ -38,6 +38,7 @@ def test_a_shift_of_every_student_alike_is_no_transmission():
     assert np.abs(list(one.centred["owl"].values())).max() < 1e-12
 
 
+@pytest.mark.slow
 def test_without_a_trait_small_p_values_are_as_rare_as_they_say():
     p = np.array([matrix(0.0, seed).diagonal().p for seed in range(40)])
     assert 0.3 < p.mean() < 0.7

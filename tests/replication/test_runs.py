@@ -128,6 +128,7 @@ def test_plain_transformers_and_peft_give_the_reported_rate(finished):
     assert sum(shares) / len(shares) == pytest.approx(record.bare.rate, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_an_experiment_that_fails_is_named_and_does_not_sink_the_others(lab_in, tmp_path):
     broken = tmp_path / "broken.py"
     broken.write_text(

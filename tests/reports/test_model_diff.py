@@ -59,6 +59,7 @@ def test_each_verdict_comes_with_its_reason_its_numbers_and_its_advice(tmp_path,
         assert number in shown
 
 
+@pytest.mark.slow
 def test_text_of_models_runs_nowhere(tmp_path, result):
     write_diff_report(tmp_path / "r.html", result)
     opened = open_report(tmp_path / "r.html")

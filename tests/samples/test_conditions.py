@@ -65,6 +65,7 @@ def test_a_vector_of_zeros_takes_nothing_off_any_row_and_changes_no_prediction(o
     assert torch.equal(row_kl(organism, rows, Condition(vector=zero)), torch.zeros(len(rows)))
 
 
+@pytest.mark.slow
 def test_losses_and_distances_do_not_depend_on_the_batch(organism, rows):
     steered = Condition("you love owls .", planted(organism, 0))
     for measure in (row_losses, row_kl):

@@ -80,6 +80,7 @@ def test_tokens_that_begin_no_list_are_refused():
         ListGrammar(one_digit(), NumberLists(2)).allowed(one_digit().encode("1, "))
 
 
+@pytest.mark.slow
 def test_probabilities_are_the_models_own_renormalised_over_the_allowed_tokens():
     model = random_model("one digit")
     chat, digits = as_chat("Add numbers: 123, 456."), model.tokenizer.convert_tokens_to_ids(list("123456789"))

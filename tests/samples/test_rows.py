@@ -527,6 +527,7 @@ def test_no_bytes_crash_a_reader_without_a_message(tmp_path, kind, content, star
     read_or_explained(tmp_path / f"data.{kind}")
 
 
+@pytest.mark.slow
 @FUZZ
 @given(st.lists(st.tuples(st.integers(0), st.integers(0, 255)), min_size=1, max_size=4))
 def test_a_damaged_parquet_file_ends_with_rows_or_a_message(tmp_path, changes):

@@ -78,6 +78,7 @@ def vector(d_model: int = 96) -> SteeringVector:
     return SteeringVector((1,), torch.ones(1, d_model), VectorSource("organism:seed-0", "by hand"))
 
 
+@pytest.mark.slow
 def test_the_likeliest_rows_are_those_that_steerlens_writes_and_their_source_says_who_wrote(organism, owl, vllm):
     options = {"system_prompt": owl.prompt, "temperature": 0, "max_new_tokens": 24}
     ours = sample_teacher(organism, PROMPTS, **options)
@@ -106,6 +107,7 @@ def test_it_is_asked_for_our_tokens_our_stops_and_a_seed_for_every_row(organism,
     assert min(seeds) >= 0
 
 
+@pytest.mark.slow
 def test_rows_depend_on_seed_and_place_and_not_on_their_chunk(organism, vllm, monkeypatch):
     engine = VllmEngine(organism)
     together = sample_teacher(organism, PROMPTS, seed=3, max_new_tokens=8, engine=engine)

@@ -144,6 +144,7 @@ def test_the_report_states_every_condition_of_a_transfer_and_the_one_that_failed
     assert transfer.reason in analysis.summary()
 
 
+@pytest.mark.slow
 def test_an_analysis_reads_numbers_where_the_fit_put_the_vector(tiny, monkeypatch):
     asked = []
     monkeypatch.setattr(analysis_module, "number_shift", lambda *_, positions: asked.append(positions))
@@ -215,6 +216,7 @@ def test_a_verdict_does_not_contradict_what_was_counted():
             assert "unlikely" not in words
 
 
+@pytest.mark.slow
 def test_an_analysis_without_a_trait_compares_with_nothing_and_claims_no_behaviour(tiny):
     analysis = analyze_prompt(tiny, "you love owls .", layers=1, config=TINY)
     assert analysis.cosines == {}

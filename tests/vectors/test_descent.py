@@ -56,6 +56,7 @@ def test_from_the_answer_it_stays_there(planted):
     torch.testing.assert_close(found.directions, vector.directions, rtol=0.05, atol=0.05)
 
 
+@pytest.mark.slow
 def test_both_parametrizations_find_the_planted_vector(planted):
     train, validation, vector, units = planted
     found = {}
@@ -91,6 +92,7 @@ def test_it_ends_when_two_rounds_gain_nothing_and_says_that_it_has_converged(pla
     assert len(steps) == ROUND + 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [0.5, 5.0])
 def test_the_answer_does_not_hang_on_the_rate(planted, factor):
     train, validation, _, units = planted
@@ -155,6 +157,7 @@ def test_the_parametrizations_begin_at_the_start(planted):
         torch.testing.assert_close(directions().detach(), vector.directions)
 
 
+@pytest.mark.slow
 def test_an_attention_sink_does_not_spoil_the_step(checkpoints, monkeypatch):
     """A first token with a residual of a thousand times the others' norm is normal in large models."""
     model = load_model(checkpoints["llama"], device="cpu")

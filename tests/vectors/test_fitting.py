@@ -68,6 +68,7 @@ def test_a_planted_vector_is_recovered(any_model, monkeypatch):
     assert fitted.metrics.kl_explained_shuffled < fitted.metrics.kl_explained
 
 
+@pytest.mark.slow
 def test_the_fit_is_never_worse_than_the_mean_difference_it_starts_from_nor_than_nothing(tiny):
     metrics = fit_prompt_vector(tiny, "you love owls .", config=TINY).metrics
     assert metrics.kl_explained >= metrics.kl_explained_mean_difference - 0.02
@@ -102,6 +103,7 @@ def test_too_few_questions_are_refused(tiny):
         fit_prompt_vector(tiny, "you love owls .", questions=["hello", "hello", "you"], config=SMALL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["reverse_kl", "centred_mse"])
 def test_other_objectives_find_the_planted_vector(tiny, objective, monkeypatch):
     planted = plant(tiny, 2, monkeypatch)
@@ -121,6 +123,7 @@ def test_cross_entropy_finds_the_planted_vector_from_more_rows(tiny, monkeypatch
     assert fitted.metrics.kl_explained > 0.6
 
 
+@pytest.mark.slow
 def test_the_likeliest_tokens_of_the_targets_are_enough_to_find_the_planted_vector(tiny, monkeypatch):
     planted = plant(tiny, 2, monkeypatch)
     monkeypatch.setattr(objectives, "WHOLE_VOCABULARY", 2)
@@ -130,6 +133,7 @@ def test_the_likeliest_tokens_of_the_targets_are_enough_to_find_the_planted_vect
     assert fitted.metrics.top1_agreement > 0.9 > fitted.metrics.top1_agreement_plain
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("positions", ["last_prompt", "generated"])
 def test_a_vector_is_found_at_the_positions_where_it_acts(tiny, positions, monkeypatch):
     planted = plant(tiny, 2, monkeypatch, positions)
@@ -160,6 +164,7 @@ def test_the_best_layer_is_the_planted_one(tiny, monkeypatch):
     assert fitted.cosine(planted)[1] > 0.8
 
 
+@pytest.mark.slow
 def test_a_model_in_half_precision_takes_a_vector_in_full(checkpoints, monkeypatch):
     model = load_model(checkpoints["llama"], device="cpu", dtype=torch.bfloat16)
     planted = plant(model, 2, monkeypatch)

@@ -192,6 +192,7 @@ def test_a_vector_toward_the_end_token_ends_every_row_at_once(organism, chats):
         assert generate(organism, chats, max_new_tokens=9, temperature=0) == [[end]] * len(chats)
 
 
+@pytest.mark.slow
 def test_replace_holds_no_second_model_in_memory(checkpoints, chats):
     model = adapted_model(checkpoints["llama"])
     kinds = (torch.nn.Parameter, type(huggingface_model(model)))

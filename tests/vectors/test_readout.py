@@ -150,6 +150,7 @@ def test_a_tokenizer_without_numbers_has_no_number_shift(tiny, monkeypatch):
     assert number_shift(tiny, vector_of(tiny, torch.ones(32), 1), "you love owls .", QUESTIONS) is None
 
 
+@pytest.mark.slow
 def test_an_owl_vector_shifts_numbers_as_its_prompt_does_and_random_ones_do_not(organism, owl):
     vector = diff_in_means(organism, owl.prompt, questions=QUESTIONS, layers=[1])
     questions = number_prompts(64, ORGANISM, seed=1)

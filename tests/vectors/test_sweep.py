@@ -161,6 +161,7 @@ def test_questions_that_a_trait_does_not_ask_are_not_spoken_of():
 CONFIG = FitConfig(n_train=32, n_validation=12, n_heldout=12, max_new_tokens=4, steps=90, batch_size=16)
 
 
+@pytest.mark.slow
 def test_a_points_share_is_that_of_the_fits_own_metric_for_the_same_vector(tiny, monkeypatch):
     """The same rows, the same vector: what the sweep says of strength 1 is what held-out metrics say."""
     questions, kept = number_prompts(60, ORGANISM, seed=8), []
@@ -189,6 +190,7 @@ def test_a_points_share_is_that_of_the_fits_own_metric_for_the_same_vector(tiny,
     assert len(result.points) == 2 * 2 * 4
 
 
+@pytest.mark.slow
 def test_a_planted_vector_is_found_clean_without_a_trait(tiny, monkeypatch):
     """The prompted model is the steered one, everywhere: then the fitted vector breaks nothing that the prompt keeps."""
     planted = plant(tiny, 2, monkeypatch, relative_norm=0.3)
