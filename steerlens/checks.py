@@ -1,5 +1,6 @@
 """Checks of single arguments. A refusal says what was got, what is wanted and how to make it."""
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
@@ -106,6 +107,7 @@ def questions(values: Any, name: str) -> list[Any]:
     return [a_question(value, f"{name}[{index}]") for index, value in enumerate(given)]
 
 
+@functools.cache
 def whole(least: int | None = None) -> Check:
     """A whole number, `least` or greater."""
     allowed = "a whole number" if least is None else f"a whole number, {least} or greater"
@@ -120,6 +122,7 @@ def whole(least: int | None = None) -> Check:
     return check
 
 
+@functools.cache
 def number(low: float = -math.inf, high: float = math.inf) -> Check:
     """A finite number from `low` to `high`."""
     bounds = [f"at least {low:g}"] * (low > -math.inf) + [f"at most {high:g}"] * (high < math.inf)
