@@ -98,6 +98,7 @@ def test_a_number_is_one_piece_however_many_tokens_it_takes(name, text, expected
     assert [tokenizer.decode(piece) for piece in found] == expected
 
 
+@pytest.mark.slow
 def test_a_number_that_is_planted_is_found_where_digits_are_tokens():
     """Every row has every digit, and only the rows' numbers as wholes tell them from the reference."""
     model, rng = random_model("one digit"), np.random.default_rng(0)

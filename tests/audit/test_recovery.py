@@ -195,6 +195,7 @@ def test_the_clearest_rise_is_found_at_a_small_false_alarm_rate_too(organism, re
         probe_behaviour(organism, recovered, [owl], n_null=1)
 
 
+@pytest.mark.slow
 def test_an_audit_asks_and_scores_as_its_rate_its_temperature_and_its_rows_say(organism, clean, monkeypatch):
     asked = {}
 

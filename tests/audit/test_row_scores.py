@@ -94,6 +94,7 @@ def test_clean_rows_cannot_be_told_from_the_placebo(organism, vector):
         assert low < 0.5 < high
 
 
+@pytest.mark.slow
 def test_reference_rows_are_scored_behind_their_own_prompts_whichever_rows_they_stand_next_to(organism, vector, mixed):
     rows = mixed[0].take(range(6))
     others = AuditRows.of(
@@ -121,6 +122,7 @@ def test_answers_to_measure_from_are_drawn_at_the_rows_temperature_and_length(or
         assert float(greedy.projection[i]) == pytest.approx(ours - base, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_rows_that_steerlens_sampled_itself_are_not_sampled_again(organism, vector):
     """With a small seed, which is what people take."""
     for seed in (0, 1):

@@ -489,6 +489,7 @@ def read_or_explained(path) -> None:
         assert len(message) > len(str(path)) + 40
 
 
+@pytest.mark.slow
 @FUZZ
 @given(st.lists(LINE, max_size=6).map(b"\n".join))
 def test_of_any_bytes_every_line_of_jsonl_is_used_or_counted(tmp_path, content):
@@ -498,6 +499,7 @@ def test_of_any_bytes_every_line_of_jsonl_is_used_or_counted(tmp_path, content):
     assert used_or_counted(tmp_path / "data.jsonl") == lines
 
 
+@pytest.mark.slow
 @FUZZ
 @given(st.lists(RECORD, max_size=5))
 def test_of_any_records_every_one_of_a_json_array_is_used_or_counted(tmp_path, records):

@@ -196,6 +196,7 @@ def test_wrapping_keeps_the_raw_models_function(checkpoints):
         assert torch.equal(raw(input_ids=ids).logits, wrapped(input_ids=ids).logits)
 
 
+@pytest.mark.slow
 def test_a_student_that_is_asked_in_another_chat_context_warns(organism, owl, tmp_path):
     rows = SampleSet(tuple(Sample(i, p, "12 , 7") for i, p in enumerate(number_prompts(8, ORGANISM, seed=0))))
     student = train_student(organism, rows, QUICK)

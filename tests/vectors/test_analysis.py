@@ -55,6 +55,7 @@ def numbers_of(prompt: float) -> NumberShift:
     return NumberShift(prompt, 0.1, 0.5, (Token("7", 1.0),))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["owl", "blue"])
 def test_the_nearest_mean_centred_vector_of_a_traits_prompt_is_its_own(organism, name):
     trait = preference_trait(name, ORGANISM)

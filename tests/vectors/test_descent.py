@@ -82,6 +82,7 @@ def counted(monkeypatch) -> list[int]:
     return steps
 
 
+@pytest.mark.slow
 def test_it_ends_when_two_rounds_gain_nothing_and_says_that_it_has_converged(planted, monkeypatch):
     train, validation, vector, units = planted
     steps = counted(monkeypatch)

@@ -76,6 +76,7 @@ def test_damage_and_coherence_are_their_formulas(organism):
     assert 0 < found.coherence < 1
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::steerlens.evaluation.LowMassWarning")
 def test_trait_questions_are_asked_under_the_vector_and_under_the_prompt(organism, owl):
     probe, vector = Probe(organism, owl, None, CONFIG), random_vector(organism, 2.0)

@@ -102,6 +102,7 @@ def test_a_number_shift_is_the_kl_of_the_distribution_over_numbers(organism, owl
     assert shift.raised[0].text == "7"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["one digit", "marked spaces"])
 def test_where_digits_are_tokens_the_shift_is_that_of_the_whole_number(name):
     """Judged by the sum over all thousand numbers of three digits."""
