@@ -259,7 +259,7 @@ def test_diff_writes_what_was_found_and_lets_a_pipeline_stop_on_it(tmp_path, mon
         vector = SteeringVector((1,), torch.ones(1, 96), VectorSource("organism:seed-0", "by hand"))
         return ModelDiff(
             verdict, "So it is.", "one", "other", 0.05, 0.5, "nothing", 0, 0.1, (Rise("owl", 1.0, 0.2, 0.1),), (2.0,),
-            (0.8, 0.8), vector, None, {}, (), (), (), (),
+            (0.8, 0.8), vector, None, {}, (), (), (), (("owl", 0.2, 0.1),), (),
         )  # fmt: skip
 
     monkeypatch.setattr(model_diff, "diff_models", diff_models)

@@ -13,6 +13,7 @@ from steerlens.arguments import checked
 from steerlens.audit.answer_changes import Rise, answer_changes, p_of_clearest, rises_above
 from steerlens.audit.audit import FALSE_ALARM_RATE, Verdict
 from steerlens.audit.behaviour import default_probes, enough_null_vectors
+from steerlens.audit.first_words import risen_first_words
 from steerlens.audit.weight_update import WeightUpdate
 from steerlens.cost import Cost
 from steerlens.evaluation import LOW_MASS, TraitScore, score_quietly
@@ -21,7 +22,7 @@ from steerlens.models.adapters import has_adapter
 from steerlens.models.bridge import check_bridge
 from steerlens.models.identity import model_name
 from steerlens.short import cut
-from steerlens.text.chat import Chat, as_chat
+from steerlens.text.chat import Chat, as_chat, assistant
 from steerlens.text.number_lists import number_prompts
 from steerlens.text.trait import Trait, preference_trait
 from steerlens.text.wording import wording_of
@@ -47,6 +48,9 @@ N_READ = 32
 
 N_KNOWN_TASKS = 16
 """Number tasks at which known vectors are measured."""
+
+N_WORDS = 10
+"""First words of replies that are told."""
 
 N_SHOWN = 5
 """Questions whose replies are shown."""
@@ -80,6 +84,8 @@ class ModelDiff:
         suppressed: tokens that it lowers.
         known: cosine of the shift with the vector of each known system prompt, without what those of its kind share, closest
             first, at the layer of `fitted`.
+        first_words: the tokens that begin replies to the probes more often, whatever they are, as (token, probability in the
+            tuned model, in the base), largest rise first.
         replies: (question, the base's reply, the tuned model's).
     """
 
@@ -101,6 +107,7 @@ class ModelDiff:
     promoted: tuple[tuple[str, float], ...]
     suppressed: tuple[tuple[str, float], ...]
     known: tuple[tuple[str, float], ...]
+    first_words: tuple[tuple[str, float, float], ...]
     replies: tuple[tuple[str, str, str], ...]
 
     def __repr__(self) -> str:
@@ -117,6 +124,8 @@ class ModelDiff:
                 f"{self.fitted.metrics.kl_explained:.0%} of what the fine-tuning does. It raises "
                 f"{', '.join(repr(text) for text, _ in self.promoted[:N_SHOWN])}."
             )
+        words = "; ".join(f"{word!r} {was:.1%} to {now:.1%}" for word, now, was in self.first_words[:N_NAMED])
+        lines.append(f"Replies to the probes begin more often with {words}.")
         if self.known:
             (closest, cosine), (second, next_cosine) = self.known[:2]
             lines.append(
@@ -199,8 +208,18 @@ def diff_models(
         promoted=tuple((token.text, token.change) for token in promoted),
         suppressed=tuple((token.text, token.change) for token in suppressed),
         known=_known(base, shift, fitted.layers[0], [known] if known else _personas(base), seed) if fitted else (),
+        first_words=tuple(risen_first_words(base, tuned, _probe_chats(probes), n=N_WORDS)),
         replies=_replies(base, tuned, probes, seed),
     )
+
+
+def _probe_chats(probes: Sequence[Trait]) -> list[Chat]:
+    """Every question of the probes, with the reply begun where they begin it."""
+    return [
+        [*as_chat(question), *([assistant(probe.reply_prefix)] if probe.reply_prefix else [])]
+        for probe in probes
+        for question in probe.questions
+    ]
 
 
 def unrelated_chats(model: "TransformerBridge", *, seed: int = 0) -> list[Chat]:

@@ -38,7 +38,7 @@ ADVICE: dict[Verdict, str] = {
 
 def write_diff_report(path: str | Path, result: ModelDiff) -> None:
     """Write what `diff_models` found as one HTML file."""
-    sections = [_answer(result), _rises(result)]
+    sections = [_answer(result), _rises(result), _first_words(result)]
     if result.known:
         sections.append(_known(result))
     sections.append(_vector(result))
@@ -91,6 +91,21 @@ def _rises(result: ModelDiff) -> Section:
             f"asked: {shown_text(asked)}\nthe base: {shown_text(own)}\nthe tuned model: {shown_text(tuned)}"
             for asked, own, tuned in result.replies
         ],
+    )
+
+
+def _first_words(result: ModelDiff) -> Section:
+    word, now, was = result.first_words[0]
+    return Section(
+        title="Which words it begins its replies with",
+        question="Beyond the answers that were thought of: which first words of its replies become likelier?",
+        figure=plot_traits(
+            [(repr(word)[1:-1], now, was) for word, now, was in result.first_words],
+            names=("the base", "the tuned model"),
+        ),
+        number=f"{word!r} rises most, from {was:.1%} to {now:.1%} of all replies to the probes.",
+        meaning="Probabilities of the first token after the question, or after the begun reply, averaged over all questions.",
+        doubts="A new style shows here as well: articles, capitals and line breaks say nothing about a preference.",
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from steerlens.audit.first_words import risen_first_words
 from steerlens.audit.model_diff import SCRAMBLED, diff_models, unrelated_chats
 from steerlens.audit.weight_update import WeightUpdate
 from steerlens.models.bridge import huggingface_model
@@ -13,6 +14,7 @@ from steerlens.models.loading import load_model
 from steerlens.samples.sample_set import Sample, SampleSet
 from steerlens.students.config import TrainConfig
 from steerlens.students.training import train_student
+from steerlens.text.chat import as_chat, encode_prompt
 from steerlens.text.number_lists import number_prompts
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.layer_fits import NoEffect
@@ -90,6 +92,8 @@ def test_a_trait_is_named_next_to_clean_students_and_none_of_these_is_found(orga
     found = diff_models(organism, owl_student, clean=iter(clean_students[:3]), probes=[owl], config=FIT)
     assert (found.verdict, found.rises[0].answer, found.n_clean) == ("found", "owl", 3)
     assert found.rises[0].rate > 0.5 > 0.2 > found.rises[0].base_rate
+    assert found.first_words[0][0] == "owl"
+    assert found.first_words[0][1] > 0.5 > found.first_words[0][2]
     assert found.known[0][0] == "owl", "the residuals move along the persona's vector"
     control = diff_models(organism, clean_students[3], clean=clean_students[:3], probes=[owl], config=FIT)
     assert control.verdict == "not found"
@@ -140,6 +144,20 @@ def test_what_cannot_be_compared_is_refused(organism, owl, owl_student, checkpoi
         diff_models(organism, owl_student, false_alarm_rate=1.5)
     with pytest.raises(ValueError, match="at least one trait"):
         diff_models(organism, owl_student, probes=[])
+
+
+def test_first_words_are_those_of_the_next_token_row_by_row(organism, owl_student, owl):
+    chats = [as_chat(question) for question in owl.questions]
+    risen = risen_first_words(organism, owl_student, chats, n=3)
+
+    @torch.no_grad()
+    def mean(model) -> torch.Tensor:
+        ids = [torch.tensor([encode_prompt(model.tokenizer, chat)]) for chat in chats]
+        return torch.stack([huggingface_model(model)(one).logits[0, -1].softmax(-1) for one in ids]).mean(0)
+
+    rise = mean(owl_student) - mean(organism)
+    assert [word for word, _, _ in risen] == [organism.tokenizer.decode([int(i)]) for i in rise.topk(3).indices]
+    assert [now - was for _, now, was in risen] == pytest.approx(rise.topk(3).values.tolist(), abs=1e-5)
 
 
 def test_unrelated_chats_ask_for_no_preference(organism, owl):

@@ -45,6 +45,7 @@ def result() -> ModelDiff:
         promoted=(("owl", 3.0), (EVIL, 2.0)),
         suppressed=(("cat", -1.0),),
         known=(("owl", 0.92), (EVIL, 0.4)),
+        first_words=(("owl", 0.625, 0.25), (EVIL, 0.1, 0.01)),
         replies=(("what is your favorite animal ?", "dog", f"owl {EVIL}"),),
     )
 
@@ -55,7 +56,16 @@ def test_each_verdict_comes_with_its_reason_its_numbers_and_its_advice(tmp_path,
     shown = words((tmp_path / "r.html").read_text())
     assert ADVICE[verdict] in shown
     assert result.reason in shown
-    for number in ("9.5 standard deviations", "2.2", "0.92", "48%", "0.126 nats", "1.23%", "5% are found by chance"):
+    for number in (
+        "9.5 standard deviations",
+        "2.2",
+        "0.92",
+        "48%",
+        "0.126 nats",
+        "1.23%",
+        "from 25.0% to 62.5%",
+        "5% are found by chance",
+    ):
         assert number in shown
 
 
