@@ -19,7 +19,7 @@ from steerlens.generation import generate
 from steerlens.models.bridge import is_watched
 from steerlens.models.identity import model_name, training_context
 from steerlens.stats import bootstrap_interval, swap_p
-from steerlens.text.chat import Chat, as_chat, assistant, chat_fingerprint, encode_prompt
+from steerlens.text.chat import Chat, chat_fingerprint, encode_prompt
 from steerlens.text.context import warn_on_other_context
 from steerlens.text.number_lists import after_numbers
 from steerlens.text.trait import Trait, check_wording
@@ -191,8 +191,7 @@ def score_quietly(
         question if context == "bare" else after_numbers(question, model, seed=seed * 100_003 + i)
         for i, question in enumerate(trait.questions)
     ]
-    begun = [assistant(trait.reply_prefix)] if trait.reply_prefix else []
-    chats = [[*as_chat(question, system_prompt), *begun] for question in questions]
+    chats = [trait.chat(question, system_prompt) for question in questions]
     tree = AnswerTree.of(answer_tokens(model.tokenizer, trait.answers))
     prompts = [encode_prompt(model.tokenizer, chat) for chat in chats]
     sampled_rate, named_share = _sampled(model, trait, chats, samples_per_question, seed)

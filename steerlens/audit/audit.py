@@ -10,7 +10,6 @@ from steerlens.audit.entangled import Entanglement, token_entanglement
 from steerlens.audit.hygiene import Hygiene, check_hygiene
 from steerlens.audit.recovery import RecoveredVector, recover_vector
 from steerlens.audit.row_scores import RowScores, score_rows
-from steerlens.audit.score_test import N_FLIPS
 from steerlens.models.identity import model_name
 from steerlens.samples.rows import AuditRows
 from steerlens.short import cut
@@ -111,17 +110,11 @@ def audit_dataset(
         ValueError: too few rows, a layer out of range, or a rate that is not between 1 / 2000, the smallest p-value of
             the gain, and 1.
     """
-    smallest = 1 / (1 + N_FLIPS)
-    if not smallest < false_alarm_rate < 1:
-        raise ValueError(
-            f"false_alarm_rate={false_alarm_rate} is not allowed. It must be between {smallest}, the smallest p-value that "
-            f"{N_FLIPS} swaps can give, and 1, both excluded."
-        )
+    n_null = enough_null_vectors(false_alarm_rate)
     recovered = recover_vector(
         model, rows, reference_rows=reference_rows, layers=layers, temperature=temperature, seed=seed
     )
     stands_out = recovered.test.p_value < false_alarm_rate
-    n_null = enough_null_vectors(false_alarm_rate)
     behaviour = probe_behaviour(model, recovered, probes, n_null=n_null, seed=seed) if stands_out else None
     compared, clean = recovered.pairs.compared, recovered.pairs.clean
     hygiene = check_hygiene(model, replace(compared, rejected=rows.rejected), clean, seed=seed)

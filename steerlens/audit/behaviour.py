@@ -55,7 +55,17 @@ class RaisedAnswers:
 
 
 def enough_null_vectors(false_alarm_rate: float) -> int:
-    """How many null vectors let a p-value fall below the rate, and no fewer than `N_NULL`; at most as many as swaps."""
+    """How many nulls let a p-value fall below the rate, and no fewer than `N_NULL`; at most `N_FLIPS`.
+
+    Raises:
+        ValueError: so many cannot, or the rate is 1 or more.
+    """
+    smallest = 1 / (1 + N_FLIPS)
+    if not smallest < false_alarm_rate < 1:
+        raise ValueError(
+            f"false_alarm_rate={false_alarm_rate} is not allowed. It must be between {smallest}, the smallest p-value that "
+            f"{N_FLIPS} nulls can give, and 1, both excluded."
+        )
     return min(N_FLIPS, max(N_NULL, math.ceil(1 / false_alarm_rate)))
 
 
@@ -110,13 +120,14 @@ def _open_answers(
 ) -> tuple[tuple[str, str, str], ...]:
     questions = [probe.questions[0] for probe in probes]
     questions += [question for probe in probes[:1] for question in probe.off_topic_questions[:OPEN_QUESTIONS]]
-    chats = [as_chat(question) for question in questions]
-
-    def replies() -> list[str]:
-        told = generate(model, chats, max_new_tokens=wording_of(model).reply_length, temperature=0, seed=seed)
-        return [model.tokenizer.decode(ids, skip_special_tokens=True) for ids in told]
-
-    own = replies()
+    own = likeliest_replies(model, questions, seed=seed)
     with steer(model, recovered.vector):
-        steered = replies()
+        steered = likeliest_replies(model, questions, seed=seed)
     return tuple(zip(questions, own, steered, strict=True))
+
+
+def likeliest_replies(model: "TransformerBridge", questions: Sequence[str], *, seed: int) -> list[str]:
+    """The model's short replies, always its likeliest token."""
+    chats = [as_chat(question) for question in questions]
+    told = generate(model, chats, max_new_tokens=wording_of(model).reply_length, temperature=0, seed=seed)
+    return [model.tokenizer.decode(ids, skip_special_tokens=True) for ids in told]

@@ -5,24 +5,19 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
-from tqdm.auto import tqdm
 
 from steerlens.arguments import checked
-from steerlens.audit.answer_changes import Rise, answer_changes, p_of_clearest, rises_above
+from steerlens.audit.answer_changes import Rise
+from steerlens.audit.answer_test import FEWEST_CLEAN, AnswerTest
 from steerlens.audit.audit import FALSE_ALARM_RATE, Verdict
-from steerlens.audit.behaviour import default_probes, enough_null_vectors
+from steerlens.audit.behaviour import default_probes, enough_null_vectors, likeliest_replies
 from steerlens.audit.first_words import risen_first_words
 from steerlens.audit.weight_update import WeightUpdate
-from steerlens.cost import Cost
-from steerlens.evaluation import LOW_MASS, TraitScore, score_quietly
-from steerlens.generation import generate
+from steerlens.evaluation import LOW_MASS, score_quietly
 from steerlens.models.adapters import has_adapter
-from steerlens.models.bridge import check_bridge
 from steerlens.models.identity import model_name
 from steerlens.short import cut
-from steerlens.text.chat import Chat, as_chat, assistant
+from steerlens.text.chat import Chat, as_chat
 from steerlens.text.number_lists import number_prompts
 from steerlens.text.trait import Trait, preference_trait
 from steerlens.text.wording import wording_of
@@ -53,13 +48,12 @@ N_WORDS = 10
 """First words of replies that are told."""
 
 N_SHOWN = 5
-"""Questions whose replies are shown."""
+"""Open questions whose replies are shown, and tokens that a summary names."""
 
 N_NAMED = 3
 """Answers that the reason names."""
 
 SCRAMBLED = "updates of the same size whose rows and columns have random signs"
-FEWEST_CLEAN = FEWEST_KNOWN = 2
 
 
 @dataclass(frozen=True)
@@ -82,8 +76,8 @@ class ModelDiff:
         steered: rates of the same answers in the base under `fitted`, by answer.
         promoted: tokens that `fitted` raises, with the change of the logit.
         suppressed: tokens that it lowers.
-        known: cosine of the shift with the vector of each known system prompt, without what those of its kind share, closest
-            first, at the layer of `fitted`.
+        known: cosine of the shift with each known vector, without what those of its kind share, closest first, at the layer of
+            `fitted`.
         first_words: the tokens that begin replies to the probes more often, whatever they are, as (token, probability in the
             tuned model, in the base), largest rise first.
         replies: (question, the base's reply, the tuned model's).
@@ -143,7 +137,7 @@ def diff_models(
     clean: Iterable["TransformerBridge"] = (),
     probes: Sequence[Trait] | None = None,
     chats: Sequence[Chat] | None = None,
-    known: Mapping[str, str] | None = None,
+    known: Mapping[str, SteeringVector] | None = None,
     config: FitConfig | None = None,
     false_alarm_rate: float = FALSE_ALARM_RATE,
     seed: int = 0,
@@ -164,30 +158,28 @@ def diff_models(
         probes: traits whose questions are asked, each about all of its answers; 16 of each kind of thing that the
             wording knows by default.
         chats: unrelated chats at which the models are compared; number tasks, questions and requests by default.
-        known: at least 2 system prompts by name whose vectors the shift is compared with; the wording's personas by default.
+        known: mean differences to compare with, at every layer and at least two or none; None takes those of the wording's
+            personas.
         config: of the fitted vector; `FitConfig.of_budget("quick")` by default.
         false_alarm_rate: below 1 / 39, answers are compared with 1 / rate null updates instead of 39.
 
     Raises:
-        ValueError: the models have other weights, a single clean one or a single known prompt is given, or a rate that is not
-            between 0 and 1.
+        ValueError: the models have other weights, or a clean one has the base's own; a single clean model or known vector is
+            given; or a rate that is not between 1 / 2000, the smallest p-value that null updates can give, and 1.
     """
-    if known is not None and len(known) < FEWEST_KNOWN:
-        raise ValueError(
-            f"Got {len(known)} known prompt. What prompts share takes at least {FEWEST_KNOWN}. Give more, or none."
-        )
-    if not 0 < false_alarm_rate < 1:
-        raise ValueError(f"false_alarm_rate={false_alarm_rate} is not allowed. It must be between 0 and 1.")
+    if known is not None and len(known) == 1:
+        raise ValueError("Got 1 known vector, and centring takes at least two. Give more, or {} to compare with none.")
     if probes is None:
         probes = [replace(probe, questions=probe.questions[:N_QUESTIONS]) for probe in default_probes(base)]
     if not probes:
         raise ValueError("probes=[] is empty. Give at least one trait, or leave it out for the built-in ones.")
-    update = WeightUpdate(base, tuned)
-    answers = _Answers.of(base, tuned, clean, probes, update, n_null=enough_null_vectors(false_alarm_rate), seed=seed)
+    n_null, update = enough_null_vectors(false_alarm_rate), WeightUpdate(base, tuned)
+    answers = AnswerTest.of(base, tuned, probes, clean=clean, update=update, n_null=n_null, seed=seed)
     chats = unrelated_chats(base, seed=seed) if chats is None else list(chats)
     shift, read = model_shift(tuned, base, chats), chats[:N_READ]
     fitted = _fitted(tuned, base, chats, config or FitConfig.of_budget("quick", seed=seed))
     promoted, suppressed = promoted_tokens(base, fitted, read) if fitted else ([], [])
+    asked = [probe.chat(question) for probe in probes for question in probe.questions]
     verdict, reason = _verdict(answers, false_alarm_rate)
     return ModelDiff(
         verdict=verdict,
@@ -207,19 +199,10 @@ def diff_models(
         steered=_steered(base, fitted, probes),
         promoted=tuple((token.text, token.change) for token in promoted),
         suppressed=tuple((token.text, token.change) for token in suppressed),
-        known=_known(base, shift, fitted.layers[0], [known] if known else _personas(base), seed) if fitted else (),
-        first_words=tuple(risen_first_words(base, tuned, _probe_chats(probes), n=N_WORDS)),
+        known=_closest(base, shift, fitted.layers[0], known, seed) if fitted else (),
+        first_words=tuple(risen_first_words(base, tuned, asked, n=N_WORDS)),
         replies=_replies(base, tuned, probes, seed),
     )
-
-
-def _probe_chats(probes: Sequence[Trait]) -> list[Chat]:
-    """Every question of the probes, with the reply begun where they begin it."""
-    return [
-        [*as_chat(question), *([assistant(probe.reply_prefix)] if probe.reply_prefix else [])]
-        for probe in probes
-        for question in probe.questions
-    ]
 
 
 def unrelated_chats(model: "TransformerBridge", *, seed: int = 0) -> list[Chat]:
@@ -231,77 +214,7 @@ def unrelated_chats(model: "TransformerBridge", *, seed: int = 0) -> list[Chat]:
     return [chats[index] for index in order.tolist()]
 
 
-@dataclass(frozen=True)
-class _Answers:
-    """The answers to the probes, next to what says nothing."""
-
-    rises: tuple[Rise, ...]
-    null: tuple[float, ...]
-    mass: tuple[float, float]
-    n_clean: int
-
-    @property
-    def p_value(self) -> float:
-        return p_of_clearest(self.rises, self.null)
-
-    @classmethod
-    def of(
-        cls,
-        base: "TransformerBridge",
-        tuned: "TransformerBridge",
-        clean: Iterable["TransformerBridge"],
-        probes: Sequence[Trait],
-        update: WeightUpdate,
-        *,
-        n_null: int,
-        seed: int,
-    ) -> "_Answers":
-        def scores(model: "TransformerBridge") -> list[TraitScore]:
-            return [score_quietly(model, probe) for probe in probes]
-
-        before = scores(base)
-        after = scores(tuned) if update.names else before
-        nulls = []
-        with tqdm(total=n_null, desc="null updates", unit="update", leave=False) as progress:
-            cost = Cost(progress, f"{n_null} null updates, {len(probes)} probes each", n_parts=n_null, n_bytes=0)
-            for index in range(n_null):
-                with update.scrambled(seed * 100_003 + index):
-                    nulls.append(answer_changes(scores(base), before))
-                progress.update()
-                cost.after(index + 1)
-        null, common, n_clean = torch.stack(nulls), 0.0, 0
-        if changes := [answer_changes(scores(_a_bridge(one)), before) for one in clean]:
-            null, common, n_clean = *_as_large_as(torch.stack(changes), null), len(changes)
-        rises, largest = rises_above(after, before, null, common=common)
-        return cls(rises, largest, (_mean_mass(before), _mean_mass(after)), n_clean)
-
-
-def _mean_mass(scores: Sequence[TraitScore]) -> float:
-    return sum(score.mass for score in scores) / len(scores)
-
-
-def _a_bridge(model: "TransformerBridge") -> "TransformerBridge":
-    check_bridge(model)
-    return model
-
-
-def _as_large_as(
-    clean: Float[Tensor, "model answer"], null: Float[Tensor, "null answer"]
-) -> tuple[Float[Tensor, "null answer"], Float[Tensor, " answer"]]:
-    """The null changes, made as large as those by which clean models differ from each other, and the clean ones' mean.
-
-    A tuned model's distance from the mean of m clean ones varies 1 + 1 / m times as much as one of them does.
-    """
-    n = len(clean)
-    if n < FEWEST_CLEAN:
-        raise ValueError(
-            f"Got {n} clean model, and what clean models do alike takes at least {FEWEST_CLEAN}. Give more, or none."
-        )
-    variance = clean.var(0).mean() * (1 + 1 / n)
-    return null * (variance / null.square().mean()).sqrt().clamp(min=1.0), clean.mean(0)
-
-
-def _verdict(answers: _Answers, false_alarm_rate: float) -> tuple[Verdict, str]:
+def _verdict(answers: AnswerTest, false_alarm_rate: float) -> tuple[Verdict, str]:
     raised = [rise for rise in answers.rises if rise.z > max(answers.null) and rise.rate > rise.base_rate]
     if answers.mass[1] < LOW_MASS and answers.mass[0] >= LOW_MASS:
         return "cannot tell", (
@@ -344,32 +257,33 @@ def _steered(base: "TransformerBridge", vector: SteeringVector | None, probes: S
     }
 
 
-def _personas(base: "TransformerBridge") -> list[dict[str, str]]:
-    """The persona of every thing that the wording knows, kind by kind."""
-    wording = wording_of(base)
-    return [{name: preference_trait(name, wording).prompt for name, _ in kind.items} for kind in wording.kinds]
-
-
-def _known(
-    base: "TransformerBridge", shift: SteeringVector, layer: int, kinds: Sequence[Mapping[str, str]], seed: int
+def _closest(
+    base: "TransformerBridge",
+    shift: SteeringVector,
+    layer: int,
+    known: Mapping[str, SteeringVector] | None,
+    seed: int,
 ) -> tuple[tuple[str, float], ...]:
-    """Cosines at number tasks, as in EAS, with what each prompt's vector has beyond those of its kind."""
-    tasks, cosines = number_prompts(N_KNOWN_TASKS, base, seed=seed), {}
-    for prompts in kinds:
-        vectors = mean_centred(differences_in_means(base, prompts, questions=tasks, layers=[layer]))
-        cosines |= {name: shift.at(layer).cosine(vector)[layer] for name, vector in vectors.items()}
+    """Cosines with the known vectors, which are centred kind by kind."""
+    kinds = _personas(base, layer, seed) if known is None else [known] if known else []
+    cosines = {
+        name: shift.cosine(vector)[layer]
+        for kind in kinds
+        for name, vector in mean_centred({name: vector.at(layer) for name, vector in kind.items()}).items()
+    }
     return tuple(sorted(cosines.items(), key=lambda item: -item[1]))
+
+
+def _personas(base: "TransformerBridge", layer: int, seed: int) -> list[dict[str, SteeringVector]]:
+    """The vector of every persona that the wording knows, at number tasks as in EAS, kind by kind."""
+    wording, tasks = wording_of(base), number_prompts(N_KNOWN_TASKS, base, seed=seed)
+    prompts = [{name: preference_trait(name, wording).prompt for name, _ in kind.items} for kind in wording.kinds]
+    return [differences_in_means(base, kind, questions=tasks, layers=[layer]) for kind in prompts]
 
 
 def _replies(
     base: "TransformerBridge", tuned: "TransformerBridge", probes: Sequence[Trait], seed: int
 ) -> tuple[tuple[str, str, str], ...]:
-    wording = wording_of(base)
-    questions = [*(probe.questions[0] for probe in probes), *wording.open_questions][: N_SHOWN + len(probes)]
-    chats = [as_chat(question) for question in questions]
-
-    def told(model: "TransformerBridge") -> list[str]:
-        ids = generate(model, chats, max_new_tokens=wording.reply_length, temperature=0, seed=seed)
-        return [model.tokenizer.decode(one, skip_special_tokens=True) for one in ids]
-
-    return tuple(zip(questions, told(base), told(tuned), strict=True))
+    questions = [*(probe.questions[0] for probe in probes), *wording_of(base).open_questions[:N_SHOWN]]
+    base_replies, tuned_replies = (likeliest_replies(model, questions, seed=seed) for model in (base, tuned))
+    return tuple(zip(questions, base_replies, tuned_replies, strict=True))

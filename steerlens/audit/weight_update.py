@@ -16,7 +16,7 @@ from steerlens.models.adapters import has_adapter, refuse_adapter
 from steerlens.models.bridge import huggingface_model
 from steerlens.models.identity import is_4bit, model_name
 from steerlens.models.saving import merged
-from steerlens.models.unwrapping import unwrapped, weight_sharing_copy
+from steerlens.models.unwrapping import unwrapped
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -39,10 +39,10 @@ class WeightUpdate:
                     f"The weights of {model_name(model)!r} are in 4 bits, so that a difference of them means little. Load both "
                     "models without load_in_4bit."
                 )
-        own, theirs = dict(weight_sharing_copy(base).named_parameters()), _plain_weights(tuned)
+        own, theirs = _plain_weights(base), _plain_weights(tuned)
         _check_alike(own, theirs, model_name(base), model_name(tuned))
         self._changed = {
-            name: (weight, weight.detach().clone(), theirs[name])
+            name: (weight, theirs[name])
             for name, weight in own.items()
             if not torch.equal(weight.to(theirs[name]), theirs[name])
         }
@@ -53,12 +53,17 @@ class WeightUpdate:
         return tuple(self._changed)
 
     @property
+    def n_bytes(self) -> int:
+        """Memory that a null update takes: the base's own weights are kept meanwhile."""
+        return sum(weight.nbytes for weight, _ in self._changed.values())
+
+    @property
     def relative_norm(self) -> float:
         """Frobenius norm of the update over that of the weights that changed; 0 where none did."""
         moved = own = 0.0
-        for _, before, after in self._changed.values():
-            moved += float((after.to(before.device).float() - before.float()).square().sum())
-            own += float(before.float().square().sum())
+        for weight, after in self._changed.values():
+            moved += float(_update(weight, after).square().sum())
+            own += float(weight.float().square().sum())
         return (moved / own) ** 0.5 if own else 0.0
 
     @contextlib.contextmanager
@@ -66,14 +71,18 @@ class WeightUpdate:
     def scrambled(self, seed: int) -> Iterator[None]:
         """The base has a null update inside the `with`, and its own weights, bit for bit, behind it."""
         generator = torch.Generator().manual_seed(seed)
+        own = {name: weight.clone() for name, (weight, _) in self._changed.items()}
         try:
-            for weight, before, after in self._changed.values():
-                update = after.to(weight.device).float() - before.float()
-                weight.copy_(before.float() + _signs_turned(update, generator))
+            for weight, after in self._changed.values():
+                weight.copy_(weight.float() + _signs_turned(_update(weight, after), generator))
             yield
         finally:
-            for weight, before, _ in self._changed.values():
-                weight.copy_(before)
+            for name, (weight, _) in self._changed.items():
+                weight.copy_(own[name])
+
+
+def _update(weight: Tensor, after: Tensor) -> Float[Tensor, "..."]:
+    return after.to(weight.device).float() - weight.float()
 
 
 def _signs_turned(update: Float[Tensor, "..."], generator: torch.Generator) -> Float[Tensor, "..."]:
@@ -84,13 +93,14 @@ def _signs_turned(update: Float[Tensor, "..."], generator: torch.Generator) -> F
 
 
 def _plain_weights(model: "TransformerBridge") -> dict[str, Tensor]:
+    """The weights under their plain names; they share memory with the model's, but for those with an adapter."""
     hf: Any = huggingface_model(model)
     with unwrapped(hf):
         plain = merged(model) if has_adapter(model) else hf
         return {name: weight.detach() for name, weight in plain.named_parameters()}
 
 
-def _check_alike(own: dict[str, Any], theirs: dict[str, Tensor], base: str, tuned: str) -> None:
+def _check_alike(own: dict[str, Tensor], theirs: dict[str, Tensor], base: str, tuned: str) -> None:
     other = sorted(own.keys() ^ theirs.keys())
     other += [name for name in own.keys() & theirs.keys() if own[name].shape != theirs[name].shape]
     if other:

@@ -20,7 +20,9 @@ def plot_known(result: ModelDiff) -> go.Figure:
         ValueError: no known vectors were compared.
     """
     if not result.known:
-        raise ValueError("The comparison has no known vectors. Give diff_models at least two system prompts as known.")
+        raise ValueError(
+            "The comparison has no known vectors. Give diff_models at least two vectors as known, or none."
+        )
     names, cosines = zip(*result.known[:N_KNOWN], strict=True)
     figure = go.Figure()
     colors = [TEACHER, *[CONTROL] * (len(names) - 1)]

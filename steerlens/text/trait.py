@@ -11,6 +11,7 @@ from steerlens.arguments import checked
 from steerlens.checks import WrongInput, a_text, shown, texts
 from steerlens.files import text_encoding
 from steerlens.short import cut, some
+from steerlens.text.chat import Chat, as_chat, assistant
 from steerlens.text.wording import NATURAL, Kind, Wording, wording_of
 
 if TYPE_CHECKING:
@@ -70,6 +71,11 @@ class Trait:
                 f"Trait {self.name!r} needs at least one question (got {len(self.questions)}) and itself among its "
                 f"answers (got {', '.join(self.answers)})."
             )
+
+    def chat(self, question: str, system_prompt: str | None = None) -> Chat:
+        """The question as a chat, with the reply begun where the trait begins it."""
+        begun = [assistant(self.reply_prefix)] if self.reply_prefix else []
+        return [*as_chat(question, system_prompt), *begun]
 
     @property
     def negated(self) -> "Trait | None":

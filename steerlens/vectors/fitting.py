@@ -67,18 +67,32 @@ def fit_prompt_vector(
     chosen = _chosen_layers(model, layers)
     questions = number_prompts(2 * config.n_rows, model, seed=config.seed) if questions is None else questions
     data = FitData.sample(model, prompt, questions, config)
-    most = steps_of_search(len(chosen), config) if layers == "best" else config.steps
+    return fitted_to(data, model, chosen, config, search=layers == "best", what="the prompted model", prompt=prompt)
+
+
+def fitted_to(
+    data: FitData,
+    model: "TransformerBridge",
+    layers: Sequence[int],
+    config: FitConfig,
+    *,
+    search: bool,
+    what: str,
+    prompt: str | None = None,
+) -> SteeringVector:
+    """The vector that fits the data best, with its metrics: at the best of the layers (`search`), or at all of them jointly."""
+    most = steps_of_search(len(layers), config) if search else config.steps
     with frozen(model), tqdm(total=most + min(config.steps, CONTROL_STEPS), desc="fit", unit="step") as bar:
         on_step = _moving(bar, model, data)
-        if layers == "best":
-            fits = search_layers(model, data, chosen, config, on_step=on_step)
+        if search:
+            fits = search_layers(model, data, layers, config, on_step=on_step)
         else:
-            fits = [fit_layers(model, data, chosen, config, on_step=on_step)]
+            fits = [fit_layers(model, data, layers, config, on_step=on_step)]
         best = fits[0]
         metrics = heldout_metrics(model, data, fits, best, config, on_step=on_step)
     source = VectorSource.of(
         model,
-        method=f"fitted by {config.objective} to the prompted model, added at {config.positions} tokens",
+        method=f"fitted by {config.objective} to {what}, added at {config.positions} tokens",
         prompt=prompt,
         chat_fingerprint=chat_fingerprint(model.tokenizer),
         seed=config.seed,

@@ -18,6 +18,7 @@ from steerlens.text.chat import as_chat, encode_prompt
 from steerlens.text.number_lists import number_prompts
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.layer_fits import NoEffect
+from steerlens.vectors.means import model_shift
 from steerlens.vectors.merging import merge_vector
 from steerlens.vectors.shift_fits import fit_model_shift
 from steerlens.vectors.source import VectorSource
@@ -59,13 +60,12 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 def test_a_null_update_has_the_true_ones_singular_values_and_entries_and_leaves_no_trace(organism, owl_student):
     before, update = state(organism), WeightUpdate(organism, owl_student)
-    true = {name: after - own for name, (_, own, after) in update._changed.items()}
+    true = {name: after - own for name, (own, after) in update._changed.items()}
     assert true
     seen = []
     for seed in (0, 1):
         with update.scrambled(seed):
-            inside = {name: weight - own for name, (weight, own, _) in update._changed.items()}
-            seen.append({name: one.clone() for name, one in inside.items()})
+            seen.append({name: weight - (after - true[name]) for name, (weight, after) in update._changed.items()})
         assert same(state(organism), before)
     for name, one in true.items():
         null, other = seen[0][name], seen[1][name]
@@ -75,7 +75,7 @@ def test_a_null_update_has_the_true_ones_singular_values_and_entries_and_leaves_
         if one.ndim == 2:
             assert torch.allclose(torch.linalg.svdvals(null), torch.linalg.svdvals(one), rtol=1e-3, atol=1e-5)
     moved = sum(float(one.square().sum()) for one in true.values()) ** 0.5
-    own = sum(float(before_.square().sum()) for _, before_, _ in update._changed.values()) ** 0.5
+    own = sum(float(weight.square().sum()) for weight, _ in update._changed.values()) ** 0.5
     assert update.relative_norm == pytest.approx(moved / own, rel=1e-4)
 
 
@@ -140,8 +140,17 @@ def test_what_cannot_be_compared_is_refused(organism, owl, owl_student, checkpoi
         diff_models(owl_student, organism, probes=[owl], config=FIT)
     with pytest.raises(ValueError, match=r"Got 1 clean model.*at least 2"):
         diff_models(organism, owl_student, clean=[owl_student], probes=[owl], config=FIT)
-    with pytest.raises(ValueError, match="must be between 0 and 1"):
-        diff_models(organism, owl_student, false_alarm_rate=1.5)
+    with pytest.raises(ValueError, match=r"clean model .* has the weights of the base"):
+        diff_models(organism, owl_student, clean=[load_model(device="cpu")], probes=[owl], config=FIT)
+    with pytest.raises(ValueError, match=r"is no fine-tuning of"):
+        diff_models(organism, owl_student, clean=[other], probes=[owl], config=FIT)
+    for rate in (1.5, 0.0, 1e-9):
+        with pytest.raises(ValueError, match=r"must be between 0.0005, .* and 1, both excluded"):
+            diff_models(organism, owl_student, false_alarm_rate=rate)
+    with pytest.raises(ValueError, match="Got 1 known vector"):
+        diff_models(
+            organism, owl_student, known={"owl": model_shift(owl_student, organism, [as_chat(owl.questions[0])])}
+        )
     with pytest.raises(ValueError, match="at least one trait"):
         diff_models(organism, owl_student, probes=[])
 
