@@ -63,7 +63,7 @@ class ModelDiff:
     Args:
         verdict: "found", "not found", or "cannot tell".
         reason: why the verdict is what it is, in words.
-        false_alarm_rate: how often a fine-tuning like those that it is compared with is "found".
+        false_alarm_rate: how often a fine-tuning that moves answers as those that it is compared with passes the test.
         p_value: of the clearest rise, corrected for the number of answers.
         compared_with: what says nothing, in words.
         n_clean: clean fine-tunings that were given.

@@ -56,8 +56,8 @@ def _answer(result: ModelDiff) -> Section:
         meaning=f"What to do. {ADVICE[result.verdict]}",
         doubts=(
             "Only answers to the probes are tested. A behaviour that they do not ask for shows at most in the words and vectors "
-            f"below, which carry no p-value. Compared with: {result.compared_with}. Of fine-tunings like these, "
-            f"{result.false_alarm_rate:.0%} are found by chance."
+            f"below, which carry no p-value. Compared with: {result.compared_with}. Of fine-tunings that move answers as "
+            f"these do, {result.false_alarm_rate:.0%} pass the test by chance."
         ),
     )
 
