@@ -173,7 +173,7 @@ def test_answers_that_were_cut_at_some_length_are_not_taken_for_hidden(organism)
 @pytest.mark.parametrize("rate", [0, 1, 2.0, 0.0005])
 def test_a_false_alarm_rate_that_no_p_value_can_fall_below_or_that_is_none_is_refused(organism, clean, rate):
     with pytest.raises(
-        ValueError, match=r"must be between 0.0005, the smallest p-value that 1999 swaps can give, and 1"
+        ValueError, match=r"must be between 0.0005, the smallest p-value that 1999 nulls can give, and 1"
     ):
         audit_dataset(organism, clean, false_alarm_rate=rate)
 
