@@ -109,11 +109,14 @@ def _moving(bar: tqdm, model: "TransformerBridge", data: FitData) -> Callable[[]
         len(batch) * bytes_to_differentiate(huggingface_model(model), batch.tokens.shape[1]) for batch in batches
     )
     what = f"{sum(map(len, batches)):,} rows of {n_tokens:,} tokens, at most {bar.total:,} steps"
-    cost = Cost(bar, what, n_parts=bar.total or 0, n_bytes=largest)
+    cost: Cost | None = None
 
     def step() -> None:
+        nonlocal cost
         bar.update()
-        cost.after(bar.n)
+        if cost is None:  # what went before the first step, preparing the layers, is no measure of the others
+            cost = Cost(bar, what, n_parts=(bar.total or 1) - 1, n_bytes=largest)
+        cost.after(bar.n - 1)
 
     return step
 

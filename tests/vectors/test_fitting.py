@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from steerlens import cost
 from steerlens.forward import completion_logits
 from steerlens.generation import generate
 from steerlens.models.bridge import huggingface_model
@@ -15,7 +16,7 @@ from steerlens.residuals.capture import capture_residuals
 from steerlens.text.chat import as_chat, encode_prompt
 from steerlens.text.number_lists import number_prompts
 from steerlens.text.positions import Positions
-from steerlens.vectors import fit_data, objectives
+from steerlens.vectors import fit_data, fitting, objectives
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.fitting import _chosen_layers, fit_prompt_vector
 from steerlens.vectors.interventions import steer
@@ -91,6 +92,23 @@ def test_the_same_seed_gives_the_same_vector_and_the_model_is_left_as_it_was(tin
 def test_a_prompt_without_effect_has_no_number(tiny):
     with pytest.raises(ValueError, match="nothing for a vector to explain and kl_explained is undefined"):
         fit_prompt_vector(tiny, "you are a helpful assistant .", layers=1, config=TINY)
+
+
+def test_what_a_fit_costs_is_told_from_its_steps_and_not_from_what_goes_before_them(tiny, monkeypatch, capsys):
+    now, real = [0.0], fitting.fit_layers
+    monkeypatch.setattr(cost.time, "monotonic", lambda: now[0])
+
+    def slowly(*args, on_step, **rest):
+        now[0] += 1000  # the layers are prepared
+        for _ in range(3):
+            on_step()
+            now[0] += 3
+        return real(*args, **rest)
+
+    monkeypatch.setattr(fitting, "fit_layers", slowly)
+    config = FitConfig(n_train=8, n_validation=4, n_heldout=4, steps=11)
+    fit_prompt_vector(tiny, "you love owls .", layers=1, config=config)
+    assert "at most 22 steps; about 63 seconds" in capsys.readouterr().err
 
 
 def test_an_empty_prompt_is_refused(tiny):
