@@ -9,6 +9,7 @@ from plotly.subplots import make_subplots
 import steerlens as sl
 
 COLORS = ("#c1440e", "#2b6cb0", "#2f855a", "#805ad5", "#b7791f", "#0987a0", "#97266d", "#4a5568")
+SHAPES = ("circle", "diamond", "square", "cross", "x", "star")
 GREY = "#a0aec0"
 LAYOUT = {
     "template": "plotly_white", "font": {"family": "Georgia, serif", "size": 14},
@@ -64,18 +65,19 @@ def plot_learning_rates(
 def plot_points(
     kinds: Mapping[str, Mapping[str, tuple[float, float]]], *, x: str, y: str, line: float | None = None
 ) -> go.Figure:
-    """Named points, one color for each kind.
+    """Named points; each kind has a color and a shape of its own.
 
     Args:
         kinds: by kind, (x, y) by name.
         line: a dotted horizontal line.
     """
     figure = go.Figure()
-    for (kind, points), color in zip(kinds.items(), COLORS, strict=False):
+    for index, (kind, points) in enumerate(kinds.items()):
+        shape, color = SHAPES[index // len(COLORS)], COLORS[index % len(COLORS)]
         figure.add_scatter(
             x=[one for one, _ in points.values()], y=[other for _, other in points.values()], text=list(points), name=kind,
             mode="markers+text" if sum(map(len, kinds.values())) < 30 else "markers", textposition="top center",
-            textfont={"size": 10, "color": "#718096"}, marker={"color": color, "size": 11},
+            textfont={"size": 10, "color": "#718096"}, marker={"color": color, "size": 11, "symbol": shape},
         )  # fmt: skip
     if line is not None:
         figure.add_hline(y=line, line_dash="dot", line_color=GREY)

@@ -1,0 +1,167 @@
+"""Is a prompt a vector? Personas, and the prompts of people who use chat models, in number tasks and in questions.
+
+Each prompt gets the vector that fits its predictions best, next to the mean difference, the principal direction and controls,
+and is asked how far its vector carries from one kind of text to the other. Reference: arXiv 2606.00995, section 2.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+import steerlens as sl
+from steerlens.replication.lab import plots
+from steerlens.replication.lab.chapter import Exhibit, Findings, conclude
+from steerlens.replication.lab.claims import Claim, above
+from steerlens.replication.lab.lab import Lab
+from steerlens.replication.lab.run import Experiment
+from steerlens.replication.lab.survey import InContext, Surveyed, surveys
+
+N_PERSONAS = {"smoke": 1, "quick": 8, "full": 24}
+N_OF_KIND = {"smoke": 1, "quick": 2, "full": 3}
+PLACES = {"numbers": "number tasks", "questions": "questions"}
+
+Place = Callable[[Surveyed], InContext]
+WHERE: dict[str, Place] = {"numbers": lambda one: one.numbers, "questions": lambda one: one.questions}
+
+
+@dataclass(frozen=True)
+class OfKind:
+    """Means over the prompts of one kind in one kind of text; `fitted` with its interval over prompts."""
+
+    n: int
+    fitted: sl.Interval
+    joint: float
+    mean_difference: float
+    principal: float
+    shuffled: float
+    carried: float
+    kl_prompt: float
+    consistency: float
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Every prompt, the kinds by place, and what can be read off beforehand: rank correlations with kl_explained."""
+
+    prompts: dict[str, Surveyed]
+    kinds: dict[str, dict[str, OfKind]]
+    predicted: dict[str, dict[str, float]]
+
+
+RATES = ("plain", "prompted", "steered", "negated")
+BEFOREHAND: dict[str, Callable[[InContext], float]] = {
+    "consistency of the shift": lambda one: one.consistency,
+    "kl_explained of the mean difference": lambda one: one.mean_difference,
+    "size of the prompt's effect": lambda one: one.kl_prompt,
+}
+"""What a user can know of a prompt without a fit."""
+
+
+def run(lab: Lab) -> Findings:
+    """Survey every prompt, and sum up by kind."""
+    prompts = lab.run(surveys(lab, N_PERSONAS[lab.preset], N_OF_KIND[lab.preset]), "prompts")
+    kinds = list(dict.fromkeys(one.kind for one in prompts.values()))
+    measures = Prompts(
+        prompts=prompts,
+        kinds={
+            place: {kind: of_kind([at(one) for one in prompts.values() if one.kind == kind]) for kind in kinds}
+            for place, at in WHERE.items()
+        },
+        predicted={
+            place: {name: predicted(list(map(at, prompts.values())), tell) for name, tell in BEFOREHAND.items()}
+            for place, at in WHERE.items()
+        },
+    )
+    return _conclude(lab, measures)
+
+
+def of_kind(found: Sequence[InContext]) -> OfKind:
+    """The means of some prompts."""
+
+    def mean(value: Callable[[InContext], float]) -> float:
+        return float(np.mean([value(one) for one in found]))
+
+    return OfKind(
+        n=len(found),
+        fitted=sl.mean_interval(np.array([one.fitted.value for one in found])),
+        joint=mean(lambda one: one.joint),
+        mean_difference=mean(lambda one: one.mean_difference),
+        principal=mean(lambda one: one.principal),
+        shuffled=mean(lambda one: one.shuffled),
+        carried=mean(lambda one: one.carried),
+        kl_prompt=mean(lambda one: one.kl_prompt),
+        consistency=mean(lambda one: one.consistency),
+    )
+
+
+def predicted(found: Sequence[InContext], tell: Callable[[InContext], float]) -> float:
+    """Rank correlation over prompts of what is known beforehand with the fitted vector's kl_explained."""
+    known, fitted = np.array([tell(one) for one in found]), np.array([one.fitted.value for one in found])
+    return sl.correlation(known, fitted, ranks=True)
+
+
+def make_claims(measures: Prompts) -> list[Claim]:
+    """The claims; shares are over prompts and both kinds of text."""
+    every = [at(one) for one in measures.prompts.values() for at in WHERE.values()]
+    at_questions = [one.questions for one in measures.prompts.values()]
+    carried = [one.carried / one.fitted.value for one in at_questions if one.fitted.value > 0]
+    kinds, nan = measures.kinds["questions"], float("nan")
+    rule = kinds["rule"].fitted.value if "rule" in kinds else nan
+    return [
+        above("personas are vectors", kinds["persona"].fitted.value, 0.5),
+        above("fit beats mean difference", float(np.mean([one.fitted.value > one.mean_difference for one in every])), 0.9),
+        above("fit beats controls", float(np.mean([one.fitted.low > max(one.random, one.shuffled) for one in every])), 0.9),
+        above("rules are less of a vector", kinds["persona"].fitted.value - rule, 0.0),
+        above("vectors carry to number tasks", float(np.mean(carried)) if carried else nan, 0.5),
+        above("consistency tells", measures.predicted["questions"]["consistency of the shift"], 0.5),
+    ]  # fmt: skip
+
+
+def _conclude(lab: Lab, measures: Prompts) -> Findings:
+    header = ("kind", "where", "prompts", "fitted, best layer", "jointly", "mean difference", "principal", "shuffled",
+              "carried", "effect, nats", "consistency")  # fmt: skip
+    rows = [
+        (kind, PLACES[place], one.n, str(one.fitted), one.joint, one.mean_difference, one.principal, one.shuffled,
+         one.carried, one.kl_prompt, one.consistency)
+        for place, kinds in measures.kinds.items()
+        for kind, one in sorted(kinds.items(), key=lambda item: -item[1].fitted.value)
+    ]  # fmt: skip
+    single = [
+        (name, PLACES[place], at(one).layer, at(one).fitted.text(2), at(one).joint, at(one).mean_difference,
+         at(one).shuffled, at(one).carried, at(one).consistency, at(one).converged, " ".join(at(one).promoted))
+        for place, at in WHERE.items()
+        for name, one in sorted(measures.prompts.items(), key=lambda item: -at(item[1]).fitted.value)
+    ]  # fmt: skip
+    rates = {name: one.rates for name, one in measures.prompts.items() if one.rates is not None}
+    points = {
+        kind: {
+            name: (one.questions.consistency, one.questions.fitted.value)
+            for name, one in measures.prompts.items()
+            if one.kind == kind
+        }
+        for kind in measures.kinds["questions"]
+    }
+    personas = {place: kinds["persona"].fitted for place, kinds in measures.kinds.items()}
+    shown = [(name, one.plain, one.prompted, one.steered, one.negated) for name, one in rates.items()]
+    slots = {
+        "model": lab.profile.weights, "n": len(measures.prompts), "n_kinds": len(measures.kinds["questions"]),
+        "personas": personas["questions"], "personas_numbers": personas["numbers"], "n_traits": len(rates),
+        **{name: float(np.nanmean([getattr(one, name) for one in rates.values()])) for name in RATES},
+        "tells": "\n".join(f"{name}, {PLACES[place]}: rank correlation {one:.2f}."
+                           for place, found in measures.predicted.items() for name, one in found.items()),
+    }  # fmt: skip
+    exhibits = {
+        "kinds": Exhibit(table=sl.Table(header, rows)),
+        "prompts": Exhibit(table=sl.Table(
+            ("prompt", "where", "layer", "fitted", "jointly", "mean difference", "shuffled", "carried", "consistency",
+             "converged", "promotes"), single)),
+        "beforehand": Exhibit(plots.plot_points(points, x="consistency of the shift", y="kl_explained, fitted", line=0.0)),
+        "traits": Exhibit(table=sl.Table(("prompt", "plain", "prompted", "with the vector", "negated, with the vector"), shown)),
+    }  # fmt: skip
+    return conclude("prompts", make_claims(measures), measures, slots=slots, exhibits=exhibits)
+
+
+EXPERIMENT = Experiment(
+    "Is a prompt a vector, and which kinds of prompt are?", run, Prompts, {"quick": 120, "full": 400}
+)
