@@ -49,7 +49,7 @@ def main() -> None:
             "forwards": round(took / unit, 1),
             "CPU seconds": round(took),
             "layer": vector.layers[0],
-            **{key: vector.metrics[key] for key in ("kl_explained", "converged", "kl_explained_shuffled")},
+            **{key: getattr(vector.metrics, key) for key in ("kl_explained", "converged", "kl_explained_shuffled")},
         }
     if options.exhaustive:
         results["exhaustive"] = exhaustive(model, data)
