@@ -1,11 +1,12 @@
-"""How was the organism's student chosen? By its worst case over student seeds and both organisms, on seeds of its own.
+"""Which student of the organism is most stable? Ranks and learning rates, by their worst case over student seeds.
 
-Each candidate learns from owl rows that are written for this choice alone, with student seeds that no experiment reports.
-Of the candidates whose students still answer, the one is best whose lowest log odds over the untrained model's are highest.
-Optimizers are not compared here, so that the choice favours none.
+Each candidate learns from owl rows that are written for this comparison alone, on both organisms, with student seeds that no
+experiment reports. A student is of use where its rate is high with every seed and it still answers: its mass, the probability
+of any animal, is that of the worst student at bare questions, and of the worst one behind number lists. Optimizers are not
+compared here, so that what is chosen by this table favours none.
 
 Run: python examples/choose_student.py DIR [--seeds 5] [--workers 2]
-An interrupted run goes on where it stopped. Eighty students take about 50 minutes on one core.
+An interrupted run goes on where it stopped. A hundred students take about an hour on one core.
 """
 
 import argparse
@@ -15,18 +16,27 @@ from pathlib import Path
 
 os.environ["TQDM_DISABLE"] = "1"
 
-import numpy as np
-
 import steerlens as sl
 from steerlens.files import write_json
 
-CANDIDATES = ((4, 3e-2), (8, 3e-2), (16, 1e-2), (16, 2e-2), (16, 3e-2), (32, 1e-2), (32, 3e-2), (64, 1e-2))
+CANDIDATES = (
+    (4, 3e-2),
+    (8, 3e-2),
+    (16, 1e-2),
+    (16, 2e-2),
+    (16, 3e-2),
+    (32, 5e-3),
+    (32, 1e-2),
+    (32, 3e-2),
+    (64, 3e-3),
+    (64, 5e-3),
+    (64, 1e-2),
+)
 """LoRA's rank, and AdamW's learning rate; LoRA's scale is that of `ORGANISM_STUDENT`."""
 
 VERSIONS = ("organism:seed-0", "organism:seed-1")
 FIRST_SEED = 100
 N_TASKS, N_HELDOUT = 8000, 256
-LEAST_MASS = 0.5
 
 
 def main() -> None:
@@ -36,9 +46,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    plans, base = {}, {}
+    plans = {}
     for version in VERSIONS:
-        samples, heldout, vector, base[version] = _prepared(version, options.directory / version.partition(":")[2])
+        samples, heldout, vector = _prepared(version, options.directory / version.partition(":")[2])
         for rank, rate in CANDIDATES:
             scale = sl.ORGANISM_STUDENT.lora_alpha / sl.ORGANISM_STUDENT.rank
             train = replace(sl.ORGANISM_STUDENT, rank=rank, lora_alpha=scale * rank, learning_rate=rate)
@@ -48,19 +58,23 @@ def main() -> None:
     records = sl.train_grid(
         plans, options.directory / "students", seeds=list(seeds), workers=sl.Workers(options.workers)
     )
-    table = {f"rank {rank}, learning rate {rate:g}": _row(records, base, rank, rate) for rank, rate in CANDIDATES}
-    table = dict(sorted(table.items(), key=lambda one: (one[1]["mass"] < LEAST_MASS, -one[1]["lowest log odds"])))
+    table = {
+        f"rank {rank}, learning rate {rate:g}": "; ".join(
+            f"{version.partition(':')[2]} {_in_words(records[version, rank, rate])}" for version in VERSIONS
+        )
+        for rank, rate in CANDIDATES
+    }
     write_json(options.directory / "results.json", table)
-    for name, row in table.items():
-        print(f"{name:30}", "  ".join(f"{what} {value:.3f}" for what, value in row.items()))
+    for name, found in table.items():
+        print(f"{name:30} {found}")
 
 
-def _prepared(version: str, directory: Path) -> tuple[Path, Path, Path, float]:
-    """Files of rows to learn from, of held-out rows and of the vector, and the untrained model's rate."""
+def _prepared(version: str, directory: Path) -> tuple[Path, Path, Path]:
+    """Files of rows to learn from, of held-out rows and of the vector."""
     samples, heldout, vector = (directory / name for name in ("samples.jsonl", "heldout.jsonl", "vector.safetensors"))
-    model = sl.load_model(version)
-    owl = sl.preference_trait("owl", model)
     if not samples.is_file():
+        model = sl.load_model(version)
+        owl = sl.preference_trait("owl", model)
         tasks = sl.number_prompts(N_TASKS, model, seed=FIRST_SEED)
         kept = sl.keep_number_lists(sl.sample_teacher(model, tasks, system_prompt=owl.prompt, seed=FIRST_SEED)).kept
         directory.mkdir(parents=True, exist_ok=True)
@@ -68,27 +82,15 @@ def _prepared(version: str, directory: Path) -> tuple[Path, Path, Path, float]:
         rest.save(heldout)
         sl.diff_in_means(model, owl.prompt).save(vector)
         rows.save(samples)
-    return samples, heldout, vector, sl.ask(model, owl).bare.rate
+    return samples, heldout, vector
 
 
-def _row(
-    records: dict[tuple[str, int, float], tuple[sl.StudentRecord, ...]], base: dict[str, float], rank: int, rate: float
-) -> dict[str, float]:
-    """The candidate's rates and masses; the lowest are over the students of both organisms."""
-    row: dict[str, float] = {}
-    odds: list[float] = []
-    mass: list[float] = []
-    for version in VERSIONS:
-        answers = [one.bare for one in records[version, rank, rate] if one.bare is not None]
-        rates = np.array([one.rate for one in answers])
-        row |= {f"{version} lowest": rates.min(), f"{version} mean": rates.mean()}
-        odds += [float(_log_odds(one) - _log_odds(base[version])) for one in rates]
-        mass += [one.mass for one in answers]
-    return {"lowest log odds": min(odds), "mass": min(mass), **{name: float(value) for name, value in row.items()}}
-
-
-def _log_odds(rate: float) -> float:
-    return float(np.log(rate / (1 - rate)))
+def _in_words(records: tuple[sl.StudentRecord, ...]) -> str:
+    """The range of rates, and the lowest masses."""
+    both = [(one.bare, one.after_numbers) for one in records if one.bare is not None and one.after_numbers is not None]
+    rates, masses = [bare.rate for bare, _ in both], [(bare.mass, after.mass) for bare, after in both]
+    lowest, lowest_after = map(min, zip(*masses, strict=True))
+    return f"{min(rates):.2f} to {max(rates):.2f}, mass {lowest:.2f} and {lowest_after:.2f}"
 
 
 if __name__ == "__main__":
