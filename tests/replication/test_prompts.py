@@ -46,7 +46,7 @@ def test_the_consistency_of_a_shift_is_the_share_of_its_mean(monkeypatch, alike,
 
 def measured(kl_explained: float, **changes: float) -> InContext:
     interval = sl.Interval(kl_explained, kl_explained - 0.05, kl_explained + 0.05)
-    plain = InContext(3, interval, True, kl_explained, 0.1, 0.1, 0.0, 0.0, kl_explained, 0.3, kl_explained, ())
+    plain = InContext(3, interval, True, kl_explained, 0.1, 0.0, 0.0, kl_explained, 0.3, kl_explained, 1.0, ())
     return replace(plain, **changes)
 
 

@@ -33,11 +33,11 @@ class OfKind:
     fitted: sl.Interval
     joint: float
     mean_difference: float
-    principal: float
     shuffled: float
     carried: float
     kl_prompt: float
     consistency: float
+    principal: float
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,11 @@ def of_kind(found: Sequence[InContext]) -> OfKind:
         fitted=sl.mean_interval(np.array([one.fitted.value for one in found])),
         joint=mean(lambda one: one.joint),
         mean_difference=mean(lambda one: one.mean_difference),
-        principal=mean(lambda one: one.principal),
         shuffled=mean(lambda one: one.shuffled),
         carried=mean(lambda one: one.carried),
         kl_prompt=mean(lambda one: one.kl_prompt),
         consistency=mean(lambda one: one.consistency),
+        principal=mean(lambda one: one.principal),
     )
 
 
@@ -119,11 +119,11 @@ def make_claims(measures: Prompts) -> list[Claim]:
 
 
 def _conclude(lab: Lab, measures: Prompts) -> Findings:
-    header = ("kind", "where", "prompts", "fitted, best layer", "jointly", "mean difference", "principal", "shuffled",
-              "carried", "effect, nats", "consistency")  # fmt: skip
+    header = ("kind", "where", "prompts", "fitted, best layer", "jointly", "mean difference", "shuffled", "carried",
+              "effect, nats", "consistency", "PCA, cosine")  # fmt: skip
     rows = [
-        (kind, PLACES[place], one.n, str(one.fitted), one.joint, one.mean_difference, one.principal, one.shuffled,
-         one.carried, one.kl_prompt, one.consistency)
+        (kind, PLACES[place], one.n, str(one.fitted), one.joint, one.mean_difference, one.shuffled, one.carried,
+         one.kl_prompt, one.consistency, one.principal)
         for place, kinds in measures.kinds.items()
         for kind, one in sorted(kinds.items(), key=lambda item: -item[1].fitted.value)
     ]  # fmt: skip

@@ -14,25 +14,22 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 ORDINARY = Path(__file__).parents[1] / "prompts.toml"
-STRENGTHS = (0.5, 1.0, 2.0)
-"""At which the principal direction is tried; its best one counts."""
-
 N_PROMOTED = 8
 
 
 @dataclass(frozen=True)
 class InContext:
-    """A prompt in one kind of text; all but the last three are kl_explained on held-out rows.
+    """A prompt in one kind of text; `fitted` to `carried` are kl_explained on held-out rows.
 
     Args:
         fitted: of the vector at its best layer, `layer`.
         joint: of a direction at each of the compared layers, fitted together.
         mean_difference: at the layer and strength that are best on validation rows.
-        principal: of the principal direction of differences at `layer`, at its best strength on the same rows.
         shuffled: of a vector fitted to the predictions of other rows.
         carried: of the fitted vector in the other kind of text.
         kl_prompt: what the prompt changes, nats a token.
         consistency: share of the prompt's mean squared shift of the residual stream at `layer` that is its mean's.
+        principal: cosine of the shifts' principal direction with their mean; where it is near 1, PCA finds the mean difference.
         promoted: tokens that the vector makes likelier.
     """
 
@@ -41,12 +38,12 @@ class InContext:
     converged: bool
     joint: float
     mean_difference: float
-    principal: float
     random: float
     shuffled: float
     carried: float
     kl_prompt: float
     consistency: float
+    principal: float
     promoted: tuple[str, ...]
 
 
@@ -112,24 +109,24 @@ class Survey:
             model, self.prompt, layers=self.layers or "all", questions=texts, config=self.fit
         ).metrics
         sampled = texts[: self.n_mean]
-        principal = sl.principal_difference(model, self.prompt, questions=sampled, layers=[layer])
+        mean, principal = (
+            make(model, self.prompt, questions=sampled, layers=[layer]).directions[0]
+            for make in (sl.diff_in_means, sl.principal_difference)
+        )
         return InContext(
             layer=layer,
             fitted=metrics.interval,
             converged=bool(metrics.converged),
             joint=joint.kl_explained,
             mean_difference=metrics.kl_explained_mean_difference,
-            principal=max(self._explained(model, strength * principal, texts) for strength in STRENGTHS),
             random=metrics.kl_explained_random,
             shuffled=metrics.kl_explained_shuffled,
-            carried=self._explained(model, vector, asked[other]),
+            carried=sl.explained(model, vector, self.prompt, questions=asked[other], config=self.fit).kl_explained,
             kl_prompt=metrics.kl_prompt,
             consistency=consistency(model, self.prompt, sampled, layer),
+            principal=float(mean @ principal / (mean.norm() * principal.norm())),
             promoted=tuple(token.text for token in sl.promoted_tokens(model, vector, sampled, n=N_PROMOTED)[0]),
         )
-
-    def _explained(self, model: "TransformerBridge", vector: sl.SteeringVector, texts: Sequence[str]) -> float:
-        return sl.explained(model, vector, self.prompt, questions=texts, config=self.fit).kl_explained
 
     def _rates(self, model: "TransformerBridge", vector: sl.SteeringVector) -> Rates | None:
         if self.trait is None:
