@@ -51,6 +51,7 @@ def main() -> None:
             "layer": vector.layers[0],
             **{key: getattr(vector.metrics, key) for key in ("kl_explained", "converged", "kl_explained_shuffled")},
         }
+        print(name, results[name], flush=True)
     if options.exhaustive:
         results["exhaustive"] = exhaustive(model, data)
     tokens = sum(int(one.batch.attention_mask.sum()) for one in rows)
