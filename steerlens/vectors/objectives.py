@@ -101,7 +101,7 @@ class _CoarsenedKL(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         """The gradient along the logits."""
         q, q_kept, q_rest, p, kept = ctx.saved_tensors
-        (of_loss,) = (one[:, None] for one in gradients)
+        of_loss = gradients[0][:, None]
         along = q * (of_loss * (1 - p[:, -1:] / q_rest))
         return along.scatter_(-1, kept, of_loss * (q_kept - p[:, :-1])), None, None
 

@@ -52,14 +52,14 @@ def measured(kl_explained: float, **changes: float) -> InContext:
 
 def claims(prompts_by_kind: dict[str, list[InContext]]) -> dict[str, bool]:
     surveyed = {
-        f"{kind} {n}": Surveyed(kind, "", one, one, None)
+        f"{kind} {n}": Surveyed(kind, "", dict.fromkeys(prompts.TEXTS, one), None)
         for kind, found in prompts_by_kind.items()
         for n, one in enumerate(found)
     }
-    every = [one.questions for one in surveyed.values()]
+    every = [one.by_text[survey.QUESTIONS] for one in surveyed.values()]
     kinds = {kind: prompts.of_kind(found) for kind, found in prompts_by_kind.items()}
     tell = {name: prompts.predicted(every, know) for name, know in prompts.BEFOREHAND.items()}
-    both = prompts.Prompts(surveyed, {"numbers": kinds, "questions": kinds}, {"numbers": tell, "questions": tell})
+    both = prompts.Prompts(surveyed, dict.fromkeys(prompts.TEXTS, kinds), dict.fromkeys(prompts.TEXTS, tell))
     return {claim.name: claim.holds for claim in prompts.make_claims(both)}
 
 

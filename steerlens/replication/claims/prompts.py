@@ -15,14 +15,11 @@ from steerlens.replication.lab.chapter import Exhibit, Findings, conclude
 from steerlens.replication.lab.claims import Claim, above
 from steerlens.replication.lab.lab import Lab
 from steerlens.replication.lab.run import Experiment
-from steerlens.replication.lab.survey import InContext, Surveyed, surveys
+from steerlens.replication.lab.survey import NUMBERS, QUESTIONS, InContext, Surveyed, surveys
 
 N_PERSONAS = {"smoke": 1, "quick": 8, "full": 24}
 N_OF_KIND = {"smoke": 1, "quick": 2, "full": 3}
-PLACES = {"numbers": "number tasks", "questions": "questions"}
-
-Place = Callable[[Surveyed], InContext]
-WHERE: dict[str, Place] = {"numbers": lambda one: one.numbers, "questions": lambda one: one.questions}
+TEXTS = (NUMBERS, QUESTIONS)
 
 
 @dataclass(frozen=True)
@@ -42,13 +39,14 @@ class OfKind:
 
 @dataclass(frozen=True)
 class Prompts:
-    """Every prompt, the kinds by place, and what can be read off beforehand: rank correlations with kl_explained."""
+    """Every prompt, the kinds by kind of text, and what can be read off beforehand: rank correlations with kl_explained."""
 
     prompts: dict[str, Surveyed]
     kinds: dict[str, dict[str, OfKind]]
     predicted: dict[str, dict[str, float]]
 
 
+MEANS = ("joint", "mean_difference", "shuffled", "carried", "kl_prompt", "consistency", "principal")
 RATES = ("plain", "prompted", "steered", "negated")
 BEFOREHAND: dict[str, Callable[[InContext], float]] = {
     "consistency of the shift": lambda one: one.consistency,
@@ -62,15 +60,16 @@ def run(lab: Lab) -> Findings:
     """Survey every prompt, and sum up by kind."""
     prompts = lab.run(surveys(lab, N_PERSONAS[lab.preset], N_OF_KIND[lab.preset]), "prompts")
     kinds = list(dict.fromkeys(one.kind for one in prompts.values()))
+    every = list(prompts.values())
     measures = Prompts(
         prompts=prompts,
         kinds={
-            place: {kind: of_kind([at(one) for one in prompts.values() if one.kind == kind]) for kind in kinds}
-            for place, at in WHERE.items()
+            text: {kind: of_kind([one.by_text[text] for one in every if one.kind == kind]) for kind in kinds}
+            for text in TEXTS
         },
         predicted={
-            place: {name: predicted(list(map(at, prompts.values())), tell) for name, tell in BEFOREHAND.items()}
-            for place, at in WHERE.items()
+            text: {name: predicted([one.by_text[text] for one in every], tell) for name, tell in BEFOREHAND.items()}
+            for text in TEXTS
         },
     )
     return _conclude(lab, measures)
@@ -78,21 +77,13 @@ def run(lab: Lab) -> Findings:
 
 def of_kind(found: Sequence[InContext]) -> OfKind:
     """The means of some prompts."""
+    fitted = sl.mean_interval(np.array([one.fitted.value for one in found]))
+    return OfKind(len(found), fitted, **{name: float(np.mean([getattr(one, name) for one in found])) for name in MEANS})
 
-    def mean(value: Callable[[InContext], float]) -> float:
-        return float(np.mean([value(one) for one in found]))
 
-    return OfKind(
-        n=len(found),
-        fitted=sl.mean_interval(np.array([one.fitted.value for one in found])),
-        joint=mean(lambda one: one.joint),
-        mean_difference=mean(lambda one: one.mean_difference),
-        shuffled=mean(lambda one: one.shuffled),
-        carried=mean(lambda one: one.carried),
-        kl_prompt=mean(lambda one: one.kl_prompt),
-        consistency=mean(lambda one: one.consistency),
-        principal=mean(lambda one: one.principal),
-    )
+def of_text(measures: Prompts, text: str) -> dict[str, InContext]:
+    """Every prompt in one kind of text."""
+    return {name: one.by_text[text] for name, one in measures.prompts.items()}
 
 
 def predicted(found: Sequence[InContext], tell: Callable[[InContext], float]) -> float:
@@ -103,10 +94,10 @@ def predicted(found: Sequence[InContext], tell: Callable[[InContext], float]) ->
 
 def make_claims(measures: Prompts) -> list[Claim]:
     """The claims; shares are over prompts and both kinds of text."""
-    every = [at(one) for one in measures.prompts.values() for at in WHERE.values()]
-    at_questions = [one.questions for one in measures.prompts.values()]
+    every = [one.by_text[text] for one in measures.prompts.values() for text in TEXTS]
+    at_questions = list(of_text(measures, QUESTIONS).values())
     carried = [one.carried / one.fitted.value for one in at_questions if one.fitted.value > 0]
-    kinds, nan = measures.kinds["questions"], float("nan")
+    kinds, nan = measures.kinds[QUESTIONS], float("nan")
     rule = kinds["rule"].fitted.value if "rule" in kinds else nan
     return [
         above("personas are vectors", kinds["persona"].fitted.value, 0.5),
@@ -114,7 +105,7 @@ def make_claims(measures: Prompts) -> list[Claim]:
         above("fit beats controls", float(np.mean([one.fitted.low > max(one.random, one.shuffled) for one in every])), 0.9),
         above("rules are less of a vector", kinds["persona"].fitted.value - rule, 0.0),
         above("vectors carry to number tasks", float(np.mean(carried)) if carried else nan, 0.5),
-        above("consistency tells", measures.predicted["questions"]["consistency of the shift"], 0.5),
+        above("consistency tells", measures.predicted[QUESTIONS]["consistency of the shift"], 0.5),
     ]  # fmt: skip
 
 
@@ -122,34 +113,33 @@ def _conclude(lab: Lab, measures: Prompts) -> Findings:
     header = ("kind", "where", "prompts", "fitted, best layer", "jointly", "mean difference", "shuffled", "carried",
               "effect, nats", "consistency", "PCA, cosine")  # fmt: skip
     rows = [
-        (kind, PLACES[place], one.n, str(one.fitted), one.joint, one.mean_difference, one.shuffled, one.carried,
-         one.kl_prompt, one.consistency, one.principal)
-        for place, kinds in measures.kinds.items()
+        (kind, text, one.n, str(one.fitted), *(getattr(one, name) for name in MEANS))
+        for text, kinds in measures.kinds.items()
         for kind, one in sorted(kinds.items(), key=lambda item: -item[1].fitted.value)
     ]  # fmt: skip
     single = [
-        (name, PLACES[place], at(one).layer, at(one).fitted.text(2), at(one).joint, at(one).mean_difference,
-         at(one).shuffled, at(one).carried, at(one).consistency, at(one).converged, " ".join(at(one).promoted))
-        for place, at in WHERE.items()
-        for name, one in sorted(measures.prompts.items(), key=lambda item: -at(item[1]).fitted.value)
+        (name, text, one.layer, one.fitted.text(2), one.joint, one.mean_difference, one.shuffled, one.carried,
+         one.consistency, one.converged, " ".join(one.promoted))
+        for text in TEXTS
+        for name, one in sorted(of_text(measures, text).items(), key=lambda item: -item[1].fitted.value)
     ]  # fmt: skip
     rates = {name: one.rates for name, one in measures.prompts.items() if one.rates is not None}
     points = {
         kind: {
-            name: (one.questions.consistency, one.questions.fitted.value)
-            for name, one in measures.prompts.items()
-            if one.kind == kind
+            name: (one.consistency, one.fitted.value)
+            for name, one in of_text(measures, QUESTIONS).items()
+            if measures.prompts[name].kind == kind
         }
-        for kind in measures.kinds["questions"]
+        for kind in measures.kinds[QUESTIONS]
     }
-    personas = {place: kinds["persona"].fitted for place, kinds in measures.kinds.items()}
     shown = [(name, one.plain, one.prompted, one.steered, one.negated) for name, one in rates.items()]
     slots = {
-        "model": lab.profile.weights, "n": len(measures.prompts), "n_kinds": len(measures.kinds["questions"]),
-        "personas": personas["questions"], "personas_numbers": personas["numbers"], "n_traits": len(rates),
+        "model": lab.profile.weights, "n": len(measures.prompts), "n_kinds": len(measures.kinds[QUESTIONS]),
+        "personas": measures.kinds[QUESTIONS]["persona"].fitted,
+        "personas_numbers": measures.kinds[NUMBERS]["persona"].fitted, "n_traits": len(rates),
         **{name: float(np.nanmean([getattr(one, name) for one in rates.values()])) for name in RATES},
-        "tells": "\n".join(f"{name}, {PLACES[place]}: rank correlation {one:.2f}."
-                           for place, found in measures.predicted.items() for name, one in found.items()),
+        "tells": "\n".join(f"{name}, {text}: rank correlation {one:.2f}."
+                           for text, found in measures.predicted.items() for name, one in found.items()),
     }  # fmt: skip
     exhibits = {
         "kinds": Exhibit(table=sl.Table(header, rows)),
@@ -163,5 +153,5 @@ def _conclude(lab: Lab, measures: Prompts) -> Findings:
 
 
 EXPERIMENT = Experiment(
-    "Is a prompt a vector, and which kinds of prompt are?", run, Prompts, {"quick": 120, "full": 400}
+    "Is a prompt a vector, and which kinds of prompt are?", run, Prompts, {"quick": 25, "full": 100}
 )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 ORDINARY = Path(__file__).parents[1] / "prompts.toml"
+NUMBERS, QUESTIONS = "number tasks", "questions"
 N_PROMOTED = 8
 
 
@@ -59,12 +60,11 @@ class Rates:
 
 @dataclass(frozen=True)
 class Surveyed:
-    """What was measured of one prompt; `rates` where it gives a trait."""
+    """What was measured of one prompt, by kind of text; `rates` where it gives a trait."""
 
     kind: str
     prompt: str
-    numbers: InContext
-    questions: InContext
+    by_text: dict[str, InContext]
     rates: Rates | None
 
 
@@ -88,13 +88,13 @@ class Survey:
     def run(self) -> Surveyed:
         """Fit a vector in each kind of text, and measure both in both."""
         model = load(self.weights, self.dtype)
-        asked = {"numbers": sl.number_prompts(2 * self.fit.n_rows, model, seed=0), "questions": questions(model)}
+        asked = {NUMBERS: sl.number_prompts(2 * self.fit.n_rows, model, seed=0), QUESTIONS: questions(model)}
         vectors = {
             where: sl.fit_prompt_vector(model, self.prompt, questions=texts, config=self.fit)
             for where, texts in asked.items()
         }
         found = {where: self._in_context(model, asked, vectors, where) for where in asked}
-        return Surveyed(self.kind, self.prompt, **found, rates=self._rates(model, vectors["questions"]))
+        return Surveyed(self.kind, self.prompt, found, self._rates(model, vectors[QUESTIONS]))
 
     def _in_context(
         self,
