@@ -12,9 +12,9 @@ from transformers.utils.generic import ModelOutput
 from transformers.utils.versions import require_version
 
 require_version(
-    "transformers<5.24",
-    "From 5.24 on a cache is passed as `cache`. Both names are read here, but it is not confirmed on 5.24 that generation with a "
-    "cache is steered at the right tokens. Run: pip install 'transformers>=5.23,<5.24'",
+    "transformers<5.25",
+    "It is not confirmed on later versions that generation with a cache is steered at the right tokens. Run: pip install "
+    "'transformers>=5.23,<5.25'",
 )
 
 NAMES = ("cache", "past_key_values")

@@ -219,11 +219,11 @@ def test_a_cache_with_room_holds_what_a_growing_one_does(n_slots):
         assert one.get_seq_length() == other.get_seq_length()
 
 
-def test_a_transformers_that_renames_the_cache_is_refused(monkeypatch):
-    monkeypatch.setattr("importlib.metadata.version", lambda _package: "5.24.0")
-    with pytest.raises(ImportError, match=r"transformers<5\.24 is required .* found transformers==5\.24\.0") as refusal:
+def test_a_transformers_that_was_not_tried_is_refused(monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", lambda _package: "5.25.0")
+    with pytest.raises(ImportError, match=r"transformers<5\.25 is required .* found transformers==5\.25\.0") as refusal:
         importlib.reload(cache)
-    assert "pip install 'transformers>=5.23,<5.24'" in str(refusal.value)
+    assert "pip install 'transformers>=5.23,<5.25'" in str(refusal.value)
 
 
 @pytest.mark.parametrize("given", ["past_key_values", "cache"])

@@ -88,7 +88,7 @@ class SteeredTokens:
         n_rows, width = tokens.shape
         self._is_prompt_of_its_own = not past
         if isinstance(self._positions, Tensor):
-            return GenerateCall(module, n_rows, self._covered(past, width, inputs.get("past_key_values") is not None))
+            return GenerateCall(module, n_rows, self._covered(past, width, cache_of(inputs) is not None))
         packed = "cu_seq_lens_q" in inputs
         if self._positions != "all" and (packed or (past and width > 1)):
             what = "packs several sequences into one row" if packed else f"continues a cache by {width} tokens"

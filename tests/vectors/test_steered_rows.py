@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import DynamicCache
 
+from steerlens.cache import NAME
 from steerlens.forward import forward
 from steerlens.generation import generate
 from steerlens.models.bridge import huggingface_model
@@ -171,15 +172,16 @@ def test_the_turns_of_a_role_alone_are_steered(tiny):
     assert 0 < mask.sum() < mask.numel()
 
 
-def test_a_cache_by_hand_is_steered_at_the_mask_of_the_whole_sequence(tiny):
+@pytest.mark.parametrize("name", sorted({"past_key_values", NAME}))
+def test_a_cache_by_hand_is_steered_at_the_mask_of_the_whole_sequence(tiny, name):
     mask, vector = any_tokens(tiny), vector_for(tiny)
     ids = torch.tensor([encode_prompt(tiny.tokenizer, CHATS[0])])
     own = mask[:1, -ids.shape[1] :]
     hf = huggingface_model(tiny)
     with torch.no_grad(), steer(tiny, vector, positions=own):
         cache = DynamicCache()
-        parts = [hf(input_ids=part, past_key_values=cache).logits for part in ids.split(5, dim=1)]
-        beyond = hf(input_ids=ids[:, :1], past_key_values=cache).logits
+        parts = [hf(input_ids=part, **{name: cache}).logits for part in ids.split(5, dim=1)]
+        beyond = hf(input_ids=ids[:, :1], **{name: cache}).logits
     by_hand = edited_by_hand(tiny, 0, mask, 1.0, ids[0, :1].tolist())
     torch.testing.assert_close(torch.cat([*parts, beyond], dim=1)[0], by_hand, atol=1e-3, rtol=1e-3)
 
