@@ -14,8 +14,9 @@ from steerlens.arguments import checked
 from steerlens.audit.changes import row_changes
 from steerlens.audit.placebo import Pairs, pair_with_placebo, pair_with_reference
 from steerlens.audit.score_test import STRENGTHS, Halves, Scores, ScoreSums, ScoreTest, score_test
+from steerlens.cost import Cost
 from steerlens.gradients.row_gradients import batch_gradients
-from steerlens.memory import rows_to_differentiate
+from steerlens.memory import bytes_to_differentiate, rows_to_differentiate
 from steerlens.models.bridge import check_layer, huggingface_model
 from steerlens.samples.encoded import longest_row, pad_encoded
 from steerlens.samples.rows import AuditRows
@@ -154,14 +155,20 @@ def _differences(
     """Score of some pairs' rows minus their placebos', after the others, each with the pairs' indices."""
     lengths = [longest_row(pair) for pair in zip(pairs.rows, pairs.placebo, strict=True)]
     order = sorted(range(len(pairs)), key=lengths.__getitem__)
-    size = min(PAIRS_AT_ONCE, max(1, rows_to_differentiate(huggingface_model(model), max(lengths)) // 2))
+    hf, n_tokens = huggingface_model(model), 2 * sum(lengths)
+    size = min(PAIRS_AT_ONCE, max(1, rows_to_differentiate(hf, max(lengths)) // 2))
     with tqdm(total=len(pairs), desc="gradients", unit="pair", leave=False) as progress:
+        what = f"{len(pairs):,} rows and as many placebos, {n_tokens:,} tokens at most"
+        n_bytes, n_done = 2 * size * bytes_to_differentiate(hf, max(lengths)), 0
+        cost = Cost(progress, what, n_parts=n_tokens, n_bytes=n_bytes)
         for start in range(0, len(pairs), size):
             indices = order[start : start + size]
             batch = pad_encoded(model, [side[index] for side in (pairs.rows, pairs.placebo) for index in indices])
             rows, placebo = batch_gradients(model, batch, layers, positions="all", reduction="sum").chunk(2, dim=1)
             yield indices, placebo - rows  # gradients are of losses, scores of log-likelihoods
             progress.update(len(indices))
+            n_done += 2 * sum(lengths[index] for index in indices)
+            cost.after(n_done)
 
 
 def _measured_gain(

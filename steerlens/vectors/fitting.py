@@ -83,7 +83,7 @@ def fitted_to(
     """The vector that fits the data best, with its metrics: at the best of the layers (`search`), or at all of them jointly."""
     most = steps_of_search(len(layers), config) if search else config.steps
     with frozen(model), tqdm(total=most + min(config.steps, CONTROL_STEPS), desc="fit", unit="step") as bar:
-        on_step = _moving(bar, model, data)
+        on_step = moving(bar, model, data)
         if search:
             fits = search_layers(model, data, layers, config, on_step=on_step)
         else:
@@ -101,7 +101,7 @@ def fitted_to(
     return SteeringVector(best.layers, best.directions, source, metrics)
 
 
-def _moving(bar: tqdm, model: "TransformerBridge", data: FitData) -> Callable[[], None]:
+def moving(bar: tqdm, model: "TransformerBridge", data: FitData) -> Callable[[], None]:
     """Move the bar by a step, and say what all of them cost, which stop early where nothing is gained."""
     batches = [rows.batch for rows in (*data.train, *data.validation, *data.heldout)]
     n_tokens = sum(int(batch.attention_mask.sum()) for batch in batches)

@@ -15,7 +15,9 @@ import torch
 from tqdm.auto import tqdm
 
 from steerlens.arguments import checked
-from steerlens.models.bridge import check_layer
+from steerlens.cost import Cost
+from steerlens.memory import bytes_a_row
+from steerlens.models.bridge import check_layer, huggingface_model
 from steerlens.models.identity import model_name
 from steerlens.short import cut, some
 from steerlens.text.chat import Chat
@@ -24,6 +26,7 @@ from steerlens.text.trait import Trait
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.fit_data import FitData, FitRows
 from steerlens.vectors.fit_quality import explained_with_interval, random_directions
+from steerlens.vectors.fitting import moving
 from steerlens.vectors.layer_fits import fit_each_layer, frozen
 from steerlens.vectors.means import diff_in_means, principal_difference
 from steerlens.vectors.probe import Behaviour, Probe
@@ -224,7 +227,8 @@ def _directions(
     model: "TransformerBridge", prompt: str, data: FitData, layers: Sequence[int], config: FitConfig
 ) -> dict[Method, SteeringVector]:
     """Each method's direction at every layer; random ones have the mean difference's norm."""
-    fits = fit_each_layer(model, data, layers, config)
+    with tqdm(total=len(layers) * config.steps, desc="fits", unit="step", leave=False) as bar:
+        fits = fit_each_layer(model, data, layers, config, on_step=moving(bar, model, data))
     mean = diff_in_means(model, prompt, questions=data.train_questions, layers=layers)
     return {
         "fitted": replace(
@@ -253,16 +257,21 @@ def _points(
     config: FitConfig,
 ) -> Iterator[SweepPoint]:
     layers = next(iter(vectors.values())).layers
-    progress = tqdm(total=len(layers) * len(vectors) * len(strengths), desc="sweep", unit="setting", leave=False)
-    for layer in layers:
-        heldout, validation = (_Explained(model, layer, rows, config) for rows in (data.heldout, data.validation))
-        for method, vector in vectors.items():
-            for strength in strengths:
-                setting = strength * vector.at(layer)
-                explained, (chosen_by, low, _) = heldout.by(setting), validation.by(setting)
-                yield SweepPoint(method, layer, strength, *explained, probe.behaviour(setting), chosen_by, low)
-                progress.update()
-    progress.close()
+    total, hf = len(layers) * len(vectors) * len(strengths), huggingface_model(model)
+    n_bytes = max(
+        len(rows.batch) * bytes_a_row(hf, rows.batch.tokens.shape[1]) for rows in (*data.heldout, *data.validation)
+    )
+    with tqdm(total=total, desc="sweep", unit="setting", leave=False) as progress:
+        cost = Cost(progress, f"{total:,} settings of layer, method and strength", n_parts=total, n_bytes=n_bytes)
+        for layer in layers:
+            heldout, validation = (_Explained(model, layer, rows, config) for rows in (data.heldout, data.validation))
+            for method, vector in vectors.items():
+                for strength in strengths:
+                    setting = strength * vector.at(layer)
+                    explained, (chosen_by, low, _) = heldout.by(setting), validation.by(setting)
+                    yield SweepPoint(method, layer, strength, *explained, probe.behaviour(setting), chosen_by, low)
+                    progress.update()
+                    cost.after(progress.n)
 
 
 class _Explained:
