@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import steerlens as sl
-from steerlens.replication.claims.argument import Argument, Arm, Hardest, make_claims, match
+from steerlens.replication.claims.argument import LOSS_TOLERANCE, Argument, Arm, make_claims
+from steerlens.replication.lab.hardest import Hardest, hardest
 from steerlens.replication.lab.prompt_fit import Fit
 from tests.replication.conftest import asked, student, summary
 
@@ -27,7 +28,7 @@ def failing(rates: dict[Arm, float] | None = None, sgd: float | None = 1.0, expl
         pull={OWN.name: interval(0.02, 0.015, 0.025), CONTROL.name: interval(0.0, -0.005, 0.005)},
         sgd={}
         if sgd is None
-        else {"SGD": Hardest("sgd", interval(sgd, sgd - 0.5, sgd + 0.5), interval(0.0, 0.0, 0.0))},
+        else {"SGD": Hardest("sgd", 10, interval(sgd, sgd - 0.5, sgd + 0.5), interval(0.0, 0.0, 0.0))},
     )
     return [claim.name for claim in make_claims(measures, groups, OWN, CONTROL) if not claim.holds]
 
@@ -61,8 +62,22 @@ def test_the_hardest_comparison_is_with_the_run_at_adams_loss_that_transfers_mos
         worse: (student(0.4, loss=3.1),),
         broken: (student(0.9, mass=0.1),),
     }
-    found = match(students, OWN, [slow, fast, worse, broken])
+    more = {OWN: (student(0.6, 0), student(0.5, 1)), fast: (student(0.2, 0), student(0.1, 1))}
+    found = hardest(
+        students, OWN, [slow, fast, worse, broken], LOSS_TOLERANCE, lambda arms: {arm: more[arm] for arm in arms}
+    )
     assert found is not None
-    assert found.arm == fast.name
-    assert found.bare.value == pytest.approx(np.log(0.6 / 0.4) - np.log(0.2 / 0.8), abs=0.01)
-    assert match(students, OWN, [worse, broken]) is None
+    assert (found.arm, found.n_pairs) == (fast.name, 2)
+    pairs = ((0.6, 0.2), (0.5, 0.1))
+    differences = [np.log(ours / (1 - ours)) - np.log(theirs / (1 - theirs)) for ours, theirs in pairs]
+    assert found.bare.value == pytest.approx(np.mean(differences), abs=0.01)
+    assert hardest(students, OWN, [worse, broken], LOSS_TOLERANCE, lambda arms: more) is None
+
+
+def test_a_run_whose_further_students_miss_adams_loss_gives_way_to_the_next():
+    fast, slow = (Arm("a", "a", True, sl.TrainConfig(learning_rate=rate)) for rate in (4.0, 1.0))
+    students = {OWN: (student(0.6),), fast: (student(0.2),), slow: (student(0.05),)}
+    more = students | {fast: (student(0.2), student(0.3, loss=9.0))}
+    found = hardest(students, OWN, [fast, slow], LOSS_TOLERANCE, lambda arms: {arm: more[arm] for arm in arms})
+    assert found is not None
+    assert found.arm == slow.name

@@ -6,6 +6,7 @@ at the same loss. Reference: arXiv 2606.00995.
 """
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +15,7 @@ import steerlens as sl
 from steerlens.replication.lab import compare, plots
 from steerlens.replication.lab.chapter import Exhibit, Findings, conclude
 from steerlens.replication.lab.claims import Claim, above, below
+from steerlens.replication.lab.hardest import Hardest, hardest
 from steerlens.replication.lab.lab import Lab
 from steerlens.replication.lab.prompt_fit import FITTED, Fit, measure_fit
 from steerlens.replication.lab.run import Experiment
@@ -53,15 +55,6 @@ Curves = dict[str, list[Arm]]
 
 
 @dataclass(frozen=True)
-class Hardest:
-    """The SGD students at AdamW's loss that transfer most, and AdamW's log odds minus theirs."""
-
-    arm: str
-    bare: sl.Interval
-    after_numbers: sl.Interval
-
-
-@dataclass(frozen=True)
 class Argument:
     """What was measured; EAS and gradients are at the layer where AdamW's students have most EAS."""
 
@@ -98,6 +91,10 @@ def run(lab: Lab) -> Findings:
     groups = lab.train({arm: plans[arm] for arm in main})
     students = groups | lab.train(plans, may_diverge=True)
     layer = compare.best_layer(students[own])
+
+    def train_more(arms: Sequence[Arm]) -> Students:
+        return lab.train({arm: plans[arm] for arm in arms}, seeds=lab.sizes.compared_seeds, may_diverge=True)
+
     measures = Argument(
         fit=lab.once("fit", Fit, lambda: measure_fit(lab)),
         base={weights: lab.base(weights) for weights in models},
@@ -106,22 +103,17 @@ def run(lab: Lab) -> Findings:
         layer=layer,
         floors=floors(lab, students[own], students[control], layer),
         pull={arm.name: mean_cosine(students[arm], layer) for arm in (own, control)},
-        sgd={name: found for name, curve in sgd.items() if (found := match(students, own, curve))},
+        sgd={
+            name: found
+            for name, curve in sgd.items()
+            if (found := hardest(students, own, curve, LOSS_TOLERANCE, train_more))
+        },
     )
     return _conclude(lab, measures, students, groups, curves, own, control)
 
 
 def _sgd(arm: Arm, rate: float, clip_norm: float | None) -> Arm:
     return replace(arm, train=replace(arm.train, optimizer="sgd", learning_rate=rate, clip_norm=clip_norm))
-
-
-def match(students: Students, own: Arm, curve: list[Arm]) -> Hardest | None:
-    """The hardest comparison: of the arms at AdamW's loss, the one that transfers most."""
-    candidates = compare.matched({arm: students[arm] for arm in curve}, students[own], LOSS_TOLERANCE)
-    if not candidates:
-        return None
-    best = max(candidates, key=lambda arm: compare.rate(candidates[arm]))
-    return Hardest(best.name, *(compare.minus(students[own], students[best], context) for context in compare.BOTH))
 
 
 def mean_cosine(group: compare.Students, layer: int) -> sl.Interval:
@@ -140,7 +132,7 @@ def make_claims(measures: Argument, groups: Students, own: Arm, control: Arm) ->
     best = max(told, key=lambda arm: compare.rate(groups[arm]))
     untold = [max(times[arm]) for arm in groups if not arm.told]
     strangers = [max(times[arm]) for arm in groups if arm.writer != arm.student]
-    hardest = min((one.bare for one in measures.sgd.values()), key=lambda one: one.value, default=None)
+    least = min((one.bare for one in measures.sgd.values()), key=lambda one: one.value, default=None)
     pull, other_pull = measures.pull[own.name], measures.pull[control.name]
     return [
         above("prompt is a vector", fit.kl_explained.value, 0.85),
@@ -154,7 +146,7 @@ def make_claims(measures: Argument, groups: Students, own: Arm, control: Arm) ->
         above("activations align", measures.students[own.name].eas[measures.layer], 0.7),
         below("alignment is specific", measures.floors.control, 0.2),
         above("gradients point to the vector", pull.low - other_pull.high, 0.0),
-        above("AdamW more than loss-matched SGD", nan if hardest is None else hardest.low, 0.0),
+        above("AdamW more than loss-matched SGD", nan if least is None else least.low, 0.0),
     ]
 
 
@@ -170,7 +162,8 @@ def _conclude(
         "floors": measures.floors, "base": base, "tolerance": LOSS_TOLERANCE, "eas": measures.students[own.name].eas[layer],
         "rejected": ", ".join(f"{n} {reason}" for reason, n in told.rejected.items()) or "none",
         "groups": compare.in_words(compare.summaries(groups)) + "\n",
-        "matches": "\n".join(f"{one.arm}: AdamW's log odds are higher by {one.bare} bare, {one.after_numbers} after numbers."
+        "matches": "\n".join(f"{one.arm}: AdamW's log odds are higher by {one.bare} bare, {one.after_numbers} after numbers "
+                             f"({one.n_pairs} students each)."
                              for one in measures.sgd.values()) or "No SGD run reached AdamW's loss.",
         "pull": measures.pull[own.name].text(4), "control_pull": measures.pull[control.name].text(4),
         "installed": "".join(f"\n{name}: {compare.layers_in_words(group)}" for name, group in compared.items()),

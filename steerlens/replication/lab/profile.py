@@ -22,6 +22,7 @@ class Sizes:
         n_rows: kept rows of every teacher, where several teachers are compared.
         n_heldout: kept rows on which losses are measured, and which no student learns from.
         seeds: of the students of every teacher.
+        compared_seeds: of those by whom AdamW and SGD are compared, where more are needed; None takes `seeds`.
         n_other_traits: how many of the profile's other traits are compared with.
         n_rates: how many of the profile's learning rates are tried of each optimizer, from the middle outwards.
         n_tasks, n_mean: number tasks at which students' shifts, and prompts' mean differences, are averaged.
@@ -34,6 +35,7 @@ class Sizes:
     n_rows: int
     n_heldout: int
     seeds: tuple[int, ...]
+    compared_seeds: tuple[int, ...] | None = None
     n_other_traits: int = 23
     n_rates: int = 5
     n_tasks: int = 96
