@@ -6,10 +6,16 @@ so does `__getattr__` below, which imports a name when it is first used. That ke
 
 import ast
 import importlib
+import os
 from pathlib import Path
 from typing import Any
 
 __version__ = "0.2.0"
+
+if "OMP_WAIT_POLICY" not in os.environ:
+    # Read by GNU OpenMP when torch is loaded: how long threads that wait for each other spin before they sleep. With its own
+    # 300,000 rounds, each operation beside another busy process lasts until that one loses a processor.
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 
 def _read_homes() -> dict[str, str]:

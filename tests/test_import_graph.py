@@ -1,6 +1,7 @@
 """The folders tell a story in one direction; students cannot know about vectors."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -90,8 +91,24 @@ def test_students_never_see_a_vector():
     assert not any(stage(module) in ("vectors", "gradients") for module in seen)
 
 
-def run_python(code: str) -> str:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+def run_python(code: str, **environment: str) -> str:
+    settings = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=settings | environment
+    )
+    return ran.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [({}, "5000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "PASSIVE"}, "None")],
+    ids=["neither is set", "rounds are set", "a policy is set"],
+)
+def test_waiting_threads_are_told_to_sleep_soon_before_torch_is_there_unless_the_user_says_otherwise(own, expected):
+    told = run_python(
+        "import os, sys; import steerlens; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)", **own
+    )
+    assert told == f"{expected} False"
 
 
 def test_importing_the_package_loads_neither_torch_nor_transformer_lens():
