@@ -34,6 +34,9 @@ MIN_ROWS = 20
 
 PAIRS_AT_ONCE = 32
 
+MOST_MEASURED = 512
+"""Rows of each half on which the gain is measured, after the test, which takes them all."""
+
 
 @dataclass(frozen=True)
 class RecoveredVector:
@@ -42,7 +45,8 @@ class RecoveredVector:
     Args:
         vector: at one layer, to be added at every token.
         test: the score test at every layer that was tried.
-        gain: nats per completion token by which rows are predicted better by a vector recovered from the other half.
+        gain: nats per completion token by which rows, up to 512 of each half, are predicted better by a vector recovered from
+            the other half.
         gain_low: the lower end of its 95 % bootstrap interval over rows.
         gain_high: the upper end.
         pairs: the rows and placebos that were compared.
@@ -175,13 +179,13 @@ def _measured_gain(
     model: "TransformerBridge", pairs: Pairs, by_half: tuple[SteeringVector, ...], halves: Halves, *, seed: int
 ) -> tuple[float, float, float]:
     """Gain of each half of the rows by the other half's vector, at the strength that is best where the roles are swapped."""
-    curves = []
-    for half, vector in zip(halves, by_half, strict=True):
+    curves, measured = [], [half[:MOST_MEASURED] for half in halves]
+    for half, vector in zip(measured, by_half, strict=True):
         scaled = [strength * vector for strength in STRENGTHS]
         changes = row_changes(model, scaled, [pairs.rows[i] for i in half.tolist()])
         curves.append(torch.stack([change.sum(-1) for change in changes], dim=1))  # [strength row]
     strengths = [int(curve.sum(1).argmax()) for curve in curves]
     gains = torch.cat([curve[best] for curve, best in zip(curves, strengths[::-1], strict=True)]).double().numpy()
-    lengths = np.array([len(pairs.rows[i][1]) for half in halves for i in half.tolist()])
+    lengths = np.array([len(pairs.rows[i][1]) for half in measured for i in half.tolist()])
     gain = bootstrap_interval(ratio_of_sums, gains, lengths, seed=seed)
     return gain.value, gain.low, gain.high

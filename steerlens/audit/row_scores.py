@@ -12,7 +12,7 @@ from torch import Tensor
 from steerlens.arguments import checked
 from steerlens.audit.placebo import OWN_ANSWERS, PLACEBO_SEED, EncodedRow, own_answers
 from steerlens.forward import completion_logits
-from steerlens.residuals.stream import OnResidual, watch_residuals
+from steerlens.residuals.stream import OnResidual, Residual, resume_after, watch_residuals
 from steerlens.samples.encoded import batches_by_length, encode_answer
 from steerlens.samples.rows import AuditRows
 from steerlens.samples.sample_set import Sample
@@ -191,9 +191,9 @@ def _scores(
     """Mean over each completion's tokens of the change in log-probability, and of the projection on the vector."""
     weights, projections = torch.zeros(len(rows)), torch.zeros(len(rows))
     for indices, batch in batches_by_length(model, rows, batch_size):
-        tokens = batch.tokens[batch.completion_mask]
-        plain, projection = _logits_and_projection(model, vector, batch)
-        with steer(model, vector, positions=positions):
+        tokens, lowest = batch.tokens[batch.completion_mask], min(vector.layers)
+        plain, projection, residual = _plain(model, vector, batch, lowest)
+        with resume_after(model, lowest, lambda residual=residual: residual), steer(model, vector, positions=positions):
             steered = completion_logits(model, batch)
         change = token_log_probs(steered, tokens) - token_log_probs(plain, tokens)
         weights[indices] = _row_means(change, batch)
@@ -201,21 +201,23 @@ def _scores(
     return weights, projections
 
 
-def _logits_and_projection(
-    model: "TransformerBridge", vector: SteeringVector, batch: TokenBatch
-) -> tuple[Float[Tensor, "token d_vocab"], Float[Tensor, " token"]]:
-    """Of the plain model at completion tokens; the projection is the mean over the vector's layers."""
+def _plain(
+    model: "TransformerBridge", vector: SteeringVector, batch: TokenBatch, layer: int
+) -> tuple[Float[Tensor, "token d_vocab"], Float[Tensor, " token"], Residual]:
+    """The plain model's logits and projections at completion tokens, these the mean over layers, and the residuals of `layer`."""
     found: list[Float[Tensor, " token"]] = []
+    kept: list[Residual] = []
 
     def project(unit: Float[Tensor, " d_model"]) -> OnResidual:
-        def read(resid: Float[Tensor, "batch pos d_model"]) -> None:
+        def read(resid: Residual) -> None:
             found.append(resid[batch.completion_mask].float() @ unit.to(resid.device))
 
         return read
 
-    with watch_residuals(model, dict(zip(vector.layers, map(project, vector.unit), strict=True))):
+    directions = dict(zip(vector.layers, map(project, vector.unit), strict=True))
+    with watch_residuals(model, {layer: kept.append}, first=True), watch_residuals(model, directions):
         logits = completion_logits(model, batch)
-    return logits, torch.stack(found).mean(0)
+    return logits, torch.stack(found).mean(0), kept[0]
 
 
 def _row_means(values: Float[Tensor, " token"], batch: TokenBatch) -> RowValues:
