@@ -7,6 +7,7 @@ the squares of the half widths add up (Zou and Donner 2008, "MOVER"). One studen
 nothing about other students.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,17 +27,19 @@ Shares = Float[np.ndarray, "_ question"]
 
 @dataclass(frozen=True)
 class Interval:
-    """A measured value with its 95 % interval."""
+    """A measured value with its 95 % interval; the ends are NaN where one student alone gives none."""
 
     value: float
     low: float
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
+        return self.text(2)
 
     def text(self, digits: int) -> str:
         """The value and its ends with so many digits."""
+        if math.isnan(self.low) and math.isnan(self.high):
+            return f"{self.value:.{digits}f} (no interval)"
         return f"{self.value:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
 
 
@@ -156,8 +159,8 @@ def log_odds(rates: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
 
 @checked
 def mean_interval(values: Float[np.ndarray, " student"]) -> Interval:
-    """The mean of one number a student."""
-    half = _half_width([values])
+    """The mean of one number a student; a single student has no interval."""
+    half = _half_width([values]) if len(values) > 1 else float("nan")
     return Interval(float(values.mean()), float(values.mean() - half), float(values.mean() + half))
 
 
