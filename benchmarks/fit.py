@@ -19,7 +19,7 @@ import torch
 from harness import Ratio, interleaved, n_parameters, own_peak, peak_memory, random_llama, report
 from torch import Tensor
 
-from steerlens.models.bridge import huggingface_model
+from steerlens.models.bridge import frozen, huggingface_model
 from steerlens.organism.wording import ORGANISM
 from steerlens.residuals.capture import capture_residuals
 from steerlens.text.batches import pad_rows
@@ -28,7 +28,7 @@ from steerlens.text.number_lists import number_prompts
 from steerlens.text.trait import preference_trait
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.fit_data import FitData, FitRow, answered
-from steerlens.vectors.layer_fits import fit_layers, frozen
+from steerlens.vectors.layer_fits import fit_layers
 from steerlens.vectors.means import diff_in_means
 from steerlens.vectors.resumed import ResumedRows
 

@@ -19,8 +19,9 @@ from harness import n_parameters, report
 
 import steerlens as sl
 from steerlens.forward import forward, head_at
+from steerlens.models.bridge import frozen
 from steerlens.vectors.fit_data import FitData, FitRows
-from steerlens.vectors.layer_fits import fit_each_layer, frozen
+from steerlens.vectors.layer_fits import fit_each_layer
 
 CONFIG = sl.FitConfig()
 RATES = (0.05, 0.15, 0.45)

@@ -19,6 +19,9 @@ WIDTHS_A_TOKEN = 24
 KEPT_WIDTHS_A_TOKEN = 40
 """What a block keeps of a token until its gradient is there, in residual widths."""
 
+BYTES_A_LOGIT = 28
+"""What a logit takes where it is compared with another prediction: itself in both dtypes, probabilities, and their gradients."""
+
 
 def free_bytes(device: torch.device) -> int:
     """Memory that is free on the device; what torch has reserved on a GPU and does not use is free as well."""
@@ -42,6 +45,11 @@ def bytes_to_differentiate(model: "PreTrainedModel", n_tokens: int) -> int:
     """What all blocks keep of one row until its gradient is there."""
     config = model.config.get_text_config()
     return n_tokens * config.num_hidden_layers * KEPT_WIDTHS_A_TOKEN * config.hidden_size * model.dtype.itemsize
+
+
+def bytes_to_compare(model: "PreTrainedModel", n_predictions: int) -> int:
+    """What the next-token distributions at so many tokens take, next to their targets and with their gradients."""
+    return n_predictions * model.config.get_text_config().vocab_size * BYTES_A_LOGIT
 
 
 def bytes_a_row(model: "PreTrainedModel", n_tokens: int) -> int:

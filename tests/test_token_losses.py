@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from steerlens import token_losses as module
+from steerlens.gradients.row_gradients import row_gradients
 from steerlens.models.bridge import huggingface_model
 from steerlens.residuals.stream import watch_residuals
 from steerlens.text.batches import pad_rows
@@ -45,6 +46,21 @@ def test_parts_give_the_losses_and_the_gradient_of_the_whole(any_model, batch, m
     torch.testing.assert_close(gradient_in_parts, gradient, atol=1e-5, rtol=1e-4)
     assert max(read[1:]) == tokens
     assert sum(read[1:]) == 6
+
+
+def test_gradients_of_rows_take_no_more_logits_than_a_part_though_the_weights_could_learn(any_model, monkeypatch):
+    rows, hf = [([5, 6, 7], [10, 11]), ([8, 9], [12])], huggingface_model(any_model)
+    whole = row_gradients(any_model, rows, [0, 1], positions="all")
+    monkeypatch.setattr(module, "LOGITS_AT_ONCE", hf.config.vocab_size + 1)
+    read = []
+    handle = hf.get_output_embeddings().register_forward_pre_hook(
+        lambda _module, inputs: read.append(inputs[0].shape[1])
+    )
+    in_parts = row_gradients(any_model, rows, [0, 1], positions="all")
+    handle.remove()
+    torch.testing.assert_close(in_parts, whole, atol=1e-5, rtol=1e-4)
+    assert set(read) == {1}
+    assert all(parameter.requires_grad for parameter in hf.parameters())
 
 
 def test_a_head_that_learns_gets_its_gradient_whatever_the_size(any_model, batch, monkeypatch):

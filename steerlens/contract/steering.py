@@ -6,6 +6,7 @@ from torch import Tensor
 
 from steerlens.contract.check import CannotRun, Measurement, Subject, largest_difference
 from steerlens.generation import generate
+from steerlens.models.bridge import frozen
 from steerlens.residuals.capture import capture_residuals
 from steerlens.text.chat import as_chat, encode_chat, encode_prompt
 from steerlens.text.number_lists import number_prompts
@@ -13,7 +14,6 @@ from steerlens.vectors.config import FitConfig
 from steerlens.vectors.descent import descend
 from steerlens.vectors.fit_data import FitData, FitRow, FitRows
 from steerlens.vectors.interventions import steer
-from steerlens.vectors.layer_fits import frozen
 from steerlens.vectors.resumed import ResumedRows
 from steerlens.vectors.sensitivity import sensitivity
 from steerlens.vectors.source import VectorSource

@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from steerlens.memory import rows_to_differentiate
-from steerlens.models.bridge import huggingface_model
+from steerlens.models.bridge import frozen, huggingface_model
 from steerlens.residuals.stream import Residual, watch_residuals
 from steerlens.samples.encoded import EncodedRow, batches_by_length, longest_row
 from steerlens.text.batches import TokenBatch
@@ -80,7 +80,7 @@ def batch_gradients(
 
         return read
 
-    with torch.enable_grad(), watch_residuals(model, {layer: keep(layer) for layer in layers}):
+    with frozen(model), torch.enable_grad(), watch_residuals(model, {layer: keep(layer) for layer in layers}):
         losses = token_losses(model, batch)
         if reduction == "mean":
             lengths = batch.completion_mask.sum(-1)

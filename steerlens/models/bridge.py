@@ -130,3 +130,16 @@ def evaluating(model: "TransformerBridge") -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextlib.contextmanager
+def frozen(model: "TransformerBridge") -> Iterator[None]:
+    """No gradient reaches the weights inside the `with`."""
+    parameters = [p for p in huggingface_model(model).parameters() if p.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)

@@ -11,12 +11,12 @@ from jaxtyping import Int
 from torch import Tensor
 
 from steerlens.arguments import checked
-from steerlens.models.bridge import check_layer
+from steerlens.models.bridge import check_layer, frozen
 from steerlens.text.chat import Chat, as_chat, chat_fingerprint, encode_completion, encode_prompt
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.fit_data import FitData, FitRow
 from steerlens.vectors.fit_quality import explained_with_interval
-from steerlens.vectors.layer_fits import fit_layers, frozen
+from steerlens.vectors.layer_fits import fit_layers
 from steerlens.vectors.metrics import FitMetrics
 from steerlens.vectors.resumed import ResumedRows
 from steerlens.vectors.source import VectorSource

@@ -20,14 +20,14 @@ from tqdm.auto import tqdm
 
 from steerlens.arguments import checked
 from steerlens.cost import Cost
-from steerlens.memory import bytes_to_differentiate
-from steerlens.models.bridge import check_layer, huggingface_model
+from steerlens.memory import bytes_to_compare, bytes_to_differentiate
+from steerlens.models.bridge import check_layer, frozen, huggingface_model
 from steerlens.text.chat import Chat, chat_fingerprint
 from steerlens.text.number_lists import number_prompts
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.fit_data import FitData
 from steerlens.vectors.fit_quality import CONTROL_STEPS, heldout_metrics
-from steerlens.vectors.layer_fits import fit_layers, frozen, search_layers, steps_of_search
+from steerlens.vectors.layer_fits import fit_layers, search_layers, steps_of_search
 from steerlens.vectors.source import VectorSource
 from steerlens.vectors.vector import SteeringVector
 
@@ -105,8 +105,11 @@ def moving(bar: tqdm, model: "TransformerBridge", data: FitData) -> Callable[[],
     """Move the bar by a step, and say what all of them cost, which stop early where nothing is gained."""
     batches = [rows.batch for rows in (*data.train, *data.validation, *data.heldout)]
     n_tokens = sum(int(batch.attention_mask.sum()) for batch in batches)
+    hf = huggingface_model(model)
     largest = max(
-        len(batch) * bytes_to_differentiate(huggingface_model(model), batch.tokens.shape[1]) for batch in batches
+        len(batch) * bytes_to_differentiate(hf, batch.tokens.shape[1])
+        + bytes_to_compare(hf, int(batch.completion_mask.sum()))
+        for batch in batches
     )
     what = f"{sum(map(len, batches)):,} rows of {n_tokens:,} tokens, at most {bar.total:,} steps"
     cost: Cost | None = None

@@ -1,13 +1,11 @@
 """A direction at one layer, or one at each of several: from the mean difference down to the best fit."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 
-from steerlens.models.bridge import huggingface_model
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.descent import ROUND, descend
 from steerlens.vectors.fit_data import FitData
@@ -191,16 +189,3 @@ def at_best_strength(validation: ResumedRows, directions: Directions, plain: flo
             break
         before = left
     return best, least
-
-
-@contextlib.contextmanager
-def frozen(model: "TransformerBridge") -> Iterator[None]:
-    """No gradient reaches the weights inside the `with`."""
-    parameters = [p for p in huggingface_model(model).parameters() if p.requires_grad]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)

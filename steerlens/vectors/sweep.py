@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from steerlens.arguments import checked
 from steerlens.cost import Cost
 from steerlens.memory import bytes_a_row
-from steerlens.models.bridge import check_layer, huggingface_model
+from steerlens.models.bridge import check_layer, frozen, huggingface_model
 from steerlens.models.identity import model_name
 from steerlens.short import cut, some
 from steerlens.text.chat import Chat
@@ -27,7 +27,7 @@ from steerlens.vectors.config import FitConfig
 from steerlens.vectors.fit_data import FitData, FitRows
 from steerlens.vectors.fit_quality import explained_with_interval, random_directions
 from steerlens.vectors.fitting import moving
-from steerlens.vectors.layer_fits import fit_each_layer, frozen
+from steerlens.vectors.layer_fits import fit_each_layer
 from steerlens.vectors.means import diff_in_means, principal_difference
 from steerlens.vectors.probe import Behaviour, Probe
 from steerlens.vectors.resumed import ResumedRows

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from steerlens.models.bridge import huggingface_model
+from steerlens.models.bridge import frozen, huggingface_model
 from steerlens.models.loading import load_model
 from steerlens.organism.wording import ORGANISM
 from steerlens.text.number_lists import number_prompts
@@ -13,7 +13,6 @@ from steerlens.vectors import resumed
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.descent import ENOUGH, ROUND, _parametrize, _round, descend
 from steerlens.vectors.fit_data import FitData
-from steerlens.vectors.layer_fits import frozen
 from steerlens.vectors.resumed import ResumedRows
 from steerlens.vectors.sensitivity import sensitivity
 from tests.vectors.test_fitting import plant

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from steerlens.forward import completion_logits
+from steerlens.models.bridge import frozen
 from steerlens.text.number_lists import number_prompts
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.fit_data import FitData, FitRows
-from steerlens.vectors.layer_fits import frozen
 from steerlens.vectors.objectives import Targets
 from steerlens.vectors.resumed import ResumedRows
 from steerlens.vectors.sensitivity import sensitivity
