@@ -10,6 +10,9 @@ from typing import Any
 Check = Callable[[Any, str], Any]
 """Takes a value and the name of its argument, and gives back the value as functions use it."""
 
+LONGEST_NAME = 255
+"""Bytes of a file's name on common systems."""
+
 
 class WrongInput(TypeError, ValueError):
     """An argument of the wrong kind. Code that catches either of the two built-in errors catches it."""
@@ -196,9 +199,15 @@ def each(check: Check, wanted: str, example: str, *, at_least: int = 1) -> Check
 
 
 def a_path(value: Any, name: str) -> Any:
-    """A path, as a text or a Path."""
+    """A path, as a text or a Path, of names that a file can have."""
     if not isinstance(value, str | Path):
         raise WrongInput(f"{name} must be a path, got {shown(value)}.")
+    longest = max((len(part.encode()) for part in Path(value).parts), default=0)
+    if longest > LONGEST_NAME:
+        raise WrongInput(
+            f"{name} must be a path, got {shown(str(value))}, in which a name has {longest:,} bytes. Files have names of up to "
+            f"{LONGEST_NAME}; give the path of the file, not its text."
+        )
     return value if isinstance(value, Path) else a_text(value, name)
 
 
@@ -241,6 +250,11 @@ def a_model(value: Any, name: str) -> Any:
         raise WrongInput(
             f"{wanted}, got a Hugging Face model ({type(value).__name__}). Wrap it: {name} = "
             "steerlens.wrap_model(model, tokenizer, name=...)."
+        )
+    if "HookedTransformer" in kinds:
+        raise WrongInput(
+            f"{wanted}, got a HookedTransformer, the older class of TransformerLens. Load the same weights anew: {name} = "
+            "steerlens.load_model(name_or_directory)."
         )
     if "Student" in kinds:
         raise WrongInput(f"{wanted}, got a Student. Give its model: student.model.")

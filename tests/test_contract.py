@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from steerlens.contract import parity, steering
+from steerlens.contract import chats, parity, steering
 from steerlens.contract.architectures import ARCHITECTURES, save_checkpoint
 from steerlens.contract.check import Check, Outcome, Subject, examine
 from steerlens.contract.checks import CHECKS
@@ -17,6 +17,7 @@ from steerlens.models.bridge import huggingface_model
 from steerlens.models.loading import load_model
 from steerlens.students.student import Student
 from steerlens.text.batches import TokenBatch
+from steerlens.text.chat import encode_prompt
 from steerlens.vectors.vector import SteeringVector
 
 UNUSUAL = ("Qwen 3.5", "GPT-J", "Bloom")
@@ -173,6 +174,18 @@ def test_a_check_fails_where_what_it_claims_is_broken(name, saved, monkeypatch):
     found = outcomes(subject, name)[name]
     assert found.status == "fails"
     assert found.measurement is not None, found.note
+
+
+def test_a_prompt_without_the_bos_that_its_tokenizer_adds_is_told(saved, monkeypatch):
+    subject = Subject(load_model(saved("Llama 3"), device="cpu"))
+    bos = subject.model.tokenizer.bos_token_id
+    assert subject.model.tokenizer.encode("")[:1] == [bos]
+    assert outcomes(subject, "BOS")["BOS"].status == "holds"
+    monkeypatch.setattr(chats, "encode_prompt", lambda *arguments: [i for i in encode_prompt(*arguments) if i != bos])
+    found = outcomes(subject, "BOS")["BOS"]
+    assert found.status == "fails"
+    assert found.measurement is not None
+    assert "missing" in found.measurement.note
 
 
 def test_every_claim_has_a_way_to_break_it():

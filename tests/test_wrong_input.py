@@ -17,6 +17,7 @@ pytestmark = pytest.mark.usefixtures("as_users_call")
 
 NAMED = r"model must be a model that steerlens has loaded, got the name 'owl'. Load it: model = steerlens.load_model\('owl'\)"
 WRAP = r"got a Hugging Face model \(Olmo2ForCausalLM\). Wrap it: model = steerlens.wrap_model\(model, tokenizer, name=...\)"
+LONG = "{} must be a path, got 'a a a.*, in which a name has 6,000 bytes. Files have names of up to 255"
 CONFIG = r"config must be a {0}, got \{{.* \(dict\). Make one: steerlens.{0}\(...\)"
 VECTOR = r"vector must be a SteeringVector, got .*. Make one: steerlens.fit_prompt_vector\(model, prompt\)"
 SAMPLES = r"{} must be a SampleSet.*, got .*. Make one: steerlens.sample_teacher\(model, prompts\)"
@@ -293,6 +294,19 @@ COMPARED = {
     "a map of no kind": (lambda g: sl.load_model(device_map="all"), "device_map must be 'auto', 'balanced'"),
     "a model for an adapter": (lambda g: sl.load_model(adapter=g.hf), "adapter must be a path, got Olmo2"),
     "no name": (lambda g: sl.load_model(""), "name_or_path is an empty text"),
+    "a text for a model's path": (lambda g: sl.load_model("a " * 3000), LONG.format("name_or_path")),
+    "a text for an adapter's path": (lambda g: sl.load_model(adapter="a " * 3000), LONG.format("adapter")),
+    "a text for rows": (lambda g: sl.read_rows("a " * 3000), LONG.format("source")),
+    "another budget": (
+        lambda g: sl.FitConfig.of_budget("small"),
+        r"budget='small' is not known\. Allowed: quick, default, thorough",
+    ),
+    "a text for a vector": (lambda g: sl.SteeringVector.load("a " * 3000), LONG.format("path")),
+    "a text for samples": (lambda g: sl.SampleSet.load("a " * 3000), LONG.format("path")),
+    "the older class": (
+        lambda g: sl.score_trait(type("HookedTransformer", (), {})(), g.trait),
+        r"got a HookedTransformer, the older class of TransformerLens. Load the same weights anew",
+    ),
     "one shift": (
         lambda g: sl.similarity_floors(g.vector, g.vector, others={}, control=[], layer=1),
         "shifts must be several",

@@ -23,6 +23,8 @@ def begin(subject: Subject) -> Measurement:
     ids, bos = encode_prompt(tokenizer, as_chat(QUESTION)), tokenizer.bos_token_id
     twice = tokenizer.encode(render(tokenizer, as_chat(QUESTION)))[:2] == [bos, bos]
     count = next((i for i, token in enumerate(ids) if token != bos), len(ids))
+    if not count and tokenizer.encode("")[:1] == [bos]:
+        return Measurement(float("nan"), 1, "the BOS that the tokenizer adds to a text is missing")
     return Measurement(count, 1, "special tokens added again would make two" if twice else "")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from steerlens.checks import WrongInput, shown
+from steerlens.checks import WrongInput, a_path, shown
 from steerlens.files import text_encoding
 from steerlens.samples.layouts import COLUMNS
 from steerlens.samples.turns import UnusableRowError
@@ -35,7 +35,7 @@ def read_records(source: str | Path) -> Iterator[Record]:
         raise WrongInput(
             f"A file or data set is given by its name, got {shown(source)}. Write 'rows.jsonl' or owner/name."
         )
-    path = Path(source).expanduser()
+    path = Path(a_path(source, "source")).expanduser()
     if path.is_dir():
         return _directory(path)
     if path.is_file():

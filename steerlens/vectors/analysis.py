@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from steerlens.arguments import checked
+from steerlens.evaluation import LOW_MASS
 from steerlens.short import cut
 from steerlens.text.chat import Chat
 from steerlens.text.number_lists import number_prompts
@@ -237,7 +238,7 @@ def _predicted(
         "No trait was given, so nothing is known of the behaviour."
         if trait is None
         else f"With that vector the rate of {trait.name!r} at its questions is {steered.rate:.3f} (log odds up by at "
-        f"least {above:.2f}).",
+        f"least {above:.2f}; answer mass {steered.mass:.2f}{', too little to read' if steered.mass < LOW_MASS else ''}).",
         f"It changes unrelated predictions by {steered.damage:.2f} nats a token, those that the prompt is about by "
         f"{effect:.2f}.",
     ]

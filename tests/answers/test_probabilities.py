@@ -1,5 +1,7 @@
 """What runs behind a cached question is what a row of its own would give, on every architecture and under every steering."""
 
+import sys
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -78,6 +80,15 @@ def test_probabilities_are_those_of_every_form_on_its_own(name, load, monkeypatc
     model = load(name)
     found = answer_probabilities(model, prompts_of(model), tree_of(model), own=0)
     torch.testing.assert_close(found, judge(model).float(), rtol=2e-3, atol=0)  # however small they are
+
+
+def test_answers_in_other_scripts_and_of_several_words_are_those_of_every_form_too(llama, monkeypatch):
+    foreign = {"owl": ("la chouette",), "summer": ("été", "l'été"), "cat": ("猫", "猫咪")}
+    monkeypatch.setattr(sys.modules[__name__], "ANSWERS", foreign)
+    monkeypatch.setattr(probabilities, "MISSES", 0.0)
+    monkeypatch.setattr(probabilities, "OWN_MISSES", 0.0)
+    found = answer_probabilities(llama, prompts_of(llama), tree_of(llama), own=0)
+    torch.testing.assert_close(found, judge(llama).float(), rtol=2e-3, atol=0)
 
 
 @pytest.mark.parametrize("name", IN_ROWS_OF_THEIR_OWN, ids=IN_ROWS_OF_THEIR_OWN.get)

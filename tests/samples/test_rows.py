@@ -130,6 +130,13 @@ def test_every_layout_in_every_kind_of_file_means_the_same_rows(tmp_path, layout
     assert not rows.rejected
 
 
+def test_lines_that_end_as_on_windows_mean_the_same_rows(tmp_path):
+    record, meant = next(one for one in RECORDS.values() if len(one[1]) == 1)
+    path = tmp_path / "data.jsonl"
+    path.write_bytes(b"\r\n".join([json.dumps(record).encode()] * 3) + b"\r\n")
+    assert [row.completion for row in read_rows(path, keep_repeated=True)] == [meant[0][1]] * 3
+
+
 def test_every_answer_of_a_chat_is_a_row_and_can_be_trained_on_and_audited(tmp_path):
     """The first of two answers carries the trait; read as its last answer alone, the file would hide it."""
     chats = [

@@ -110,6 +110,14 @@ def test_a_transfer_takes_a_vector_numbers_that_carry_it_and_a_trait_that_it_giv
     assert ("no numbers" in " ".join(transfer.evidence)) == (numbers is None)
 
 
+@pytest.mark.parametrize(
+    ("mass", "words"), [(0.0016, "answer mass 0.00, too little to read"), (0.8, "answer mass 0.80).")]
+)
+def test_a_rate_stands_next_to_the_mass_that_it_is_a_share_of(owl, mass, words):
+    steered = Behaviour(rate=0.885, mass=mass, log_odds_above_plain=3.0)
+    assert words in " ".join(_predicted(owl, vector_of(0.8), numbers_of(0.1), steered).evidence)
+
+
 def test_what_speaks_against_a_transfer_is_named_and_what_does_not_is_not(owl):
     def against(explained=0.8, in_numbers=0.1, above=3.0, damage=0.01, trait=owl):
         steered = Behaviour(rate=0.4, log_odds_above_plain=above, damage=damage)

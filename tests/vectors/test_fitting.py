@@ -111,6 +111,15 @@ def test_what_a_fit_costs_is_told_from_its_steps_and_not_from_what_goes_before_t
     assert "at most 22 steps; about 63 seconds" in capsys.readouterr().err
 
 
+def test_budgets_rise_in_rows_and_steps_and_keep_what_is_changed():
+    quick, default, thorough = (FitConfig.of_budget(name) for name in ("quick", "default", "thorough"))
+    assert default == FitConfig()
+    for smaller, larger in ((quick, default), (default, thorough)):
+        for what in ("n_train", "n_heldout", "steps", "candidates"):
+            assert getattr(smaller, what) < getattr(larger, what)
+    assert FitConfig.of_budget("quick", steps=7) == replace(quick, steps=7)
+
+
 def test_an_empty_prompt_is_refused(tiny):
     with pytest.raises(ValueError, match="prompt is an empty text"):
         fit_prompt_vector(tiny, "", config=TINY)
