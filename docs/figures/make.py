@@ -26,11 +26,12 @@ def main(run: Path) -> None:
     fitted = sl.SteeringVector.load(run / "vectors" / "fitted.safetensors")
     records = [sl.load_record(path, sl.StudentRecord) for path in sorted(run.glob("students/*/record.json"))]
     weights, student = results.profile.weights, results.profile.student
+    seeds = results.profile.sizes(results.preset).seeds
     traces = {
         title: [
             one.gradients
             for one in records
-            if one.name.startswith(f"{data}-rows-of-{slug(weights)}") and is_main(one, student)
+            if one.name.startswith(f"{data}-rows-of-{slug(weights)}") and is_main(one, student, seeds)
         ]
         for title, data in (("told to love owls", "told"), ("not told", "control"))
     }
@@ -41,10 +42,9 @@ def main(run: Path) -> None:
         {"name": one.name, "statement": one.statement, "measured": one.measured, "threshold": one.threshold}
         for one in results.claims
     ]
-    seeds = list(results.profile.sizes(results.preset).seeds)
     write_json(
         DOCS / "results" / f"argument-{results.preset}.json",
-        {"profile": results.profile.name, "preset": results.preset, "seeds": seeds, "claims": claims},
+        {"profile": results.profile.name, "preset": results.preset, "seeds": list(seeds), "claims": claims},
     )
 
 
@@ -53,10 +53,10 @@ def slug(weights: str) -> str:
     return weights.replace(":", "-")
 
 
-def is_main(record: sl.StudentRecord, student: sl.TrainConfig) -> bool:
-    """Whether a student has the main student's optimizer and learning rate, and was traced."""
+def is_main(record: sl.StudentRecord, student: sl.TrainConfig, seeds: tuple[int, ...]) -> bool:
+    """Whether a student has the main student's optimizer and learning rate and one of the seeds, and was traced."""
     same = (record.train.optimizer, record.train.learning_rate) == (student.optimizer, student.learning_rate)
-    return same and (record.directory / "gradients.safetensors").is_file()
+    return same and record.train.seed in seeds and (record.directory / "gradients.safetensors").is_file()
 
 
 def write_svg(path: Path, figure: Any, *, height: int) -> None:
