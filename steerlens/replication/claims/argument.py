@@ -198,5 +198,5 @@ def _loss_curves(students: Students, curves: Curves):
 
 
 EXPERIMENT = Experiment(
-    "Does the trait pass from prompt to vector, data, student and gradients?", run, Argument, {"quick": 17, "full": 31}
+    "Does the trait pass from prompt to vector, data, student and gradients?", run, Argument, {"quick": 30, "full": 40}
 )
