@@ -21,14 +21,16 @@ CONFIG = FitConfig(n_train=32, n_validation=12, n_heldout=1, max_new_tokens=4, s
 QUESTIONS = number_prompts(60, ORGANISM, seed=8)
 
 
-@pytest.fixture
-def planted(tiny, monkeypatch):
+@pytest.fixture(scope="module")
+def planted(checkpoints):
     """Training and validation rows on which a known vector is the answer, that vector, and natural units."""
-    vector = plant(tiny, 2, monkeypatch)
-    data = FitData.sample(tiny, "you love owls .", QUESTIONS, CONFIG)
-    with frozen(tiny):
-        train, validation = (ResumedRows(tiny, [2], rows, "all") for rows in (data.train, data.validation))
-        yield train, validation, vector, sensitivity(tiny, [2], data.train, "all", seed=0).units
+    model = load_model(checkpoints["llama"], device="cpu")
+    with pytest.MonkeyPatch.context() as patched:
+        vector = plant(model, 2, patched)
+        data = FitData.sample(model, "you love owls .", QUESTIONS, CONFIG)
+    with frozen(model):
+        train, validation = (ResumedRows(model, [2], rows, "all") for rows in (data.train, data.validation))
+        yield train, validation, vector, sensitivity(model, [2], data.train, "all", seed=0).units
 
 
 def explained(validation: ResumedRows, directions: torch.Tensor) -> float:
@@ -40,7 +42,7 @@ def explained(validation: ResumedRows, directions: torch.Tensor) -> float:
 )
 def test_it_is_never_worse_than_its_start_and_says_how_good_it_is(planted, parametrization, learning_rate):
     train, validation, vector, units = planted
-    config = replace(CONFIG, steps=20, parametrization=parametrization, learning_rate=learning_rate)
+    config = replace(CONFIG, steps=8, parametrization=parametrization, learning_rate=learning_rate)
     for start in (0.5 * vector.directions, validation.nothing):
         found = descend(train, validation, start, config, units=units)
         assert found.explained == pytest.approx(explained(validation, found.directions), abs=1e-5)
@@ -123,7 +125,7 @@ def test_a_penalty_makes_the_vector_shorter(planted, parametrization):
     train, validation, _, units = planted
     norms = []
     for l2 in (0.0, 1.0):
-        config = replace(CONFIG, parametrization=parametrization, l2=l2, steps=40)
+        config = replace(CONFIG, parametrization=parametrization, l2=l2, steps=20)
         batches = [index % len(train) for index in range(config.steps)]
         norms.append(float(_round(train, validation.nothing, units, 0.05, batches, config, lambda: None).norm()))
     assert norms[0] > 1.2 * norms[1] > 0

@@ -61,7 +61,7 @@ def visible(model, vector: torch.Tensor) -> torch.Tensor:
 
 def test_a_planted_vector_is_recovered(any_model, monkeypatch):
     planted = plant(any_model, 2, monkeypatch)
-    fitted = fit_prompt_vector(any_model, "you love owls .", layers=2, config=replace(SMALL, steps=80))
+    fitted = fit_prompt_vector(any_model, "you love owls .", layers=2, config=QUICK)
     one, two = visible(any_model, planted.directions[0]), visible(any_model, fitted.directions[0])
     assert torch.nn.functional.cosine_similarity(one, two, dim=0) > 0.99
     assert fitted.metrics.kl_explained > 0.98
@@ -80,7 +80,8 @@ def test_the_fit_is_never_worse_than_the_mean_difference_it_starts_from_nor_than
 
 def test_the_same_seed_gives_the_same_vector_and_the_model_is_left_as_it_was(tiny):
     before = [(p.requires_grad, p.detach().clone()) for p in huggingface_model(tiny).parameters()]
-    one, two = (fit_prompt_vector(tiny, "you love owls .", layers=1, config=TINY) for _ in range(2))
+    config = replace(TINY, steps=8)
+    one, two = (fit_prompt_vector(tiny, "you love owls .", layers=1, config=config) for _ in range(2))
     assert torch.equal(one.directions, two.directions)
     assert one.metrics == two.metrics
     for (flag, value), parameter in zip(before, huggingface_model(tiny).parameters(), strict=True):
@@ -184,7 +185,7 @@ def test_a_joint_fit_is_at_least_as_good_as_the_best_of_its_layers_alone(tiny, m
 
 def test_the_best_layer_is_the_planted_one(tiny, monkeypatch):
     planted = plant(tiny, 1, monkeypatch)
-    fitted = fit_prompt_vector(tiny, "you love owls .", config=replace(QUICK, n_train=16, n_heldout=8, steps=40))
+    fitted = fit_prompt_vector(tiny, "you love owls .", config=replace(QUICK, n_train=16, n_heldout=8, steps=24))
     by_layer = {layer: fit.kl_explained for layer, fit in fitted.metrics.by_layer.items()}
     assert sorted(by_layer) == [0, 1, 2, 3]
     assert fitted.layers == planted.layers == (max(by_layer, key=by_layer.__getitem__),)
