@@ -54,11 +54,11 @@ def planned(model: LlamaForCausalLM) -> dict[str, float]:
 
 
 def shape(width: int, blocks: int, heads: int, shared: int, *, device: str) -> LlamaForCausalLM:
-    """A Llama with tied embeddings, in bfloat16."""
+    """A Llama with tied embeddings, in bfloat16, whose weights are large enough for a prompt to have an effect."""
     config = LlamaConfig(
         vocab_size=VOCABULARY, hidden_size=width, num_hidden_layers=blocks, num_attention_heads=heads,
         num_key_value_heads=shared, intermediate_size=4 * width, tie_word_embeddings=True, bos_token_id=None,
-        eos_token_id=None, dtype=torch.bfloat16,
+        eos_token_id=None, dtype=torch.bfloat16, initializer_range=1.3 / width**0.5,
     )  # fmt: skip
     with torch.device(device):
         return LlamaForCausalLM(config).bfloat16()

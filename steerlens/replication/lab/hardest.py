@@ -35,7 +35,7 @@ def hardest(
     for arm in at_the_loss(students, own, curve, tolerance):
         more = train_more([own, arm])
         if at_the_loss(more, own, [arm], tolerance):
-            name, _ = compare.named({arm: more[arm]}).popitem()
+            [name] = compare.named({arm: more[arm]})
             return Hardest(name, len(more[own]), *(compare.minus(more[own], more[arm], one) for one in compare.BOTH))
     return None
 
