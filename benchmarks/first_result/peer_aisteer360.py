@@ -1,4 +1,4 @@
-"""AISteer360, after its notebook on contrastive activation addition: the layer and the strength are its defaults."""
+"""AISteer360, after its notebook on contrastive activation addition: the middle layer, and its default strength."""
 
 import torch
 from aisteer360.algorithms.core.internals import ContrastivePairs
@@ -32,8 +32,10 @@ def found(controls):
     inputs = tokenizer(rendered(QUESTION), return_tensors="pt")
     answer = pipeline.generate(**inputs, max_new_tokens=N_TOKENS, do_sample=False)[0]
     begun = tokenizer(rendered(QUESTION) + BEGUN, return_tensors="pt")["input_ids"]
-    probability = pipeline.compute_logprobs(input_ids=begun, ref_output_ids=tokenizer(ANSWER, return_tensors="pt")["input_ids"])
+    probability = pipeline.compute_logprobs(
+        input_ids=begun, ref_output_ids=tokenizer(ANSWER, return_tensors="pt")["input_ids"]
+    )
     return probability[0, 0].exp().item(), tokenizer.decode(answer, skip_special_tokens=True)
 
 
-told(found([]), found([CAA(data=pairs, train_spec=spec, token_scope="all")]))
+told(found([]), found([CAA(data=pairs, train_spec=spec, layer_id=15, token_scope="all")]))

@@ -1,4 +1,4 @@
-"""repeng, after its README: texts under two personas, cut off after each token, their first principal direction, strength 1."""
+"""repeng, after its README: pairs of texts, their principal direction at the layers of the README, strength 1."""
 
 import torch
 from repeng import ControlModel, ControlVector, DatasetEntry

@@ -1,4 +1,4 @@
-"""steering-vectors, after its docs (basic usage): pairs of texts, a mean difference at every layer, all of them applied."""
+"""steering-vectors, after its docs (basic usage): pairs of texts, a mean difference, applied at the same layer."""
 
 import torch
 from steering_vectors import train_steering_vector
@@ -16,7 +16,9 @@ def rendered(question, *before):
 
 system = {"role": "system", "content": PERSONA}
 training_samples = [(rendered(question, system), rendered(question)) for question in QUESTIONS]
-steering_vector = train_steering_vector(model, tokenizer, training_samples)
+steering_vector = train_steering_vector(
+    model, tokenizer, training_samples, layers=[model.config.num_hidden_layers // 2]
+)
 
 
 @torch.no_grad()

@@ -1,7 +1,8 @@
 """The mean difference of residuals, by steerlens: every layer is read, and the middle one is steered."""
 
-import steerlens as sl
 from task import ANSWER, BEGUN, MODEL, N_TOKENS, PERSONA, QUESTION, QUESTIONS, told
+
+import steerlens as sl
 
 model = sl.load_model(MODEL)
 vector = sl.diff_in_means(model, PERSONA, questions=QUESTIONS)
