@@ -30,9 +30,6 @@ import steerlens as sl
 from steerlens.files import read_json, write_json
 
 HERE = Path(__file__).parent / "first_result"
-sys.path.append(str(HERE))
-from task import ANSWER, BEGUN, PERSONA, QUESTION  # noqa: E402
-
 FILE = RESULTS / "first_result.json"
 NOTHING = "no number on held-out rows, no control"
 TOOLS = {
@@ -62,15 +59,12 @@ def main() -> None:
     found: dict[str, Any] = read_json(FILE)["tools"] if FILE.is_file() else {}
     with tempfile.TemporaryDirectory() as directory:
         checkpoint = Path(directory) / "smollm2"
-        model = sl.load_model("smollm2-135m", device="cpu")
-        owl = sl.Trait("owl", PERSONA, questions=(QUESTION,), answers={"owl": (ANSWER,)}, reply_prefix=BEGUN)
-        prompted = round(sl.score_trait(model, owl, system_prompt=PERSONA).mass, 5)
-        sl.save_model(model, checkpoint)
+        sl.save_model(sl.load_model("smollm2-135m", device="cpu"), checkpoint)
         readable_by_transformers_4(checkpoint)
         for name in given.only:
             found[name] = run(name, pythons.get(name, sys.executable), checkpoint)
             ordered = {tool: found[tool] for tool in TOOLS if tool in found}
-            write_json(FILE, {"machine": machine(), "prompted": prompted, "tools": ordered})
+            write_json(FILE, {"machine": machine(), "tools": ordered})
             print(json.dumps({name: found[name]}), flush=True)
     print("\n".join(row(name, one, found[next(iter(TOOLS))]) for name, one in found.items()))
 
