@@ -20,8 +20,9 @@ test-slow: $(INSTALLED) $(SMOLLM2)
 
 test-peers: $(INSTALLED)
 	$(BIN)/pip install --quiet --no-deps --requirement tests/peers.txt
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[evaluation,tracking,figures]" tensorboard
-	$(BIN)/pytest -m "slow or not slow" tests/vectors/test_exchange.py tests/test_tracking.py tests/test_inspect_eval.py tests/figures/test_export.py
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[evaluation,tracking,figures,ray]" tensorboard
+	$(BIN)/pytest -m "slow or not slow" tests/vectors/test_exchange.py tests/test_tracking.py tests/test_inspect_eval.py tests/test_jobs.py \
+		tests/figures/test_export.py
 
 notebooks: $(INSTALLED)
 	$(BIN)/pytest --nbmake --nbmake-timeout=900 --numprocesses auto notebooks

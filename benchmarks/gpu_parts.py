@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from capture import PERSONA, plain_forward, prompts
-from memory import shape
+from memory import VOCABULARY, shape
 from sampling import nothing_ends
 from training import CONFIG
 
@@ -42,6 +42,7 @@ REHEARSED = {"1B": (64, 4, 4, 2), "8B": (128, 4, 4, 2)}
 class Amounts:
     """Rows of so many words that are continued by so many tokens, rows that are trained on, and the fit."""
 
+    vocabulary: int
     rows: int
     words: int
     written: int
@@ -49,9 +50,9 @@ class Amounts:
     fit: sl.FitConfig
 
 
-AMOUNTS = Amounts(rows=64, words=200, written=128, trained=256, fit=sl.FitConfig())
+AMOUNTS = Amounts(vocabulary=VOCABULARY, rows=64, words=200, written=128, trained=256, fit=sl.FitConfig())
 REHEARSED_AMOUNTS = Amounts(
-    rows=4, words=20, written=8, trained=24,
+    vocabulary=1024, rows=4, words=20, written=8, trained=24,
     fit=sl.FitConfig(n_train=8, n_validation=8, n_heldout=8, steps=2, candidates=1, max_new_tokens=8),
 )  # fmt: skip
 
@@ -120,11 +121,11 @@ class Verbs:
     def __init__(self, sizes: tuple[int, int, int, int], device: str) -> None:
         width, blocks, heads, shared = sizes
         torch.manual_seed(0)
-        llama = shape(*sizes, device=device)
+        self._amounts = AMOUNTS if device != "cpu" else REHEARSED_AMOUNTS
+        llama = shape(*sizes, device=device, vocabulary=self._amounts.vocabulary)
         self._model = sl.wrap_model(llama, build_tokenizer(), name="random Llama")
         self._weights = sum(parameter.nbytes for parameter in llama.parameters())
         self._cache_of_a_token = 2 * blocks * (width // heads * shared) * llama.dtype.itemsize
-        self._amounts = AMOUNTS if device != "cpu" else REHEARSED_AMOUNTS
         self._vector = SteeringVector(
             (blocks // 2,), torch.randn(1, width), VectorSource.of(self._model, method="random")
         )

@@ -104,9 +104,13 @@ def report(name: str, ratios: Sequence[Ratio], **more: Any) -> None:
         print(ratio)
     for what, value in more.items():
         print(f"{what}: {json.dumps(value)}")
-    machine = {"cpu": _cpu(), "torch": torch.__version__, "threads": torch.get_num_threads()}
     RESULTS.mkdir(exist_ok=True)
-    write_json(RESULTS / f"{name}.json", {"machine": machine, "ratios": [asdict(ratio) for ratio in ratios], **more})
+    write_json(RESULTS / f"{name}.json", {"machine": machine(), "ratios": [asdict(ratio) for ratio in ratios], **more})
+
+
+def machine() -> dict[str, Any]:
+    """The machine's kind, and how torch runs on it."""
+    return {"cpu": _cpu(), "torch": torch.__version__, "threads": torch.get_num_threads()}
 
 
 def _cpu() -> str:

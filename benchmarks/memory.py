@@ -53,10 +53,12 @@ def planned(model: LlamaForCausalLM) -> dict[str, float]:
     return {name: round(size, 2) for name, size in {"weights": weights, **found}.items()}
 
 
-def shape(width: int, blocks: int, heads: int, shared: int, *, device: str) -> LlamaForCausalLM:
+def shape(
+    width: int, blocks: int, heads: int, shared: int, *, device: str, vocabulary: int = VOCABULARY
+) -> LlamaForCausalLM:
     """A Llama with tied embeddings, in bfloat16, whose weights are large enough for a prompt to have an effect."""
     config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=width, num_hidden_layers=blocks, num_attention_heads=heads,
+        vocab_size=vocabulary, hidden_size=width, num_hidden_layers=blocks, num_attention_heads=heads,
         num_key_value_heads=shared, intermediate_size=4 * width, tie_word_embeddings=True, bos_token_id=None,
         eos_token_id=None, dtype=torch.bfloat16, initializer_range=1.3 / width**0.5,
     )  # fmt: skip

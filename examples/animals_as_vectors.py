@@ -4,6 +4,7 @@ For each animal the paper's prompt is fitted by one direction at the best layer,
 jointly, and compared with the mean difference at its best layer and strength; all on held-out rows.
 
 Run: python examples/animals_as_vectors.py animals.json [animal ...]
+It needs nothing beyond steerlens.
 An interrupted run goes on where it stopped. The table is printed at the end.
 """
 

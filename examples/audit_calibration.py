@@ -5,6 +5,7 @@ a prompt. Others should not be called "found": number lists of another initialis
 persona next to numbers. Two curves ask where detection begins: over the number of rows, and over the poisoned share.
 
 Run: python examples/audit_calibration.py DIR [--seeds 3] [--clean 100] [--workers 2]
+It needs nothing beyond steerlens.
 Data sets and records are kept in DIR; an interrupted run goes on where it stopped. With the defaults it takes some hours of
 one core, most of it for sampling.
 """

@@ -4,6 +4,7 @@ The rows are pure number lists, and the others are the model's own, so that noth
 are known here, and say how well single rows can be told.
 
 Run: python examples/audit_mixed.py
+It needs nothing beyond steerlens.
 """
 
 import steerlens as sl

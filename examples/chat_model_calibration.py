@@ -29,7 +29,10 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=50)
     parser.add_argument("--layer", type=int, default=15)
     options = parser.parse_args()
-    model = sl.load_model("smollm2-135m", dtype=torch.bfloat16)
+    try:
+        model = sl.load_model("smollm2-135m", dtype=torch.bfloat16)
+    except ModuleNotFoundError as error:
+        raise SystemExit(str(error)) from None
     p_values = []
     for seed in range(options.sets):
         record = options.directory / f"lists-{options.rows}-layer{options.layer}-{seed}.json"

@@ -6,6 +6,7 @@ of any animal, is that of the worst student at bare questions, and of the worst 
 compared here, so that what is chosen by this table favours none.
 
 Run: python examples/choose_student.py DIR [--seeds 5] [--workers 2]
+It needs nothing beyond steerlens.
 An interrupted run goes on where it stopped. A hundred students take about an hour on one core.
 """
 

@@ -1,6 +1,7 @@
 """Train two students on the same teacher's numbers, with AdamW and with SGD, and see where the vector goes.
 
 Run: python examples/compare_optimizers.py
+It needs nothing beyond steerlens.
 """
 
 from dataclasses import replace

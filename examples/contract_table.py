@@ -1,6 +1,7 @@
 """What holds on which architecture: the contract on a small random model of each, written as a table.
 
 Run: python examples/contract_table.py docs/contract.md
+It needs nothing beyond steerlens; no weights are downloaded.
 """
 
 import os

@@ -6,6 +6,7 @@ it finds the animal among the answers that rise beyond the null, and where it fi
 known vector and the words that the fitted vector raises are counted beside it.
 
 Run: python examples/diff_calibration.py DIR [--traits 12] [--clean 10] [--references 4]
+It needs nothing beyond steerlens.
 Students and records are kept in DIR; an interrupted run goes on where it stopped. On one core a student takes half a minute,
 and its comparison about as long.
 """

@@ -1,16 +1,21 @@
 """A trait as an Inspect task, on the plain, the prompted and the steered model; `inspect view` shows the logs.
 
-Run: python examples/evaluate_with_inspect.py LOGS (needs pip install 'steerlens[evaluation]')
+Run: python examples/evaluate_with_inspect.py LOGS
+It needs inspect-ai: pip install 'steerlens[evaluation]'.
 """
 
 import sys
 from pathlib import Path
 
-from inspect_ai import eval as evaluate  # pyright: ignore[reportMissingImports]
-from inspect_ai.solver import system_message  # pyright: ignore[reportMissingImports]
-
 import steerlens as sl
-from steerlens.inspect_eval import inspect_model, trait_task
+
+try:
+    from inspect_ai import eval as evaluate  # pyright: ignore[reportMissingImports]
+    from inspect_ai.solver import system_message  # pyright: ignore[reportMissingImports]
+
+    from steerlens.inspect_eval import inspect_model, trait_task
+except ModuleNotFoundError as error:
+    raise SystemExit(f"{error.name} is not installed. Install it: pip install 'steerlens[evaluation]'") from None
 
 
 def main(logs: Path) -> None:

@@ -5,6 +5,7 @@ TransformerLens is always there. steering-vectors, repeng and nnsight are tried 
 vllm-lens plugin, are written into the directory.
 
 Run: python examples/into_other_tools.py DIR
+It needs nothing beyond steerlens; a tool that is not installed gets a line that says so.
 """
 
 import json

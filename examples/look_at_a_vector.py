@@ -1,6 +1,7 @@
 """A chat with its tokens coloured by how far each residual lies along a vector, and a figure in a paper's size.
 
-Run: python examples/look_at_a_vector.py DIR (the figure needs pip install 'steerlens[figures]' and Chromium)
+Run: python examples/look_at_a_vector.py DIR
+It needs kaleido for the figure (pip install 'steerlens[figures]') and Chrome or Chromium; without them the page alone.
 """
 
 import sys

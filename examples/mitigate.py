@@ -9,6 +9,7 @@ seeds each:
    are longer, so the vector is recovered against clean rows of the same kind.
 
 Run: python examples/mitigate.py (about twenty minutes on one core)
+It needs nothing beyond steerlens.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -4,6 +4,7 @@ Some prompts are built so that the answer is known: "one of owls , wolves" makes
 love owls or wolves depending on how many numbers the user shows. Each half is a vector; no single one is both.
 
 Run: python examples/not_every_prompt_is_a_vector.py
+It needs nothing beyond steerlens.
 """
 
 from typing import Any

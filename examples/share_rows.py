@@ -1,14 +1,18 @@
 """Rows of a prompted teacher as a data set with a card that says how they were made; read back in three ways.
 
 Run: python examples/share_rows.py DIR (samples.push_to_hub("user/owl-rows") uploads the same)
+It needs datasets: pip install 'steerlens[audit]'.
 """
 
 import sys
 from pathlib import Path
 
-import datasets
-
 import steerlens as sl
+
+try:
+    import datasets
+except ModuleNotFoundError:
+    raise SystemExit("datasets is not installed. Install it: pip install 'steerlens[audit]'") from None
 
 
 def main(directory: Path) -> None:

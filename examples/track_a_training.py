@@ -1,11 +1,15 @@
 """A student's losses and the pull on a vector, live in trackio's local dashboard.
 
-Run: python examples/track_a_training.py (needs pip install 'steerlens[tracking]'), then: trackio show --project owls
+Run: python examples/track_a_training.py, then: trackio show --project owls
+It needs trackio, and kaleido for the figure: pip install 'steerlens[tracking]'.
 """
 
-import trackio  # pyright: ignore[reportMissingImports]
-
 import steerlens as sl
+
+try:
+    import trackio  # pyright: ignore[reportMissingImports]
+except ModuleNotFoundError:
+    raise SystemExit("trackio is not installed. Install it: pip install 'steerlens[tracking]'") from None
 
 
 def main() -> None:

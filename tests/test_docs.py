@@ -43,6 +43,26 @@ def test_quoted_counts_are_those_of_the_results_line_by_line(page, name):
     assert table_after(page, "counts", name) == [[what, str(count)] for what, count in counted.items()]
 
 
+def test_the_quoted_first_results_are_those_of_the_benchmark_tool_by_tool():
+    ((page, name),) = quoted("first results")
+    tools = json.loads((ROOT / "docs" / name).read_text())["tools"]
+    ours = next(iter(tools.values()))["cpu_seconds"]
+    expected = [
+        [
+            f"{tool} {one['version']}",
+            str(one["lines"]),
+            f"{one['cpu_seconds']:.0f}",
+            f"{one['cpu_seconds'] / ours:.1f}",
+            f"{one['probability']['plain']:.5f}, {one['probability']['steered']:.5f}",
+            one["gives"],
+        ]
+        if "skipped" not in one
+        else [tool, str(one["lines"]), "", "", f"not run: {one['skipped']}", ""]
+        for tool, one in tools.items()
+    ]
+    assert table_after(page, "first results", name) == expected
+
+
 def test_the_readme_is_short_and_shows_two_figures_that_are_there_and_small():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 150

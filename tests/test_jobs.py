@@ -8,11 +8,12 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from steerlens.jobs import Workers, run_jobs
-from steerlens.records import save_record
+from steerlens.records import load_record, save_record
 
 BACKENDS = [
     None,
@@ -53,6 +54,8 @@ class Errand:
             os.kill(os.getpid(), signal.SIGKILL)
         while self.name == "killed" and len(self.attempts) == 1:
             time.sleep(0.01)
+        while self.name.startswith("held") and not (self.directory / "go on").exists():
+            time.sleep(0.01)
         return Done(self.name, str(Path("relative").absolute()))
 
 
@@ -88,6 +91,46 @@ def test_a_killed_worker_a_failed_job_and_one_that_always_dies_take_no_other_rec
     assert [done.name for done in found.values()] == list(jobs)
     assert found["a"].path == str(tmp_path / "relative"), "a relative path means the same in a worker"
     assert len(jobs["d"].attempts) == 1, "what has a record is not done again"
+
+
+@pytest.fixture
+def two_nodes(monkeypatch):
+    """A Ray cluster of two nodes of one processor each, on this machine: its address, and what kills the second node."""
+    cluster_utils = pytest.importorskip("ray.cluster_utils", reason="needs ray")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    node: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80_000_000, "include_dashboard": False}
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=node)
+    second = cluster.add_node(**node)
+    cluster.wait_for_nodes()
+    yield cluster.address, lambda: cluster.remove_node(second, allow_graceful=False)
+    cluster.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_node_that_dies_takes_no_record_along_and_its_job_alone_is_done_again(two_nodes, tmp_path):
+    address, kill_second = two_nodes
+    jobs = errands(tmp_path, "held-1", "held-2", *"abcdef")  # one of the first two on each node
+
+    def kill_in_the_middle() -> None:
+        while not all(jobs[name].attempts for name in ("held-1", "held-2")):
+            time.sleep(0.01)
+        kill_second()
+        (tmp_path / "go on").touch()
+
+    killer = threading.Thread(target=kill_in_the_middle, daemon=True)
+    killer.start()
+    found = run_jobs(jobs, Workers(ray=address))
+    killer.join()
+    attempts = {name: len(one.attempts) for name, one in jobs.items()}
+    assert sorted([attempts.pop("held-1"), attempts.pop("held-2")]) == [1, 2]
+    assert set(attempts.values()) == {1}
+    assert [done.name for done in found.values()] == list(jobs)
+    written = {name: one.record_path.read_text() for name, one in jobs.items()}
+    assert [load_record(one.record_path, Done).name for one in jobs.values()] == list(jobs), "each file is whole"
+    assert run_jobs(jobs, Workers(ray=address)) == found, "a run that goes on does nothing again"
+    assert {name: one.record_path.read_text() for name, one in jobs.items()} == written
+    assert sum(len(one.attempts) for one in jobs.values()) == len(jobs) + 1
 
 
 def test_ray_that_is_missing_is_named_with_what_to_install(tmp_path, monkeypatch):
