@@ -60,22 +60,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         checkpoint = Path(directory) / "smollm2"
         sl.save_model(sl.load_model("smollm2-135m", device="cpu"), checkpoint)
-        readable_by_transformers_4(checkpoint)
         for name in given.only:
             found[name] = run(name, pythons.get(name, sys.executable), checkpoint)
             ordered = {tool: found[tool] for tool in TOOLS if tool in found}
             write_json(FILE, {"machine": machine(), "tools": ordered})
             print(json.dumps({name: found[name]}), flush=True)
     print("\n".join(row(name, one, found[next(iter(TOOLS))]) for name, one in found.items()))
-
-
-def readable_by_transformers_4(checkpoint: Path) -> None:
-    """Add what transformers 5 writes elsewhere or under new names; without it, version 4 takes another rotary base."""
-    config, tokenizer = (read_json(checkpoint / name) for name in ("config.json", "tokenizer_config.json"))
-    config["rope_theta"] = config["rope_parameters"]["rope_theta"]
-    tokenizer |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": ["input_ids", "attention_mask"]}
-    write_json(checkpoint / "config.json", config)
-    write_json(checkpoint / "tokenizer_config.json", tokenizer)
 
 
 def run(name: str, python: str, checkpoint: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from steerlens.arguments import checked
-from steerlens.files import atomic_directory, check_replaceable, write_json
+from steerlens.files import atomic_directory, check_replaceable, read_json, write_json
 from steerlens.models.adapters import BASE, has_adapter, refuse_adapter
 from steerlens.models.bridge import huggingface_model
 from steerlens.models.identity import commit_hash, fingerprint_of, is_4bit, model_name
@@ -24,7 +24,8 @@ MARK = "steerlens.json"
 def save_model(model: "TransformerBridge", directory: str | Path, *, merge_adapter: bool = False) -> Path:
     """Write weights, configuration, generation settings, tokenizer and chat template, and where they come from.
 
-    Plain transformers reads the directory, and gives the same logits; so does `load_model`. It is put in place as a whole.
+    Plain transformers, version 4 as well, reads the directory and gives the same logits; so does `load_model`. It is put in
+    place as a whole.
 
     Args:
         directory: a new one, an empty one, or one that this function wrote, which is replaced.
@@ -49,10 +50,26 @@ def save_model(model: "TransformerBridge", directory: str | Path, *, merge_adapt
             plain.save_pretrained(temporary)
             model.tokenizer.save_pretrained(temporary)
             origin = {"model": model_name(model), "revision": commit_hash(model), "weights": fingerprint_of(plain)}
+            _name_as_before_version_5(temporary)
             write_json(temporary / MARK, {"format": "steerlens.model", **origin})
             for file in temporary.iterdir():
                 file.chmod(0o644)  # safetensors writes for its user alone
     return Path(directory)
+
+
+def _name_as_before_version_5(checkpoint: Path) -> None:
+    """Give what transformers 5 writes under new names its older name as well.
+
+    Version 4 does not know the new ones, and takes another rotary base without a word.
+    """
+    configuration, described = checkpoint / "config.json", checkpoint / "tokenizer_config.json"
+    config, tokenizer = read_json(configuration), read_json(described)
+    base = (config.get("rope_parameters") or {}).get("rope_theta")
+    if base is not None:
+        write_json(configuration, config | {"rope_theta": base})
+    if tokenizer.get("tokenizer_class") == "TokenizersBackend":
+        names = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": ["input_ids", "attention_mask"]}
+        write_json(described, tokenizer | names)
 
 
 def merged(model: "TransformerBridge") -> Any:

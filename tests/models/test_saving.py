@@ -7,7 +7,7 @@ import peft
 import pytest
 import torch
 from peft import PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from steerlens import load_model, save_model
 from steerlens.contract.architectures import save_checkpoint
@@ -92,6 +92,18 @@ def test_a_saved_model_is_a_plain_checkpoint_with_the_same_logits_and_tokenizer(
     for save in (model.save_pretrained, huggingface_model(model).save_pretrained):
         save(path / "by hand")
         same(logits(AutoModelForCausalLM.from_pretrained(path / "by hand").eval()), expected)
+
+
+def test_what_version_5_of_transformers_renamed_has_its_older_name_too(tiny, tmp_path):
+    huggingface_model(tiny).config.rope_parameters = {"rope_type": "default", "rope_theta": 54321.0}
+    save_model(tiny, tmp_path / "saved")
+    config, tokenizer = (
+        json.loads((tmp_path / "saved" / f"{name}.json").read_text()) for name in ("config", "tokenizer_config")
+    )
+    assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] == 54321.0
+    assert tokenizer["tokenizer_class"] == "PreTrainedTokenizerFast"
+    read = AutoConfig.from_pretrained(tmp_path / "saved")
+    assert read.rope_parameters["rope_theta"] == 54321.0
 
 
 def test_saving_again_replaces_what_it_wrote_and_nothing_else(tiny, tmp_path):
