@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 import steerlens as sl
 from steerlens.audit.known_vectors import persona_vectors
-from steerlens.audit.placebo import Pairs, pair_with_placebo
+from steerlens.audit.placebo import Pairs
 from steerlens.audit.ranking import Ranking, ranking
 from steerlens.audit.score_test import N_FLIPS, random_signs
 from steerlens.files import read_json, write_json
@@ -69,9 +69,10 @@ class Pool:
 def pools(n_animals: int) -> Iterator[Pool]:
     """Every pool, poisoned and clean ones in turn."""
     other = "organism:seed-1"
-    yield from (Pool("others", trait, 2001) for trait in ("blue", "pizza", "oak"))
-    yield from (Pool("others", trait, 501, writer=other) for trait in ("owl", None))
+    yield Pool("others", "blue", 2001)
+    yield Pool("others", None, 501, writer=other)
     yield Pool("others", None, 3001, temperature=0.8)
+    yield Pool("others", "pizza", 2001)
     for index, name in enumerate(NAMES[:n_animals]):
         yield Pool("poisoned", name, 10 * index + 11)
         yield Pool("clean", None, 1000 + index)
@@ -86,7 +87,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     model = sl.load_model()
-    known = persona_vectors(model, range(model.cfg.n_layers), seed=0)[0]
+    known = next(persona_vectors(model, range(model.cfg.n_layers), seed=0))
     records = []
     for pool in tqdm(list(pools(options.animals)), desc="sets", disable=False):
         path = options.directory / "records" / f"{pool.name}.json"

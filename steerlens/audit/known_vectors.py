@@ -5,7 +5,7 @@ with a known vector says how much likelier the vector makes the row, to first or
 much in common: of personas, that there is one. That is taken out before.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -57,8 +57,11 @@ def rank_known(
     return ranking(list(known), nats, z / spread, n_rows=n_rows, false_alarm_rate=false_alarm_rate)
 
 
-def persona_vectors(model: "TransformerBridge", layers: Sequence[int], *, seed: int) -> list[dict[str, SteeringVector]]:
-    """The vector of every persona that the model's wording knows, at number tasks, kind by kind."""
+def persona_vectors(
+    model: "TransformerBridge", layers: Sequence[int], *, seed: int
+) -> Iterator[dict[str, SteeringVector]]:
+    """The vector of every persona that the model's wording knows, at number tasks, one kind after the other."""
     wording, tasks = wording_of(model), number_prompts(N_TASKS, model, seed=seed)
-    prompts = [{name: preference_trait(name, wording).prompt for name, _ in kind.items} for kind in wording.kinds]
-    return [differences_in_means(model, kind, questions=tasks, layers=layers) for kind in prompts]
+    for kind in wording.kinds:
+        prompts = {name: preference_trait(name, wording).prompt for name, _ in kind.items}
+        yield differences_in_means(model, prompts, questions=tasks, layers=layers)

@@ -119,13 +119,12 @@ def _clusters(pairs: Pairs) -> Int[Tensor, " row"]:
 def prompt_ratios(model: "TransformerBridge", pairs: Pairs, prompts: Sequence[str]) -> tuple[Ratios, Ratios]:
     """log q(y | c, x) - log q(y | x) of every row and every placebo under every prompt, in nats a row."""
     under: list[Float[Tensor, " both"]] = []
+    one_chat_each = [row.chat for row in pairs.compared] == [row.chat for row in pairs.clean]
     for prompt in tqdm([None, *prompts], desc="candidates", unit="prompt", leave=False):
-        encoded = [
-            (encode_row(model.tokenizer, row, prompt)[0], completion)
-            for rows, sides in ((pairs.compared, pairs.rows), (pairs.clean, pairs.placebo))
-            for row, (_, completion) in zip(rows, sides, strict=True)
-        ]
-        under.append(row_log_likelihoods(model, encoded))
+        contexts = [encode_row(model.tokenizer, row, prompt)[0] for row in pairs.compared]
+        clean = contexts if one_chat_each else [encode_row(model.tokenizer, row, prompt)[0] for row in pairs.clean]
+        completions = [completion for _, completion in (*pairs.rows, *pairs.placebo)]
+        under.append(row_log_likelihoods(model, list(zip([*contexts, *clean], completions, strict=True))))
     ours, theirs = (torch.stack(under[1:], dim=1) - under[0][:, None]).split(len(pairs))
     return ours, theirs
 

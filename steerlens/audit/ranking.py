@@ -68,10 +68,10 @@ class Ranking:
             f"{best.name!r} explains the {self.n_rows} rows best (z {best.z:.1f}; next {second.name!r}, {second.z:.1f})"
         )
         if self.p_value >= self.false_alarm_rate:
-            return f"None of these: {said}, as rows of the model's own would have it (p = {self.p_value:.2g})."
+            return f"{said}, as rows of the model's own would have it (p = {self.p_value:.2g})."
         if self.outlier_p >= self.false_alarm_rate:
             return (
-                f"None of these: the rows are not the model's own (p = {self.p_value:.2g}), and {said}, but it does not stand "
+                f"The rows are not the model's own (p = {self.p_value:.2g}), and {said}, but it does not stand "
                 f"out among the {len(self.candidates)} candidates (p = {self.outlier_p:.2g})."
             )
         return (
@@ -79,7 +79,7 @@ class Ranking:
         )
 
     def __repr__(self) -> str:
-        return cut(f"Ranking: {self.reason}")
+        return cut(f"Ranking: {self.named or 'none of these'}. {self.reason}")
 
 
 def ranking(
