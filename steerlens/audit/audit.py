@@ -13,6 +13,7 @@ from steerlens.audit.ranking import Ranking
 from steerlens.audit.recovery import RecoveredVector, recover_vector
 from steerlens.audit.row_scores import RowScores, score_rows
 from steerlens.audit.score_test import N_FLIPS
+from steerlens.models.bridge import check_layer
 from steerlens.models.identity import model_name
 from steerlens.samples.rows import AuditRows
 from steerlens.short import cut
@@ -117,16 +118,15 @@ def audit_dataset(
         ValueError: too few rows, a layer out of range, or a rate that is not between 1 / 2000, the smallest p-value of
             the gain, and 1.
     """
-    n_null, level = enough_null_vectors(false_alarm_rate), false_alarm_rate / 2
-    known = _personas(model, layers, seed) if level > 1 / (1 + N_FLIPS) else None
+    n_null = enough_null_vectors(false_alarm_rate)
     recovered = recover_vector(
         model,
         rows,
         reference_rows=reference_rows,
         layers=layers,
-        known=known,
+        known=_personas(model, layers, false_alarm_rate, seed=seed),
         temperature=temperature,
-        false_alarm_rate=level,
+        false_alarm_rate=false_alarm_rate / 2,
         seed=seed,
     )
     stands_out = _stands_out(recovered, false_alarm_rate)
@@ -135,19 +135,13 @@ def audit_dataset(
     hygiene = check_hygiene(model, replace(compared, rejected=rows.rejected), clean, seed=seed)
     answer, reason = ONE_SEED if hygiene.one_seed else verdict(recovered, behaviour, false_alarm_rate)
     promoted, _ = promoted_tokens(model, recovered.vector, [row.chat for row in compared.rows[:N_READ]])
-    length = sum(len(completion) for _, completion in recovered.pairs.rows) / len(recovered.pairs)
     return AuditResult(
         verdict=answer,
         reason=reason,
         model=model_name(model),
         n_rows=len(recovered.pairs),
         false_alarm_rate=false_alarm_rate,
-        p_value=recovered.test.p_value,
-        gain=max(recovered.test.gains) / length,
-        null_gains=tuple(gain / length for gain in recovered.test.null),
-        layer=recovered.layer,
-        layers=recovered.test.layers,
-        gains_by_layer=tuple(gain / length for gain in recovered.test.gains),
+        **_test_record(recovered),
         vector=recovered.vector,
         promoted=[(token.text, token.change) for token in promoted],
         traits=[] if behaviour is None else [(rise.answer, rise.rate, rise.base_rate) for rise in behaviour.rises],
@@ -159,10 +153,31 @@ def audit_dataset(
     )
 
 
-def _personas(model: "TransformerBridge", layers: Sequence[int] | None, seed: int) -> dict[str, SteeringVector] | None:
-    """Vectors of the first kind of personas, animals; None where the chat template takes no system prompt."""
+def _test_record(recovered: RecoveredVector) -> dict[str, Any]:
+    """The test of one vector, its gains in nats a completion token."""
+    test, length = recovered.test, sum(len(completion) for _, completion in recovered.pairs.rows) / len(recovered.pairs)
+    return {
+        "p_value": test.p_value,
+        "gain": max(test.gains) / length,
+        "null_gains": tuple(gain / length for gain in test.null),
+        "layer": recovered.layer,
+        "layers": test.layers,
+        "gains_by_layer": tuple(gain / length for gain in test.gains),
+    }
+
+
+def _personas(
+    model: "TransformerBridge", layers: Sequence[int] | None, false_alarm_rate: float, *, seed: int
+) -> dict[str, SteeringVector] | None:
+    """Vectors of the first kind of personas, animals.
+
+    None where the chat template takes no system prompt, or no p-value can fall below half of the rate.
+    """
+    if false_alarm_rate / 2 <= 1 / (1 + N_FLIPS):
+        return None
+    tried = [check_layer(model, layer) for layer in (range(model.cfg.n_layers) if layers is None else layers)]
     try:
-        return next(persona_vectors(model, range(model.cfg.n_layers) if layers is None else layers, seed=seed))
+        return next(persona_vectors(model, tried, seed=seed))
     except ValueError:
         return None
 

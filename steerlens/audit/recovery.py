@@ -150,11 +150,12 @@ def recover_vector(
     for indices, differences in _differences(model, pairs, tried):
         sums.add(indices, differences)
     halves, test = sums.halves, score_test(map(sums.layer, range(len(tried))), tried)
-    ranked = None
-    if known is not None:
-        n_tokens = sum(len(completion) for _, completion in pairs.rows)
-        scores = map(sums.layer, range(len(tried)))
-        ranked = rank_known(scores, tried, known, n_tokens=n_tokens, false_alarm_rate=false_alarm_rate)
+    scores, n_tokens = map(sums.layer, range(len(tried))), sum(len(completion) for _, completion in pairs.rows)
+    ranked = (
+        None
+        if known is None
+        else rank_known(scores, tried, known, n_tokens=n_tokens, false_alarm_rate=false_alarm_rate)
+    )
     best = sums.layer(tried.index(test.layer))
     source = VectorSource.of(
         model, method="recovered from rows", chat_fingerprint=chat_fingerprint(model.tokenizer), seed=seed
