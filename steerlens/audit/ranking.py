@@ -5,17 +5,20 @@ candidates do alike is taken off. The largest sum of differences, row minus plac
 that of rows and placebos swapped at random: exact where the rows are the model's own, and corrected for the candidates.
 
 Rows by another writer differ from placebos for other reasons, and move all candidates up or down, some of them most. So the
-best candidate has to stand out among the others too (Grubbs, 1950: one outlier among normal values).
+best candidate has to explain the others as well. If it alone is behind the rows, then to first order each other candidate has
+z_k = r_k z_best, with r_k their correlation under swaps, and what is left of z_k is noise. The best one's z is compared with
+what is left: both grow with the number of rows where something else is behind them, z alone where the best one is.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
 from steerlens.short import cut
+
+TINY = 1e-6
 
 FEWEST_CANDIDATES = 4
 """Candidates are judged by each other; among fewer than these, none can stand out."""
@@ -44,7 +47,7 @@ class Ranking:
     Args:
         candidates: the best first.
         p_value: share of swaps in which some candidate reaches the best one's z; corrected for the number of candidates.
-        outlier_p: of the best one among the others, by Grubbs' test, corrected as well.
+        outlier_p: of the best one's z, in units of what it leaves unexplained in the others, by Student's t; corrected as well.
         n_rows: that were compared with placebos.
         false_alarm_rate: that both p-values are held against.
     """
@@ -71,8 +74,8 @@ class Ranking:
             return f"{said}, as rows of the model's own would have it (p = {self.p_value:.2g})."
         if self.outlier_p >= self.false_alarm_rate:
             return (
-                f"The rows are not the model's own (p = {self.p_value:.2g}), and {said}, but it does not stand "
-                f"out among the {len(self.candidates)} candidates (p = {self.outlier_p:.2g})."
+                f"The rows are not the model's own (p = {self.p_value:.2g}), and {said}, but it does not "
+                f"explain the other {len(self.candidates) - 1} candidates (p = {self.outlier_p:.2g})."
             )
         return (
             f"{said}, beyond swapped rows (p = {self.p_value:.2g}) and the other candidates (p = {self.outlier_p:.2g})."
@@ -96,24 +99,19 @@ def ranking(
     return Ranking(
         candidates=tuple(sorted(candidates, key=lambda one: -one.z)),
         p_value=float((1 + (null >= best).sum()) / (1 + len(null))),
-        outlier_p=outlier_p(z[0].double().numpy()),
+        outlier_p=outlier_p(z.double()),
         n_rows=n_rows,
         false_alarm_rate=false_alarm_rate,
     )
 
 
-def outlier_p(values: Float[np.ndarray, " n"]) -> float:
-    """P-value of the largest of some normal values: Grubbs' one-sided test, corrected for their number.
-
-    Reference: F. E. Grubbs, "Sample criteria for testing outlying observations", Annals of Mathematical Statistics 21 (1950).
-    """
+def outlier_p(z: Float[Tensor, "flip candidate"]) -> float:
+    """P-value of the best candidate's z against what it does not explain in the others, corrected for their number."""
     from scipy.stats import t as student_t
 
-    n, spread = len(values), values.std(ddof=1)
-    if n < 3 or spread == 0:
-        return 1.0
-    largest = (values.max() - values.mean()) / spread
-    rest = (n - 1) ** 2 - n * largest**2
-    if rest <= 0:
-        return 0.0
-    return float(min(1.0, n * student_t.sf(np.sqrt(n * (n - 2) * largest**2 / rest), n - 2)))
+    best = int(z[0].argmax())
+    others = [index for index in range(z.shape[1]) if index != best]
+    alike = (z[1:, others] * z[1:, [best]]).mean(0) / z[1:, best].square().mean().clamp(min=TINY)
+    left = (z[0, others] - alike * z[0, best]) / (1 - alike.square()).clamp(min=TINY).sqrt()
+    unit = left.square().mean().sqrt().clamp(min=1.0)  # of swapped rows it is 1
+    return float(min(1.0, z.shape[1] * student_t.sf(float(z[0, best] / unit), len(others))))

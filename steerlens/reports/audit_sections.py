@@ -51,7 +51,7 @@ def writers_section(known: Ranking) -> Section:
         meaning=(
             "Each persona is a system prompt with a vector of its own. The table says how much likelier that makes the rows than "
             "clean ones, without what the vectors of all personas share; z is in standard deviations of rows and clean rows "
-            "swapped at random. A persona is named only if it stands out from the swaps and from the other personas."
+            "swapped at random. A persona is named only if it stands out from these and explains what the rows say of the others."
         ),
         doubts=(
             "The writer may be none of these: then the most similar persona can come first. None is named where rows are too few "
