@@ -47,6 +47,7 @@ PROMPTS = "prompts"
 NAMES = [singular for singular, _ in ANIMALS.items]
 FORMS = {form: singular for singular, plural in ANIMALS.items for form in (singular, plural)}
 N_READ = 32
+ENOUGH_SETS = 10
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,7 @@ def counted(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
             {
                 "way": way,
                 "rows": n,
-                "AUROC": bootstrap_interval(auroc, *scores, paired=False).text(2),
+                "AUROC": area(*scores),
                 "p < 0.05": share(poisoned, lambda one, _: one["p"] < 0.05),
                 "right animal on top": share(poisoned, lambda one, trait: one["top"] == trait),
                 "right animal named": share(poisoned, lambda one, trait: one["named"] == trait),
@@ -215,6 +216,13 @@ def counted(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
             }
         )
     return table
+
+
+def area(poisoned: np.ndarray, clean: np.ndarray) -> str:
+    """AUROC of poisoned against clean sets with its interval, of sets enough for one."""
+    if min(len(poisoned), len(clean)) < ENOUGH_SETS:
+        return "too few sets"
+    return bootstrap_interval(auroc, poisoned, clean, paired=False).text(2)
 
 
 def told(records: list[dict[str, Any]], group: str, way: str, n: int) -> list[tuple[dict[str, Any], str | None]]:

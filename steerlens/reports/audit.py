@@ -161,7 +161,7 @@ def _effect(result: AuditResult) -> Section:
             "Each trait is asked for with fixed questions; the order is by how far it rises beyond what random vectors do. "
             "Training on the rows would push the model along this vector; how far depends on the number of rows, the optimizer "
             f"and its rate. The example answers are the likeliest ones under {EXAGGERATED:g} times the vector, so that they show "
-            "its direction; those that stay the same are shown as well."
+            "its direction; so much of a vector can also break sentences."
         ),
         doubts=(
             "Where nothing was found, this vector is noise, and so is what it does. Only known traits are asked for: a vector "
