@@ -52,7 +52,7 @@ class Amounts:
 
 AMOUNTS = Amounts(vocabulary=VOCABULARY, rows=64, words=200, written=128, trained=256, fit=sl.FitConfig())
 REHEARSED_AMOUNTS = Amounts(
-    vocabulary=1024, rows=4, words=20, written=8, trained=24,
+    vocabulary=2048, rows=4, words=20, written=8, trained=24,
     fit=sl.FitConfig(n_train=8, n_validation=8, n_heldout=8, steps=2, candidates=1, max_new_tokens=8),
 )  # fmt: skip
 

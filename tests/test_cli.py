@@ -245,7 +245,8 @@ def test_audit_writes_what_was_found_and_lets_a_pipeline_stop_on_it(place, monke
     reference = asked.pop("reference_rows")
     assert (len(reference), reference.n_duplicates) == (1, 3)
     assert asked == {"rows": [1], "layers": [1], "temperature": 1.0, "seed": 0}
-    assert json.loads((place / "o" / "results.json").read_text())["verdict"] == verdict
+    told = json.loads((place / "o" / "results.json").read_text())
+    assert (told["verdict"], told["exit_code"]) == (verdict, code)
     assert "So it is." in (place / "o" / "report.html").read_text()
     assert SteeringVector.load(place / "o" / "vector.safetensors").layers == (1,)
 

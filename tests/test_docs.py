@@ -19,7 +19,7 @@ def quoted(kind: str) -> list[tuple[Path, str]]:
     return [(page, name) for page in PAGES for name in re.findall(marks, page.read_text(encoding="utf-8"))]
 
 
-CLAIMS, COUNTS = quoted("table"), quoted("counts")
+CLAIMS, COUNTS, ROWS = quoted("table"), quoted("counts"), quoted("rows")
 
 
 def table_after(page: Path, kind: str, name: str) -> list[list[str]]:
@@ -61,6 +61,12 @@ def test_the_quoted_first_results_are_those_of_the_benchmark_tool_by_tool():
         for tool, one in tools.items()
     ]
     assert table_after(page, "first results", name) == expected
+
+
+@pytest.mark.parametrize(("page", "name"), ROWS, ids=lambda value: str(value).rpartition("/")[2])
+def test_quoted_rows_are_those_of_the_results_cell_by_cell(page, name):
+    rows = json.loads((ROOT / "docs" / name).read_text())["rows"]
+    assert table_after(page, "rows", name) == [[str(cell) for cell in row.values()] for row in rows]
 
 
 def test_the_readme_is_short_and_shows_two_figures_that_are_there_and_small():

@@ -8,8 +8,12 @@ from steerlens.arguments import checked
 from steerlens.audit.behaviour import RaisedAnswers, enough_null_vectors, probe_behaviour
 from steerlens.audit.entangled import Entanglement, token_entanglement
 from steerlens.audit.hygiene import Hygiene, check_hygiene
+from steerlens.audit.known_vectors import persona_vectors
+from steerlens.audit.ranking import Ranking
 from steerlens.audit.recovery import RecoveredVector, recover_vector
 from steerlens.audit.row_scores import RowScores, score_rows
+from steerlens.audit.score_test import N_FLIPS
+from steerlens.models.bridge import check_layer
 from steerlens.models.identity import model_name
 from steerlens.samples.rows import AuditRows
 from steerlens.short import cut
@@ -48,8 +52,10 @@ class AuditResult:
         layer: where the vector was recovered best, among `layers`, whose gains are `gains_by_layer`.
         promoted: tokens that the vector raises, with the change of the logit.
         traits: known traits as (name, rate under the vector, base rate), clearest rise first.
-        behaviour: what else changes under the vector: numbers by name, and under `answers` some replies, as (question, the
-            model's own, under the vector).
+        known: the personas that the model's wording knows, by how far the rows pull along their vectors; None where the model
+            takes no system prompt.
+        behaviour: what else changes under the vector: numbers by name, and under `answers` ten replies, as (question, the
+            model's own, under three times the vector).
     """
 
     verdict: Verdict
@@ -70,6 +76,7 @@ class AuditResult:
     hygiene: Hygiene | None = None
     row_scores: RowScores | None = None
     entangled: Entanglement | None = None
+    known: Ranking | None = None
 
     def __repr__(self) -> str:
         return cut(
@@ -93,8 +100,9 @@ def audit_dataset(
     """Say whether rows carry a hidden steering vector of `model`, and what it would do.
 
     "not found": the rows are what the model itself writes, as far as one vector can tell.
-    "found": they are not, and the vector that explains them raises an answer to the probes more than null vectors do.
-    "cannot tell": they are not, but the vector raises no answer: another writer, another style or sampler, or a behaviour
+    "found": they are not, and the vector that explains them raises an answer to the probes more than null vectors do, or the
+    rows pull along the vector of one known persona more than along the others.
+    "cannot tell": they are not, but nothing is named: another writer, another style or sampler, or a behaviour
     that the probes do not ask for.
 
     Args:
@@ -103,8 +111,8 @@ def audit_dataset(
         probes: traits whose questions are asked; the built-in ones by default.
         layers: to try; all by default.
         temperature: at which the rows are thought to have been sampled.
-        false_alarm_rate: below 1 / 39, behaviour is compared with 1 / rate null vectors instead of 39, and takes as much
-            longer.
+        false_alarm_rate: half of it goes to the test of one vector, half to that of known personas. Below 1 / 39, behaviour
+            is compared with 1 / rate null vectors instead of 39, and takes as much longer.
 
     Raises:
         ValueError: too few rows, a layer out of range, or a rate that is not between 1 / 2000, the smallest p-value of
@@ -112,27 +120,28 @@ def audit_dataset(
     """
     n_null = enough_null_vectors(false_alarm_rate)
     recovered = recover_vector(
-        model, rows, reference_rows=reference_rows, layers=layers, temperature=temperature, seed=seed
+        model,
+        rows,
+        reference_rows=reference_rows,
+        layers=layers,
+        known=_personas(model, layers, false_alarm_rate, seed=seed),
+        temperature=temperature,
+        false_alarm_rate=false_alarm_rate / 2,
+        seed=seed,
     )
-    stands_out = recovered.test.p_value < false_alarm_rate
+    stands_out = _stands_out(recovered, false_alarm_rate)
     behaviour = probe_behaviour(model, recovered, probes, n_null=n_null, seed=seed) if stands_out else None
     compared, clean = recovered.pairs.compared, recovered.pairs.clean
     hygiene = check_hygiene(model, replace(compared, rejected=rows.rejected), clean, seed=seed)
     answer, reason = ONE_SEED if hygiene.one_seed else verdict(recovered, behaviour, false_alarm_rate)
     promoted, _ = promoted_tokens(model, recovered.vector, [row.chat for row in compared.rows[:N_READ]])
-    length = sum(len(completion) for _, completion in recovered.pairs.rows) / len(recovered.pairs)
     return AuditResult(
         verdict=answer,
         reason=reason,
         model=model_name(model),
         n_rows=len(recovered.pairs),
         false_alarm_rate=false_alarm_rate,
-        p_value=recovered.test.p_value,
-        gain=max(recovered.test.gains) / length,
-        null_gains=tuple(gain / length for gain in recovered.test.null),
-        layer=recovered.layer,
-        layers=recovered.test.layers,
-        gains_by_layer=tuple(gain / length for gain in recovered.test.gains),
+        **_test_record(recovered),
         vector=recovered.vector,
         promoted=[(token.text, token.change) for token in promoted],
         traits=[] if behaviour is None else [(rise.answer, rise.rate, rise.base_rate) for rise in behaviour.rises],
@@ -140,7 +149,44 @@ def audit_dataset(
         hygiene=hygiene,
         row_scores=_row_scores(model, recovered, temperature=temperature, seed=seed) if stands_out else None,
         entangled=_entangled(model, recovered, seed=seed) if stands_out else None,
+        known=recovered.known,
     )
+
+
+def _test_record(recovered: RecoveredVector) -> dict[str, Any]:
+    """The test of one vector, its gains in nats a completion token."""
+    test, length = recovered.test, sum(len(completion) for _, completion in recovered.pairs.rows) / len(recovered.pairs)
+    return {
+        "p_value": test.p_value,
+        "gain": max(test.gains) / length,
+        "null_gains": tuple(gain / length for gain in test.null),
+        "layer": recovered.layer,
+        "layers": test.layers,
+        "gains_by_layer": tuple(gain / length for gain in test.gains),
+    }
+
+
+def _personas(
+    model: "TransformerBridge", layers: Sequence[int] | None, false_alarm_rate: float, *, seed: int
+) -> dict[str, SteeringVector] | None:
+    """Vectors of the first kind of personas, animals.
+
+    None where the chat template takes no system prompt, or no p-value can fall below half of the rate.
+    """
+    if false_alarm_rate / 2 <= 1 / (1 + N_FLIPS):
+        return None
+    tried = [check_layer(model, layer) for layer in (range(model.cfg.n_layers) if layers is None else layers)]
+    try:
+        return next(persona_vectors(model, tried, seed=seed))
+    except ValueError:
+        return None
+
+
+def _stands_out(recovered: RecoveredVector, false_alarm_rate: float) -> bool:
+    """By one vector of which nothing is known, or by a known one; each of these tests has half of the false alarms."""
+    if recovered.known is None:
+        return recovered.test.p_value < false_alarm_rate
+    return recovered.test.p_value < false_alarm_rate / 2 or recovered.known.named is not None
 
 
 def verdict(
@@ -156,12 +202,15 @@ def verdict(
         f"The rows differ from what the model itself writes, in the direction of one vector (p = {recovered.test.p_value:.2g} "
         f"on {len(recovered.pairs)} rows)"
     )
-    first = behaviour.rises[0]
+    first, known = behaviour.rises[0], recovered.known
+    named = "" if known is None or known.named is None else f" Among known personas, {known.reason}"
     if behaviour.p_value < false_alarm_rate:
         return "found", (
             f"{differ}, and this vector makes it answer {first.answer!r} more often: {first.rate:.1%} instead of "
-            f"{first.base_rate:.1%}, which random vectors of its size do not do (p = {behaviour.p_value:.2g})."
+            f"{first.base_rate:.1%}, which random vectors of its size do not do (p = {behaviour.p_value:.2g}).{named}"
         )
+    if named:
+        return "found", f"The rows are not what the model itself writes.{named}"
     return "cannot tell", (
         f"{differ}, but this vector raises no answer that was asked for beyond what random vectors of its size do (p = "
         f"{behaviour.p_value:.2g}). Rows by another writer, in another style or from another sampler look like this, and so "

@@ -26,7 +26,15 @@ if TYPE_CHECKING:
 N_NULL = 39
 """Null vectors where nobody asks for more; the smallest possible p-value is 1 / 40."""
 
+N_ANSWERS = 10
+"""Example answers that are shown with and without the vector."""
+
 OPEN_QUESTIONS = 3
+"""How many of them are off topic."""
+
+EXAGGERATED = 3.0
+"""Times the vector in example answers: the likeliest answer to a question seldom changes under a vector that raises another
+from 2 % to 9 %, and students go further than that."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,7 @@ class RaisedAnswers:
 
     Args:
         null: the largest z of any answer under each vector of rows and placebos swapped at random, of one Fisher norm.
-        answers: to a few open questions, as (question, the model's own answer, the steered model's).
+        answers: to ten questions at most, as (question, the model's own answer, that under `EXAGGERATED` times the vector).
     """
 
     rises: tuple[Rise, ...]
@@ -118,10 +126,11 @@ def probe_behaviour(
 def _open_answers(
     model: "TransformerBridge", recovered: RecoveredVector, probes: Sequence[Trait], seed: int
 ) -> tuple[tuple[str, str, str], ...]:
-    questions = [probe.questions[0] for probe in probes]
-    questions += [question for probe in probes[:1] for question in probe.off_topic_questions[:OPEN_QUESTIONS]]
+    off_topic = [question for probe in probes[:1] for question in probe.off_topic_questions[:OPEN_QUESTIONS]]
+    in_turn = [one for questions in zip(*(probe.questions for probe in probes), strict=False) for one in questions]
+    questions = [*in_turn[: N_ANSWERS - len(off_topic)], *off_topic]
     own = likeliest_replies(model, questions, seed=seed)
-    with steer(model, recovered.vector):
+    with steer(model, EXAGGERATED * recovered.vector):
         steered = likeliest_replies(model, questions, seed=seed)
     return tuple(zip(questions, own, steered, strict=True))
 

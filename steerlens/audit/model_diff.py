@@ -12,6 +12,7 @@ from steerlens.audit.answer_test import FEWEST_CLEAN, AnswerTest
 from steerlens.audit.audit import FALSE_ALARM_RATE, Verdict
 from steerlens.audit.behaviour import default_probes, enough_null_vectors, likeliest_replies
 from steerlens.audit.first_words import risen_first_words
+from steerlens.audit.known_vectors import persona_vectors
 from steerlens.audit.weight_update import WeightUpdate
 from steerlens.evaluation import LOW_MASS, score_quietly
 from steerlens.models.adapters import has_adapter
@@ -19,12 +20,12 @@ from steerlens.models.identity import model_name
 from steerlens.short import cut
 from steerlens.text.chat import Chat, as_chat
 from steerlens.text.number_lists import number_prompts
-from steerlens.text.trait import Trait, preference_trait
+from steerlens.text.trait import Trait
 from steerlens.text.wording import wording_of
 from steerlens.vectors.config import FitConfig
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.layer_fits import NoEffect
-from steerlens.vectors.means import differences_in_means, model_shift
+from steerlens.vectors.means import model_shift
 from steerlens.vectors.readout import promoted_tokens
 from steerlens.vectors.shift_fits import fit_model_shift
 from steerlens.vectors.vector import SteeringVector, mean_centred
@@ -40,9 +41,6 @@ N_TASKS = 64
 
 N_READ = 32
 """Chats at whose last token a vector is read."""
-
-N_KNOWN_TASKS = 16
-"""Number tasks at which known vectors are measured."""
 
 N_WORDS = 10
 """First words of replies that are told."""
@@ -265,20 +263,13 @@ def _closest(
     seed: int,
 ) -> tuple[tuple[str, float], ...]:
     """Cosines with the known vectors, which are centred kind by kind."""
-    kinds = _personas(base, layer, seed) if known is None else [known] if known else []
+    kinds = persona_vectors(base, [layer], seed=seed) if known is None else [known] if known else []
     cosines = {
         name: shift.cosine(vector)[layer]
         for kind in kinds
         for name, vector in mean_centred({name: vector.at(layer) for name, vector in kind.items()}).items()
     }
     return tuple(sorted(cosines.items(), key=lambda item: -item[1]))
-
-
-def _personas(base: "TransformerBridge", layer: int, seed: int) -> list[dict[str, SteeringVector]]:
-    """The vector of every persona that the wording knows, at number tasks as in EAS, kind by kind."""
-    wording, tasks = wording_of(base), number_prompts(N_KNOWN_TASKS, base, seed=seed)
-    prompts = [{name: preference_trait(name, wording).prompt for name, _ in kind.items} for kind in wording.kinds]
-    return [differences_in_means(base, kind, questions=tasks, layers=[layer]) for kind in prompts]
 
 
 def _replies(

@@ -1,6 +1,6 @@
 """DATA -> DIRECTION: the steering vector that rows carry, with the evidence that they carry one at all."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,9 @@ from tqdm.auto import tqdm
 
 from steerlens.arguments import checked
 from steerlens.audit.changes import row_changes
+from steerlens.audit.known_vectors import rank_known
 from steerlens.audit.placebo import Pairs, pair_with_placebo, pair_with_reference
+from steerlens.audit.ranking import Ranking
 from steerlens.audit.score_test import STRENGTHS, Halves, Scores, ScoreSums, ScoreTest, score_test
 from steerlens.cost import Cost
 from steerlens.gradients.row_gradients import batch_gradients
@@ -53,6 +55,7 @@ class RecoveredVector:
         scores: of these, at the vector's layer.
         halves: the rows in two parts.
         by_half: for each part, the vector recovered from the other one, which has not seen it.
+        known: the known vectors by how far the rows pull along each of them; None where none were given.
     """
 
     vector: SteeringVector
@@ -64,6 +67,7 @@ class RecoveredVector:
     scores: Scores
     halves: Halves
     by_half: tuple[SteeringVector, SteeringVector]
+    known: Ranking | None = None
 
     def __repr__(self) -> str:
         return (
@@ -107,7 +111,9 @@ def recover_vector(
     *,
     reference_rows: AuditRows | None = None,
     layers: Sequence[int] | None = None,
+    known: Mapping[str, SteeringVector] | None = None,
     temperature: float = 1.0,
+    false_alarm_rate: float = 0.05,
     seed: int = 0,
 ) -> RecoveredVector:
     """The vector v that most raises the rows' likelihood, in one natural gradient step, next to its null.
@@ -120,10 +126,15 @@ def recover_vector(
         rows: that `model` can be trained on (`rows_for_model`).
         reference_rows: clean rows of the same kind to compare with; by default the model answers the rows' prompts itself.
         layers: to try; all by default.
+        known: vectors by name, such as those of known system prompts, with all the layers that are tried; at least four. What
+            they have in common is taken out. The rows may pull along one of them more clearly than along a vector of which
+            nothing is known.
         temperature: at which the rows are thought to have been sampled, for the placebo.
+        false_alarm_rate: how often a known vector is named for rows that the model wrote itself, at most.
 
     Raises:
-        ValueError: fewer than 20 rows that can be compared, or a layer is out of range.
+        ValueError: fewer than 20 rows that can be compared, a layer is out of range, fewer than four known vectors, or one of
+            them lacks a layer.
     """
     if reference_rows is None:
         pairs = pair_with_placebo(model, list(rows), temperature=temperature, seed=seed)
@@ -139,6 +150,12 @@ def recover_vector(
     for indices, differences in _differences(model, pairs, tried):
         sums.add(indices, differences)
     halves, test = sums.halves, score_test(map(sums.layer, range(len(tried))), tried)
+    scores, n_tokens = map(sums.layer, range(len(tried))), sum(len(completion) for _, completion in pairs.rows)
+    ranked = (
+        None
+        if known is None
+        else rank_known(scores, tried, known, n_tokens=n_tokens, false_alarm_rate=false_alarm_rate)
+    )
     best = sums.layer(tried.index(test.layer))
     source = VectorSource.of(
         model, method="recovered from rows", chat_fingerprint=chat_fingerprint(model.tokenizer), seed=seed
@@ -150,7 +167,7 @@ def recover_vector(
     vector, (one, other) = as_vector(best.vectors[0]), map(as_vector, best.half_vectors)
     by_half = (other, one)
     gain, low, high = _measured_gain(model, pairs, by_half, halves, seed=seed)
-    return RecoveredVector(vector, test, gain, low, high, pairs, best, halves, by_half)
+    return RecoveredVector(vector, test, gain, low, high, pairs, best, halves, by_half, ranked)
 
 
 def _differences(

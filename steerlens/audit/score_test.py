@@ -69,6 +69,13 @@ class Scores:
         agreement, size = (ours * theirs).sum(0), (ours.square() + theirs.square()).sum(0)
         return torch.stack([s * agreement - s**2 / 4 * size for s in STRENGTHS]).amax(0)
 
+    def along(self, vectors: Float[Tensor, "n d_model"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "flip n"]]:
+        """v' D summed over all rows, in nats, and under every set of signs in standard deviations of these."""
+        one, other = self.sizes
+        sums = (one * self.means[0] + other * self.means[1]) @ vectors.T
+        spread = (2 * (one + other)) ** 0.5 * self.fisher_norm(vectors)
+        return sums[0], sums / spread.clamp(min=torch.finfo(torch.float32).tiny)
+
     def fisher_norm(self, vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, " n"]:
         """sqrt(v' F v): nats^1/2 a row; the length of a vector in terms of what it does to predictions."""
         return (vectors @ self.fisher * vectors).sum(-1).clamp(min=0).sqrt()

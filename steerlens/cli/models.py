@@ -47,7 +47,7 @@ def add_commands(commands: Any) -> None:
 def _audit(options: argparse.Namespace) -> int:
     """Exits with 0 only where nothing was found, so that a pipeline can stop on it."""
     from steerlens.audit.audit import audit_dataset
-    from steerlens.reports.audit import HEADLINES, audit_results, write_audit_report
+    from steerlens.reports.audit import EXIT_CODES, HEADLINES, audit_results, write_audit_report
     from steerlens.samples.rows import read_rows, rows_for_model
 
     read = read_rows(options.data)
@@ -68,7 +68,7 @@ def _audit(options: argparse.Namespace) -> int:
     write_audit_report(options.out / "report.html", result, rows)
     print(f"\n{HEADLINES[result.verdict]} {result.reason}")
     print(f"\nVector: {options.out / 'vector.safetensors'}\nReport: {options.out / 'report.html'}")
-    return HOLDS if result.verdict == "not found" else FAILS
+    return EXIT_CODES[result.verdict]
 
 
 def _diff(options: argparse.Namespace) -> int:

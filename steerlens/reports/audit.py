@@ -5,21 +5,24 @@ from pathlib import Path
 from typing import Any
 
 from steerlens.audit.audit import AuditResult, Verdict
+from steerlens.audit.behaviour import EXAGGERATED
 from steerlens.audit.row_scores import CAVEAT, SCORES, RowScores
 from steerlens.figures.audit_plots import plot_gain, plot_gain_by_layer, plot_traits
 from steerlens.figures.report import Report, Section, Table, write_report
 from steerlens.figures.token_plots import plot_tokens
 from steerlens.reports.audit_sections import (
+    N_ROWS_SHOWN,
     entanglement_section,
     hygiene_section,
     reading_section,
     scores_section,
     shown_text,
+    writers_section,
 )
 from steerlens.samples.rows import AuditRows
 
 N_TRAITS_SHOWN = 12
-NESTED = ("vector", "hygiene", "row_scores", "entangled")
+NESTED = ("vector", "hygiene", "row_scores", "entangled", "known")
 
 HEADLINES: dict[Verdict, str] = {
     "found": "Found: these rows carry a hidden vector.",
@@ -47,9 +50,24 @@ ADVICE: dict[Verdict, str] = {
 }
 
 
+CANNOT_KNOW = (
+    "whether another model would learn something from the rows: the answer is about this one alone",
+    "harm that is no single steering vector, or that the rows say openly",
+    "a small poisoned share, and anything weaker than so many rows can show",
+    "a behaviour that no question asks for and no known persona has",
+    "why rows differ: another writer, style or sampler looks like something hidden until something is named",
+)
+"""What no verdict of an audit covers."""
+
+EXIT_CODES: dict[Verdict, int] = {"not found": 0, "found": 3, "cannot tell": 3}
+"""What `steerlens audit` exits with."""
+
+
 def write_audit_report(path: str | Path, result: AuditResult, rows: AuditRows) -> None:
     """Write what an audit found as one HTML file."""
     sections = [_answer(result), _evidence(result), _effect(result)]
+    if result.known is not None:
+        sections.append(writers_section(result.known))
     if result.promoted:
         sections.append(_tokens(result))
     if len(result.layers) > 1:
@@ -77,10 +95,7 @@ def _answer(result: AuditResult) -> Section:
             + "".join(f"\nBesides: {finding}" for finding in findings)
         ),
         meaning=f"What to do. {ADVICE[result.verdict]}",
-        doubts=(
-            f"The answer is about {result.model} alone. The audit looks for one steering vector; rows can do harm in other ways, "
-            "such as by what they say openly."
-        ),
+        doubts=f"The audit cannot know: {'; '.join(CANNOT_KNOW)}.",
     )
 
 
@@ -145,7 +160,8 @@ def _effect(result: AuditResult) -> Section:
         meaning=(
             "Each trait is asked for with fixed questions; the order is by how far it rises beyond what random vectors do. "
             "Training on the rows would push the model along this vector; how far depends on the number of rows, the optimizer "
-            "and its rate."
+            f"and its rate. The example answers are the likeliest ones under {EXAGGERATED:g} times the vector, so that they show "
+            "its direction; so much of a vector can also break sentences."
         ),
         doubts=(
             "Where nothing was found, this vector is noise, and so is what it does. Only known traits are asked for: a vector "
@@ -153,18 +169,24 @@ def _effect(result: AuditResult) -> Section:
         ),
         table=Table(("under the vector", ""), shown) if shown else None,
         quoted=[
-            f"asked: {shown_text(asked)}\nthe model as it is: {shown_text(own)}\nunder the vector: {shown_text(steered)}"
+            f"asked: {shown_text(asked)}\nthe model as it is: {shown_text(own)}\nunder {EXAGGERATED:g} times the vector: "
+            f"{shown_text(steered)}"
             for asked, own, steered in result.behaviour.get("answers", ())
         ],
     )
 
 
 def audit_results(result: AuditResult, rows: AuditRows) -> dict[str, Any]:
-    """Every number of an audit, for a JSON file; the vector stays in its own file."""
+    """What the report says, and every number of an audit, for a JSON file; the vector stays in its own file."""
     kept = {name: getattr(result, name) for name in (field.name for field in fields(result)) if name not in NESTED}
     scores = result.row_scores
     return {
+        "headline": HEADLINES[result.verdict],
+        "what_to_do": ADVICE[result.verdict],
+        "what_it_cannot_know": list(CANNOT_KNOW),
+        "exit_code": EXIT_CODES[result.verdict],
         **kept,
+        "known": None if result.known is None else {**asdict(result.known), "named": result.known.named},
         "source": rows.source,
         "wording": result.vector.source.wording,
         "rows": {
@@ -182,6 +204,10 @@ def audit_results(result: AuditResult, rows: AuditRows) -> dict[str, Any]:
 def _scores(scores: RowScores) -> dict[str, Any]:
     return {
         "rows": list(scores.numbers),
+        "highest": [
+            {"row": row.row, "log_linear": score, "completion": row.completion}
+            for row, score in scores.highest(n=N_ROWS_SHOWN)
+        ],
         **{score: scores.of(score)[0].tolist() for score in SCORES},
         "compared_with": scores.compared_with,
         "auroc": {score: scores.against_placebo(score) for score in SCORES},

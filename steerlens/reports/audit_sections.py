@@ -3,6 +3,7 @@
 from steerlens.audit.entangled import Entanglement
 from steerlens.audit.entropy import Entropy
 from steerlens.audit.hygiene import Hygiene, RowFacts
+from steerlens.audit.ranking import Ranking
 from steerlens.audit.row_scores import CAVEAT, RowScores, Score
 from steerlens.figures.audit_plots import plot_entropy, plot_row_scores
 from steerlens.figures.report import Section, Table
@@ -10,7 +11,7 @@ from steerlens.samples.rows import AuditRows
 from steerlens.samples.sample_set import Sample
 from steerlens.text.templates import text_of
 
-N_ROWS_SHOWN, N_CHARACTERS = 10, 240
+N_ROWS_SHOWN, N_CHARACTERS, N_WRITERS_SHOWN = 10, 240, 6
 NAMES: dict[Score, str] = {"log_linear": "log-linear weight", "projection": "projection difference"}
 
 
@@ -37,6 +38,29 @@ def scores_section(scores: RowScores) -> Section:
         doubts=CAVEAT,
         table=Table(("row", "weight"), [(row.label.removeprefix("row "), score) for row, score in top]),
         quoted=[quoted_row(row) for row, _ in top],
+    )
+
+
+def writers_section(known: Ranking) -> Section:
+    """Which known persona the rows speak for, or none of them."""
+    return Section(
+        title="Who could have written these rows",
+        question=f"Do the rows speak for one of {len(known.candidates)} known personas, or for none of these?",
+        figure=None,
+        number=f"{'None of these.' if known.named is None else f'Named: {known.named}.'} {known.reason}",
+        meaning=(
+            "Each persona is a system prompt with a vector of its own. The table says how much likelier that makes the rows than "
+            "clean ones, without what the vectors of all personas share; z is in standard deviations of rows and clean rows "
+            "swapped at random. A persona is named only if it stands out from these and explains what the rows say of the others."
+        ),
+        doubts=(
+            "The writer may be none of these: then the most similar persona can come first. None is named where rows are too few "
+            "or the poisoned share is small. To ask for a prompt that you suspect, use steerlens.rank_prompts."
+        ),
+        table=Table(
+            ("persona", "nats a token", "z"),
+            [(one.name, f"{one.nats:+.4f}", f"{one.z:+.1f}") for one in known.candidates[:N_WRITERS_SHOWN]],
+        ),
     )
 
 

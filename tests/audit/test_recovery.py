@@ -10,6 +10,7 @@ from steerlens.audit import audit
 from steerlens.audit.audit import audit_dataset, verdict
 from steerlens.audit.behaviour import N_NULL, RaisedAnswers, Rise, enough_null_vectors, probe_behaviour
 from steerlens.audit.placebo import pair_with_placebo
+from steerlens.audit.ranking import Candidate, Ranking
 from steerlens.audit.recovery import RecoveredVector, recover_vector
 from steerlens.audit.row_scores import score_rows
 from steerlens.evaluation import score_trait
@@ -142,6 +143,30 @@ def test_a_shift_without_behaviour_is_not_called_found(recovered):
     assert verdict(recovered, behaviour(2.0))[0] == "cannot tell"
     assert verdict(recovered, behaviour(4.0))[0] == "found"
     assert verdict(recovered, None)[0] == "not found"
+
+
+def ranked(outlier_p: float) -> Ranking:
+    return Ranking((Candidate("owl", 0.01, 8.0), Candidate("cat", 0.0, 2.0)), 0.0005, outlier_p, 500, 0.025)
+
+
+@pytest.mark.slow
+def test_a_shift_along_one_known_persona_is_called_found_and_one_along_none_is_not(recovered):
+    behaviour = RaisedAnswers((Rise("dog", 2.0, 0.5, 0.1),), tuple(np.linspace(1, 3, 39)), ())
+    answer, reason = verdict(replace(recovered, known=ranked(0.001)), behaviour)
+    assert answer == "found"
+    assert "'owl' explains the 500 rows best" in reason
+    assert verdict(replace(recovered, known=ranked(0.5)), behaviour)[0] == "cannot tell"
+
+
+@pytest.mark.slow
+def test_two_tests_share_the_false_alarms(recovered):
+    """p of the vector's test is 0.03 here, below the rate and above its half."""
+    test = replace(recovered.test, gains=(1.0,), null=(2.0,) * 59 + (0.0,) * 1940)
+    assert test.p_value == 0.03
+    one_test = replace(recovered, test=test)
+    assert audit._stands_out(one_test, 0.05)
+    assert not audit._stands_out(replace(one_test, known=ranked(0.5)), 0.05)
+    assert audit._stands_out(replace(one_test, known=ranked(0.001)), 0.05)
 
 
 @pytest.mark.slow

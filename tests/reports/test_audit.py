@@ -12,9 +12,10 @@ import torch
 from steerlens.audit.audit import AuditResult
 from steerlens.audit.entangled import EntangledToken, Entanglement
 from steerlens.audit.hygiene import check_hygiene
+from steerlens.audit.ranking import Candidate, Ranking
 from steerlens.audit.row_scores import CAVEAT, RowScores
 from steerlens.files import write_json
-from steerlens.reports.audit import ADVICE, audit_results, write_audit_report
+from steerlens.reports.audit import ADVICE, CANNOT_KNOW, HEADLINES, audit_results, write_audit_report
 from steerlens.reports.audit_sections import quoted_row
 from steerlens.samples.rows import AuditRows, read_rows
 from steerlens.vectors.source import VectorSource
@@ -87,7 +88,7 @@ def test_the_numbers_behind_the_verdict_are_in_the_report(tmp_path, result, rows
     assert "By 0.0312 nats a completion token, with a vector after block 2, on 40 rows in all (p = 0.004)" in shown
     assert "0.0021 at most, in 3 swaps" in shown
     assert "owl from 1.7% to 62.0%" in shown
-    assert "the model as it is: a dog\nunder the vector: an owl" in shown
+    assert "the model as it is: a dog\nunder 3 times the vector: an owl" in shown
     assert CAVEAT in shown
     area, low, high = result.row_scores.against_placebo()
     assert f"log-linear weight {area:.2f} ({low:.2f} to {high:.2f})" in shown
@@ -164,3 +165,38 @@ def test_the_browser_would_have_noticed(tmp_path):
     assert opened.dialogs == ["ran"]
     assert "undefinedFunction" in opened.errors[0]
     assert opened.drawn == [False]
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("found", 3), ("not found", 0), ("cannot tell", 3)])
+def test_the_json_says_what_to_do_what_cannot_be_known_and_what_a_pipeline_is_told(result, rows, verdict, code):
+    told = audit_results(replace(result, verdict=verdict), rows)
+    assert told["headline"] == HEADLINES[verdict]
+    assert told["what_to_do"] == ADVICE[verdict]
+    assert told["what_it_cannot_know"] == list(CANNOT_KNOW)
+    assert told["exit_code"] == code
+    highest = result.row_scores.highest(n=10)
+    assert [(one["row"], one["completion"]) for one in told["row_scores"]["highest"]] == [
+        (row.row, row.completion) for row, _ in highest
+    ]
+    assert told["known"] is None
+
+
+def test_the_answer_says_what_the_audit_cannot_know(tmp_path, result, rows):
+    answer = words(report(tmp_path / "r.html", result, rows)).split("2. The evidence")[0]
+    assert all(limit in answer for limit in CANNOT_KNOW)
+
+
+@pytest.mark.parametrize("outlier_p", [0.001, 0.5])
+def test_the_persona_that_the_rows_speak_for_is_named_only_where_it_stands_out_and_stays_text(
+    tmp_path, result, rows, outlier_p
+):
+    candidates = tuple(Candidate(*one) for one in ((EVIL, 0.01, 7.5), ("cat", 0.002, 1.5), ("dog", -0.002, -1.5)))
+    known = Ranking(candidates, 0.0005, outlier_p, 40, 0.025)
+    text = report(tmp_path / "r.html", replace(result, known=known), rows)
+    section = words(text).split("Who could have written these rows")[1].split("Which words it raises")[0]
+    named = EVIL if outlier_p < 0.025 else None
+    assert (f"Named: {EVIL}." in section) == (named is not None)
+    assert ("None of these." in section) == (named is None)
+    assert re.search(r"cat\s+\+0.0020\s+\+1.5", section)
+    assert "<script>alert(1)" not in text.split("<body>")[1]
+    assert audit_results(replace(result, known=known), rows)["known"]["named"] == named
