@@ -132,7 +132,7 @@ def asked(model: Any, known: dict[str, SteeringVector], rows: tuple[sl.Sample, .
         start = time.process_time()
         found = sl.recover_vector(model, some, known=known)
         took = time.process_time() - start
-        shared = sum(one.at(found.layer).directions[0] for one in known.values()) / len(known)
+        shared = torch.stack([one.at(found.layer).directions[0] for one in known.values()]).mean(0)
         for way, direction in (("vector", None), ("own axis", shared)):
             top = read(model, found, direction)
             score, p = max(found.test.gains), found.test.p_value
