@@ -11,8 +11,8 @@ of the model at a lower temperature. The ways:
     projection   the mean residual of rows, less that of placebos, along the vectors of known personas
 
 Run: python examples/audit_ways.py DIR [--animals 12] [--table docs/results/audit-ways.json]
-It needs nothing beyond steerlens. Rows and records are kept in DIR; an interrupted run goes on where it stopped. A set takes about
-20 CPU seconds.
+It needs nothing beyond steerlens. Rows and records are kept in DIR; an interrupted run goes on where it stopped. A set takes
+about 20 CPU seconds.
 """
 
 import argparse

@@ -91,13 +91,18 @@ def organism():
     return load_model(device="cpu")
 
 
-@pytest.fixture(scope="session")
-def smollm2():
-    """SmolLM2-135M-Instruct, a real chat model, in bfloat16; tests leave it as it is."""
+def load_smollm2(dtype: torch.dtype):
+    """SmolLM2-135M-Instruct, a real chat model; where it is not installed, the test is skipped."""
     try:
-        return load_model("smollm2-135m", device="cpu", dtype=torch.bfloat16)
+        return load_model("smollm2-135m", device="cpu", dtype=dtype)
     except ModuleNotFoundError as missing:
         pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """In bfloat16; tests leave it as it is."""
+    return load_smollm2(torch.bfloat16)
 
 
 @pytest.fixture(scope="session")

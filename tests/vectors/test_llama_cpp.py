@@ -9,9 +9,9 @@ import json
 import pytest
 import torch
 
-from steerlens.models.loading import load_model
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.vector import SteeringVector, VectorSource
+from tests.conftest import load_smollm2
 from tests.vectors.record_llama_cpp import EVERY, LAYERS, RECORDED, vector_at
 
 pytestmark = pytest.mark.smollm2
@@ -20,7 +20,7 @@ THEIRS = json.loads(RECORDED.read_text())
 
 @pytest.fixture(scope="module")
 def smollm2():
-    return load_model("smollm2-135m", dtype=torch.float32, device="cpu")
+    return load_smollm2(torch.float32)
 
 
 def logits(model, vector: SteeringVector | None = None) -> torch.Tensor:
