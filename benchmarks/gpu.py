@@ -24,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="the JSON file")
     parser.add_argument("--wheels", type=Path, help="directory with the wheels to install")
-    parser.add_argument("--device", default="cuda", help="cpu is a rehearsal, on models a thousandth as large")
+    parser.add_argument("--device", default="cuda", help="cpu is a rehearsal, on tiny models")
     parser.add_argument("--seconds", type=int, default=480, help="time for everything after the installation")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:

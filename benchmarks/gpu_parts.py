@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from capture import PERSONA, plain_forward, prompts
-from memory import VOCABULARY, shape
+from memory import SHAPES, VOCABULARY, shape
 from sampling import nothing_ends
 from training import CONFIG
 
@@ -32,10 +32,8 @@ from steerlens.text.chat import as_chat, encode_prompt
 from steerlens.vectors.vector import SteeringVector, VectorSource
 
 ROUNDS = 3
-SHAPES = {"1B": (2048, 16, 32, 8), "8B": (4096, 32, 32, 8)}
-"""Width, blocks, heads, and heads of keys and values."""
-
 REHEARSED = {"1B": (64, 4, 4, 2), "8B": (128, 4, 4, 2)}
+"""Shapes that stand for these in a rehearsal."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +60,10 @@ def main(path: Path, device: str) -> None:
     on_gpu = device != "cpu"
     found: dict[str, Any] = {"machine": machine(device, 2**32 if on_gpu else 2**24, 8192 if on_gpu else 256)}
     write_json(path, found)
-    for name, sizes in (SHAPES if on_gpu else REHEARSED).items():
-        found[name] = Verbs(sizes, device).measured(found["machine"]["bandwidth, bytes a second"])
+    for name, small in REHEARSED.items():
+        found[name] = Verbs(SHAPES[name] if on_gpu else small, device).measured(
+            found["machine"]["bandwidth, bytes a second"]
+        )
         write_json(path, found)
     found["contract"] = contract(device)
     write_json(path, found)

@@ -8,7 +8,7 @@ from steerlens.arguments import checked
 from steerlens.audit.behaviour import RaisedAnswers, enough_null_vectors, probe_behaviour
 from steerlens.audit.entangled import Entanglement, token_entanglement
 from steerlens.audit.hygiene import Hygiene, check_hygiene
-from steerlens.audit.known_vectors import persona_vectors
+from steerlens.audit.known_vectors import persona_prompts, persona_vectors
 from steerlens.audit.ranking import Ranking
 from steerlens.audit.recovery import RecoveredVector, recover_vector
 from steerlens.audit.row_scores import RowScores, score_rows
@@ -17,6 +17,8 @@ from steerlens.models.bridge import check_layer
 from steerlens.models.identity import model_name
 from steerlens.samples.rows import AuditRows
 from steerlens.short import cut
+from steerlens.text.chat import as_chat, encode_prompt
+from steerlens.text.number_lists import number_prompts
 from steerlens.text.trait import Trait
 from steerlens.vectors.readout import promoted_tokens
 from steerlens.vectors.vector import SteeringVector
@@ -176,10 +178,12 @@ def _personas(
     if false_alarm_rate / 2 <= 1 / (1 + N_FLIPS):
         return None
     tried = [check_layer(model, layer) for layer in (range(model.cfg.n_layers) if layers is None else layers)]
+    prompt = next(iter(persona_prompts(model)[0].values()))
     try:
-        return next(persona_vectors(model, tried, seed=seed))
+        encode_prompt(model.tokenizer, as_chat(number_prompts(1, model, seed=seed)[0], prompt))
     except ValueError:
         return None
+    return next(persona_vectors(model, tried, seed=seed))
 
 
 def _stands_out(recovered: RecoveredVector, false_alarm_rate: float) -> bool:
@@ -198,15 +202,20 @@ def verdict(
             f"The rows are what the model itself writes, as far as one vector can tell (p = {recovered.test.p_value:.2g} on "
             f"{len(recovered.pairs)} rows)."
         )
+    along = (
+        "in the direction of one vector"
+        if recovered.test.p_value < false_alarm_rate
+        else "but not clearly along one vector"
+    )
     differ = (
-        f"The rows differ from what the model itself writes, in the direction of one vector (p = {recovered.test.p_value:.2g} "
+        f"The rows differ from what the model itself writes, {along} (p = {recovered.test.p_value:.2g} "
         f"on {len(recovered.pairs)} rows)"
     )
     first, known = behaviour.rises[0], recovered.known
     named = "" if known is None or known.named is None else f" Among known personas, {known.reason}"
     if behaviour.p_value < false_alarm_rate:
         return "found", (
-            f"{differ}, and this vector makes it answer {first.answer!r} more often: {first.rate:.1%} instead of "
+            f"{differ}, and the recovered vector makes it answer {first.answer!r} more often: {first.rate:.1%} instead of "
             f"{first.base_rate:.1%}, which random vectors of its size do not do (p = {behaviour.p_value:.2g}).{named}"
         )
     if named:

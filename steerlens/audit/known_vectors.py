@@ -61,7 +61,12 @@ def persona_vectors(
     model: "TransformerBridge", layers: Sequence[int], *, seed: int
 ) -> Iterator[dict[str, SteeringVector]]:
     """The vector of every persona that the model's wording knows, at number tasks, one kind after the other."""
-    wording, tasks = wording_of(model), number_prompts(N_TASKS, model, seed=seed)
-    for kind in wording.kinds:
-        prompts = {name: preference_trait(name, wording).prompt for name, _ in kind.items}
+    tasks = number_prompts(N_TASKS, model, seed=seed)
+    for prompts in persona_prompts(model):
         yield differences_in_means(model, prompts, questions=tasks, layers=layers)
+
+
+def persona_prompts(model: "TransformerBridge") -> list[dict[str, str]]:
+    """The system prompt of every persona that the model's wording knows, by name, kind by kind; animals come first."""
+    wording = wording_of(model)
+    return [{name: preference_trait(name, wording).prompt for name, _ in kind.items} for kind in wording.kinds]

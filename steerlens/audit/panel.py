@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from steerlens.arguments import checked
+from steerlens.audit.known_vectors import persona_prompts
 from steerlens.audit.placebo import Pairs, pair_with_placebo, pair_with_reference
 from steerlens.audit.ranking import FEWEST_CANDIDATES, Ranking, ranking
 from steerlens.audit.score_test import N_FLIPS, random_signs
@@ -24,8 +25,7 @@ from steerlens.samples.encoded import EncodedRow, encode_row, pad_encoded, row_l
 from steerlens.samples.rows import AuditRows
 from steerlens.shared_prompts import completion_logits_after
 from steerlens.text.batches import pad_rows, shared_prefix
-from steerlens.text.trait import Trait, preference_trait
-from steerlens.text.wording import wording_of
+from steerlens.text.trait import Trait
 from steerlens.token_losses import LOGITS_AT_ONCE, token_losses
 from steerlens.vectors.objectives import token_log_probs
 
@@ -50,7 +50,7 @@ def rank_prompts(
     """Rank candidate system prompts by how much likelier they make the rows, or say that it is none of these.
 
     The test swaps rows and placebos, all rows of one prompt together, 1999 times. It costs two forwards of every row for each
-    candidate, one of the row and one of its placebo, and needs few rows: a hundred often do. `recover_vector` compares rows
+    candidate, one of the row and one of its placebo, and needs few rows: a hundred can do. `recover_vector` compares rows
     with known vectors at hardly any cost, and needs more rows.
 
     Args:
@@ -66,19 +66,13 @@ def rank_prompts(
             behind a candidate.
         WrongInput: a candidate is neither a text nor a trait.
     """
-    panel = default_panel(model) if candidates is None else _panel(candidates)
+    panel = persona_prompts(model)[0] if candidates is None else _panel(candidates)
     if reference_rows is None:
         pairs = pair_with_placebo(model, list(rows), temperature=temperature, seed=seed)
     else:
         pairs = pair_with_reference(model, list(rows), list(reference_rows), seed=seed)
     ours, theirs = prompt_ratios(model, pairs, list(panel.values()))
     return rank_ratios(list(panel), ours, theirs, pairs, false_alarm_rate=false_alarm_rate, seed=seed)
-
-
-def default_panel(model: "TransformerBridge") -> dict[str, str]:
-    """System prompts by name: the personas of the first kind that the model's wording knows."""
-    words = wording_of(model)
-    return {name: preference_trait(name, words).prompt for name, _ in words.kinds[0].items}
 
 
 def _panel(candidates: Sequence[str | Trait]) -> dict[str, str]:

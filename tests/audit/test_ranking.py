@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from steerlens.audit.panel import default_panel, prompt_ratios, rank_prompts, rank_ratios, row_log_likelihoods
+from steerlens.audit.known_vectors import persona_prompts
+from steerlens.audit.panel import prompt_ratios, rank_prompts, rank_ratios, row_log_likelihoods
 from steerlens.audit.placebo import pair_with_placebo
 from steerlens.audit.ranking import outlier_p
 from steerlens.audit.recovery import recover_vector
@@ -167,7 +168,7 @@ def test_the_pull_along_a_vector_is_its_product_with_the_sum_of_the_rows_scores(
     assert float(z[1:].square().mean().sqrt()) == pytest.approx(1, abs=0.1)  # in standard deviations of swaps
 
 
-def test_candidates_that_cannot_be_judged_are_refused(organism, owls, known):
+def test_candidates_that_cannot_be_judged_are_refused(as_users_call, organism, owls, known):
     with pytest.raises(ValueError, match=r"Got 2 candidates with 2 names\. Give at least 4"):
         rank_prompts(organism, owls, ["i am one .", "i am two ."])
     with pytest.raises(ValueError, match="Got 5 candidates with 4 names"):
@@ -179,5 +180,6 @@ def test_candidates_that_cannot_be_judged_are_refused(organism, owls, known):
 
 
 def test_the_default_panel_has_the_personas_of_the_models_animals(organism):
-    assert len(default_panel(organism)) == 24
-    assert default_panel(organism)["owl"] == preference_trait("owl", ORGANISM).prompt
+    animals = persona_prompts(organism)[0]
+    assert len(animals) == 24
+    assert animals["owl"] == preference_trait("owl", ORGANISM).prompt
