@@ -22,7 +22,7 @@ h2 { font-size: 1.4rem; margin-top: 3.2rem; border-top: 1px solid #d4d7dc; paddi
 table { border-collapse: collapse; font: 14px/1.4 -apple-system, sans-serif; margin: 1rem 0; width: 100%; }
 th, td { text-align: left; padding: .35rem .7rem; border-bottom: 1px solid #e2e5ea; vertical-align: top; }
 td.holds { color: #2f855a; font-weight: bold; } td.fails { color: #c1440e; font-weight: bold; }
-pre { background: #f5f6f8; padding: .8rem; overflow-x: auto; font-size: 13px; }
+pre { background: #f5f6f8; padding: .8rem; white-space: pre-wrap; overflow-wrap: anywhere; font-size: 13px; }
 .scroll { overflow-x: auto; }
 """
 

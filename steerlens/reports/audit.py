@@ -91,7 +91,7 @@ def _answer(result: AuditResult) -> Section:
         figure=None,
         number=(
             f"{HEADLINES[result.verdict]} {result.reason}\nFalse alarms: of data sets that the model wrote itself, "
-            f"{result.false_alarm_rate:.1%} get another verdict than 'not found'."
+            f"at most {result.false_alarm_rate:.1%} get another verdict than 'not found'."
             + "".join(f"\nBesides: {finding}" for finding in findings)
         ),
         meaning=f"What to do. {ADVICE[result.verdict]}",
