@@ -98,17 +98,17 @@ def head_at(model: "TransformerBridge", positions: Bool[Tensor, "batch kept"]) -
         handle.remove()
 
 
-def check_numbers(model: "TransformerBridge", logits: Float[Tensor, "... d_vocab"]) -> None:
-    """Refuse logits that make no distribution.
+def check_numbers(model: "TransformerBridge", numbers: Float[Tensor, "... d"], *, of: str = "logits") -> None:
+    """Refuse logits that make no distribution, and residuals that are no vectors.
 
     Raises:
-        FloatingPointError: some are NaN or infinite.
+        FloatingPointError: some are NaN or infinite. A logit of minus infinity is a token that cannot be, and fine.
     """
-    if not logits.logsumexp(-1).isfinite().all():
+    if not numbers.logsumexp(-1).isfinite().all():
         steered = "; and by ".join(steered_by(model))
         reason = f"It is steered by {steered}: lower the strength. If they are without it, its" if steered else "Its"
         raise FloatingPointError(
-            f"The logits of {model_name(model)!r} are NaN or infinite. {reason} weights are damaged, or its activations are too "
+            f"The {of} of {model_name(model)!r} are NaN or infinite. {reason} weights are damaged, or its activations are too "
             "large for their dtype: get the weights anew, or load them in bfloat16 or float32."
         )
 

@@ -1,5 +1,6 @@
 """Small models for the tests: the embedded organism, and random-weight models of other architectures."""
 
+import gc
 from pathlib import Path
 
 import jaxtyping
@@ -26,6 +27,9 @@ from steerlens.text.number_lists import number_prompts
 from steerlens.text.trait import Trait, preference_trait
 
 torch.set_num_threads(1)  # models this small lose more to waiting threads than they gain
+gc.set_threshold(
+    50_000
+)  # looking for garbage among all the objects of torch and transformers takes a twentieth of the time
 
 
 @pytest.fixture(autouse=True)

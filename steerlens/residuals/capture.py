@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from steerlens.arguments import checked
-from steerlens.forward import forward, head_at
+from steerlens.forward import check_numbers, forward, head_at
 from steerlens.models.bridge import parameters_device
 from steerlens.residuals.stream import nothing_beyond, watch_residuals
 from steerlens.shared_prompts import begin, run_on
@@ -65,12 +65,17 @@ def mean_residuals(
 
     Returns:
         float32 on the CPU, summed in float64.
+
+    Raises:
+        FloatingPointError: residuals are NaN or infinite.
     """
     total, count = torch.zeros(len(layers), model.cfg.d_model, dtype=torch.float64), 0
     for residuals in _residual_batches(model, chats, layers, positions, batch_size):
         total += torch.stack([residuals[layer].double().sum(0).cpu() for layer in layers])
         count += len(residuals[layers[0]])
-    return (total / count).float()
+    mean = (total / count).float()
+    check_numbers(model, mean, of="residuals")
+    return mean
 
 
 def _residual_batches(

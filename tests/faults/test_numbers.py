@@ -1,6 +1,7 @@
 """Numbers that are none, memory that does not do, and processes that are killed: said at once, and nothing is spoiled."""
 
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -57,8 +58,8 @@ def test_a_model_whose_weights_are_not_numbers_is_refused_and_nothing_is_made_of
     if "{0}/rows.jsonl --" in command:
         ROWS.save(tmp_path / "rows.jsonl")
     assert main([*shlex.split(command.format(tmp_path)), "--model", str(nan_model)]) == 1
-    assert "steerlens: The l" in (message := capsys.readouterr().err)  # the logits, or the loss
-    assert "nan" in message.lower()
+    message = capsys.readouterr().err
+    assert re.search(r"steerlens: The (logits|loss|residuals) .*NaN", message, re.IGNORECASE | re.DOTALL), message
     assert not [path for path in tmp_path.rglob("*") if path.name in ("vector.safetensors", "student.json")]
 
 

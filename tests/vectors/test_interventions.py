@@ -130,13 +130,12 @@ def test_adding_equals_a_hand_written_edit_of_the_raw_model(tiny, checkpoints, c
 def test_batched_or_alone_cached_or_not_ours_or_hugging_faces_generation_gives_the_same_tokens(
     adapted, chats, mode, positions
 ):
-    vector, chats, n = vector_for(adapted, 1, 2, scale=6.0), chats[:3], 5
+    vector, chats, n = vector_for(adapted, 1, 2, scale=6.0), chats[:3], 4
     with steer(adapted, vector, mode=mode, positions=positions):
         ways = {
             "ours, batched": generate(adapted, chats, max_new_tokens=n, temperature=0),
             "ours, alone": [generate(adapted, [chat], max_new_tokens=n, temperature=0)[0] for chat in chats],
             "theirs, batched": hugging_face_generate(adapted, chats, n, use_cache=True),
-            "theirs, batched, no cache": hugging_face_generate(adapted, chats, n, use_cache=False),
             "theirs, alone, no cache": [hugging_face_generate(adapted, [c], n, use_cache=False)[0] for c in chats],
         }
     assert all(tokens == ways["ours, batched"] for tokens in ways.values()), ways

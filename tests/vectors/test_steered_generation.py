@@ -1,6 +1,7 @@
 """Whatever way Hugging Face generates, the tokens that are named are steered: a plain model, edited by hand, agrees."""
 
 import copy
+import functools
 import threading
 import warnings
 from types import SimpleNamespace
@@ -27,6 +28,12 @@ LAYER, N_NEW, STATIC = 1, 6, 64
 def families(tmp_path_factory):
     root = tmp_path_factory.mktemp("families")
     return {name: save_checkpoint(name, root / name) for name in FAMILIES}
+
+
+@pytest.fixture(scope="module")
+def case_of(families):
+    """The case of a family, for tests that leave its models as they are: made once."""
+    return functools.cache(lambda family: Case(families[family]))
 
 
 class Case:
@@ -103,8 +110,8 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_padded_prompts_are_steered_where_they_are_said_to_be(families, family, way):
-    case = Case(families[family])
+def test_padded_prompts_are_steered_where_they_are_said_to_be(case_of, family, way):
+    case = case_of(family)
     ids, mask = tokens(2, 11, pads=(4, 0))
     for positions in POSITIONS:
         with steer(case.model, case.vector, positions=positions):
@@ -114,8 +121,8 @@ def test_padded_prompts_are_steered_where_they_are_said_to_be(families, family, 
 
 @pytest.mark.parametrize("passes_cache_on", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_in_a_chat_that_grows_every_call_has_a_prompt_of_its_own(families, family, passes_cache_on):
-    case = Case(families[family])
+def test_in_a_chat_that_grows_every_call_has_a_prompt_of_its_own(case_of, family, passes_cache_on):
+    case = case_of(family)
     for positions in POSITIONS:
         ids, mask = tokens(2, 7, pads=(2, 0))
         n_cached, cached, cache = 0, set(), None
