@@ -71,12 +71,17 @@ def in_flight(batch: TokenBatch) -> Iterator[None]:
 
 
 def completion_logits(model: "TransformerBridge", batch: TokenBatch) -> Float[Tensor, "token d_vocab"]:
-    """Logits at the positions that predict a completion token, row after row; computed nowhere else."""
+    """Logits at the positions that predict a completion token, row after row, in float32; computed nowhere else."""
+    return unconverted_logits(model, batch).float()
+
+
+def unconverted_logits(model: "TransformerBridge", batch: TokenBatch) -> Float[Tensor, "token d_vocab"]:
+    """`completion_logits` in the model's dtype: of a large vocabulary, a copy in float32 costs as much as some blocks."""
     n_kept = batch.n_predicting
     predicting = batch.prediction_mask[:, -n_kept:]
     with head_at(model, predicting) as only_there:
         logits = forward(model, batch, logits_to_keep=n_kept).logits
-    return (logits if only_there else logits[predicting]).float()
+    return logits if only_there else logits[predicting]
 
 
 @contextlib.contextmanager

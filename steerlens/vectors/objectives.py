@@ -5,6 +5,7 @@ only the likeliest tokens of p are kept, both distributions are coarsened alike:
 bucket for all others. A KL of coarsened distributions is never larger than the full one (data processing).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,12 @@ from steerlens.vectors.config import Objective
 
 WHOLE_VOCABULARY = 8192
 """Vocabularies of up to so many tokens are never coarsened."""
+
+LOGITS_A_PART = 2**26
+"""Logits that are looked at together in full precision."""
+
+LOGITS_A_PART_ON_A_CPU = 2**20
+"""Few enough to stay in a processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -78,32 +85,55 @@ def _coarsened(
 
 
 class _CoarsenedKL(torch.autograd.Function):
-    """KL(p || q) where q, and its gradient, are coarsened as p is: few passes over the vocabulary, which is most of their cost.
+    """KL(p || q) where q, and its gradient, are coarsened as p is.
 
-    The gradient along a logit is q_i - p_i at a kept token, and q_i (1 - p_rest / q_rest) at any other.
+    Over a large vocabulary most of the cost is memory. So logits are taken in the dtype they come in, and a part of the
+    tokens at a time is looked at in full precision. The gradient along a logit is q_i - p_i at a kept token, and
+    q_i (1 - p_rest / q_rest) at any other.
     """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, log_p: Tensor, kept: Tensor) -> Tensor:
         """The loss at each token."""
-        q = logits.softmax(-1)
-        q_kept, tiny = q.gather(-1, kept), torch.finfo(q.dtype).tiny
-        q.scatter_(-1, kept, 0.0)
-        q_rest = q.sum(-1, keepdim=True).clamp(min=tiny)
-        kept_logits, top = logits.gather(-1, kept), q_kept.argmax(-1, keepdim=True)
-        log_sum = kept_logits.gather(-1, top) - q_kept.gather(-1, top).clamp(min=tiny).log()
-        log_q = torch.cat([kept_logits - log_sum, q_rest.log()], dim=-1)
-        p = log_p.exp()
-        ctx.save_for_backward(q, q_kept, q_rest, p, kept)
-        return (p * (log_p - log_q)).sum(-1)
+        losses, log_sums, log_rests = [], [], []
+        for q, part, own_kept, own_log_p in _precise_parts(logits, kept, log_p):
+            top, of_kept = q.amax(-1, keepdim=True), _precise(part.gather(-1, own_kept))
+            rest = q.sub_(top).exp_().scatter_(-1, own_kept, 0.0).sum(-1, keepdim=True)
+            log_rest = rest.clamp(min=torch.finfo(q.dtype).tiny).log() + top
+            log_sum = torch.cat([of_kept, log_rest], dim=-1).logsumexp(-1, keepdim=True)
+            log_q = torch.cat([of_kept, log_rest], dim=-1) - log_sum
+            losses.append((own_log_p.exp() * (own_log_p - log_q)).sum(-1))
+            log_sums.append(log_sum)
+            log_rests.append(log_q[:, -1:])
+        ctx.save_for_backward(logits, log_p, kept, torch.cat(log_sums), torch.cat(log_rests))
+        return torch.cat(losses)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        """The gradient along the logits."""
-        q, q_kept, q_rest, p, kept = ctx.saved_tensors
-        of_loss = gradients[0][:, None]
-        along = q * (of_loss * (1 - p[:, -1:] / q_rest))
-        return along.scatter_(-1, kept, of_loss * (q_kept - p[:, :-1])), None, None
+        """The gradient along the logits, in their dtype."""
+        logits, log_p, kept, log_sums, log_rests = ctx.saved_tensors
+        along = torch.empty_like(logits)
+        others = (kept, log_p, log_sums, log_rests, gradients[0][:, None], along)
+        for q, _, own_kept, own_log_p, log_sum, log_rest, of_loss, own_along in _precise_parts(logits, *others):
+            q.sub_(log_sum).exp_()
+            of_kept = of_loss * (q.gather(-1, own_kept) - own_log_p[:, :-1].exp())
+            q.mul_(of_loss * (1 - (own_log_p[:, -1:] - log_rest).exp())).scatter_(-1, own_kept, of_kept)
+            own_along.copy_(q)
+        return along, None, None
+
+
+def _precise_parts(logits: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """For a part of the tokens at a time: a precise copy of the logits, to be written over, the logits, and the others."""
+    most = LOGITS_A_PART_ON_A_CPU if logits.device.type == "cpu" else LOGITS_A_PART
+    size = min(len(logits), max(1, most // logits.shape[-1]))
+    copy = _precise(logits[:size]).clone()
+    for part, *own in zip(*(one.split(size) for one in (logits, *others)), strict=True):
+        yield (copy[: len(part)].copy_(part), part, *own)
+
+
+def _precise(logits: Tensor) -> Tensor:
+    """In float32, or as they are where they are more precise."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def token_log_probs(logits: Float[Tensor, "token d_vocab"], tokens: Int[Tensor, " token"]) -> Float[Tensor, " token"]:
@@ -142,12 +172,13 @@ def token_loss(
     Raises:
         ValueError: cross_entropy, and a sampled token is not one of `targets.among`.
     """
+    if objective == "forward_kl" and targets.kept is not None:
+        return _CoarsenedKL.apply(logits, targets.log_probs, targets.kept)
+    logits = _precise(logits)
     if objective == "cross_entropy":
         if targets.among is None:
             return -token_log_probs(logits, targets.sampled)
         return -token_log_probs(logits[:, targets.among], positions_among(targets.sampled, targets.among))
-    if objective == "forward_kl" and targets.kept is not None:
-        return _CoarsenedKL.apply(logits, targets.log_probs, targets.kept)
     target, prediction = targets.log_probs, targets.of_prediction(logits)
     if objective == "forward_kl":
         return (target.exp() * (target - prediction)).sum(-1)

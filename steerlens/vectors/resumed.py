@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlens.forward import completion_logits
+from steerlens.forward import unconverted_logits
 from steerlens.models.bridge import parameters_device
 from steerlens.residuals.capture import read_residuals
 from steerlens.residuals.stream import Residual, mlp_on_end, resume_after, stop_after, watch_residuals
@@ -76,6 +76,13 @@ class ResumedRows:
 
     def logits(self, index: int, directions: Directions) -> Float[Tensor, "token d_vocab"]:
         """Logits at the completion tokens of batch `index`, with the directions added."""
+        return self._unconverted_logits(index, directions).float()
+
+    def loss(self, index: int, directions: Directions, objective: Objective = "forward_kl") -> Float[Tensor, " token"]:
+        """Distance from the prompted model at each completion token of batch `index`."""
+        return token_loss(objective, self._rows[index].targets, self._unconverted_logits(index, directions))
+
+    def _unconverted_logits(self, index: int, directions: Directions) -> Float[Tensor, "token d_vocab"]:
         device, mask = parameters_device(self._model), self._masks[index]
         added = dict(zip(self._layers, directions.to(device), strict=True))
 
@@ -88,11 +95,7 @@ class ResumedRows:
             mlp_on_end(self._model, self._model.cfg.n_layers - 1, self._rows[index].batch.n_predicting),
             watch_residuals(self._model, edits),
         ):
-            return completion_logits(self._model, self._rows[index].batch)
-
-    def loss(self, index: int, directions: Directions, objective: Objective = "forward_kl") -> Float[Tensor, " token"]:
-        """Distance from the prompted model at each completion token of batch `index`."""
-        return token_loss(objective, self._rows[index].targets, self.logits(index, directions))
+            return unconverted_logits(self._model, self._rows[index].batch)
 
     @torch.no_grad()
     def row_kl(self, directions: Directions) -> Float[Tensor, "row two"]:
