@@ -17,7 +17,6 @@ from steerlens.vectors.layer_fits import Fit, at_best_strength
 from steerlens.vectors.metrics import FitMetrics, LayerMetrics
 from steerlens.vectors.objectives import token_loss
 from steerlens.vectors.resumed import Directions, ResumedRows
-from steerlens.vectors.sensitivity import sensitivity
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -162,9 +161,8 @@ def _shuffled_control(
         return ResumedRows(model, best.layers, rows, config.positions)
 
     train, validation = shuffled(data.train), shuffled(data.validation)
-    units = sensitivity(model, best.layers, data.train, config.positions, seed=config.seed).units
     config = replace(config, steps=min(config.steps, CONTROL_STEPS))
-    fitted = descend(train, validation, train.nothing, config, units=units, on_step=on_step).directions
+    fitted = descend(train, validation, train.nothing, config, units=best.units, on_step=on_step).directions
     true = ResumedRows(model, best.layers, data.validation, config.positions)
     plain = true.mean_kl(true.nothing)
     scaled, left = at_best_strength(true, fitted, plain)

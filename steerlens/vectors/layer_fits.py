@@ -30,11 +30,13 @@ class NoEffect(ValueError):
 class Fit:
     """Directions fitted at some layers; `validation` values are kl_explained on validation rows.
 
-    `mean_difference` is that of the same layers, or of one of them, at its best strength.
+    `mean_difference` is that of the same layers, or of one of them, at its best strength. `units` are the lengths that
+    count as one in each coordinate (`Sensitivity.units`).
     """
 
     layers: tuple[int, ...]
     directions: Directions
+    units: Directions
     validation: float
     converged: bool
     mean_difference: Directions
@@ -63,7 +65,7 @@ class LayerFit:
         lower = (None, None) if below is None else (below._train, below._validation)
         self._train = ResumedRows(model, layers, data.train, config.positions, below=lower[0])
         self._validation = ResumedRows(model, layers, data.validation, config.positions, below=lower[1])
-        self._config, self._units = config, units
+        self._config = config
         plain = self._validation.mean_kl(self._validation.nothing)
         if plain < NO_EFFECT:
             raise NoEffect(
@@ -74,7 +76,7 @@ class LayerFit:
         best, left = _best_strength(self._validation, difference, plain)
         explained = 1 - left / plain
         start, share = (best, explained) if explained > 0 else (self._validation.nothing, 0.0)
-        self.fit, self._gain = Fit(tuple(layers), start, share, False, best, explained), 0.0
+        self.fit, self._gain = Fit(tuple(layers), start, units, share, False, best, explained), 0.0
 
     @property
     def prospect(self) -> float:
@@ -84,7 +86,9 @@ class LayerFit:
     def go_on(self, steps: int, on_step: Callable[[], object] = lambda: None) -> None:
         """Descend by up to so many more steps."""
         config = replace(self._config, steps=steps)
-        found = descend(self._train, self._validation, self.fit.directions, config, units=self._units, on_step=on_step)
+        found = descend(
+            self._train, self._validation, self.fit.directions, config, units=self.fit.units, on_step=on_step
+        )
         self.fit = replace(self.fit, directions=found.directions, validation=found.explained, converged=found.converged)
 
 
