@@ -10,6 +10,7 @@ from steerlens.models.loading import load_model
 from steerlens.residuals.stream import watch_residuals
 from steerlens.text.batches import pad_rows
 from steerlens.token_losses import token_losses
+from tests.conftest import ARCHITECTURES
 
 
 def implementation(model) -> str:
@@ -41,6 +42,20 @@ def test_plain_products_give_the_gradients_of_fused_attention_behind_padding_too
     assert implementation(half) == "sdpa"
     errors = [float((one - wanted).norm() / wanted.norm()) for one in (plain, fused)]
     assert errors[0] < 1.5 * errors[1] + 0.01
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_our_products_are_the_models_own_attention(checkpoints, tiny, architecture):
+    """Heads that share keys (Qwen 2) and one's own scale and cap of the scores (Gemma 2) among them."""
+    model = load_model(checkpoints[architecture], device="cpu", dtype=torch.float32)
+    config = huggingface_model(model).config
+    batch = pad_rows(tiny.tokenizer, [[5, 6, 7, 8, 9], [8, 9], [4]], [[10, 11], [12], [13, 14, 15]])
+    found = []
+    for name in ("eager", attention._products(model)):
+        config._attn_implementation = name
+        found.append(gradient(model, batch))
+    assert attention._products(model) == PRODUCTS
+    torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-5 * float(found[0].abs().max()))
 
 
 def test_attention_stays_fused_in_float32_and_where_weights_do_not_fit_into_memory(checkpoints, tiny, monkeypatch):
