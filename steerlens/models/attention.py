@@ -24,6 +24,9 @@ That is the most: our own products keep two bytes.
 PRODUCTS = "steerlens_products"
 """The name under which transformers knows `_attend`."""
 
+NOT_IN_SCORES = ("position_ids", "cache_position", "use_cache", "sliding_window")
+"""What models tell their attention beyond arguments and mask, which changes nothing here. Caps and sinks would."""
+
 SHARE_OF_FREE = 0.25
 
 
@@ -77,9 +80,8 @@ def _attend(
     **options: Any,
 ) -> tuple[Float[Tensor, "batch pos head d_value"], Tensor | None]:
     """Attention as transformers calls it. What is more than scaled products and a mask is left to the model's own code."""
-    usual = scaling is not None and attention_mask is not None and attention_mask.shape[1] == 1
-    more = dropout > 0 or any(options.get(name) is not None for name in ("softcap", "s_aux", "position_bias"))
-    if not usual or more:
+    usual = scaling is not None and attention_mask is not None and attention_mask.shape[1] == 1 and dropout == 0
+    if not usual or any(value is not None for name, value in options.items() if name not in NOT_IN_SCORES):
         own = sys.modules[type(module).__module__].eager_attention_forward
         return own(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **options)
     return _Products.apply(query, key, value, attention_mask, scaling).transpose(1, 2).contiguous(), None
