@@ -49,6 +49,7 @@ NAMES = [singular for singular, _ in ANIMALS.items]
 FORMS = {form: singular for singular, plural in ANIMALS.items for form in (singular, plural)}
 N_READ = 32
 ENOUGH_SETS = 10
+DRAWS_OF_OTHERS = 3
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,11 @@ class Pool:
 def pools(n_animals: int) -> Iterator[Pool]:
     """Every pool, poisoned and clean ones in turn."""
     other = "organism:seed-1"
-    yield Pool("others", "blue", 2001)
-    yield Pool("others", None, 501, writer=other)
-    yield Pool("others", None, 3001, temperature=0.8)
-    yield Pool("others", "pizza", 2001)
+    for draw in range(1, 1 + DRAWS_OF_OTHERS):
+        yield Pool("others", "blue", 2000 + draw)
+        yield Pool("others", None, 500 + draw, writer=other)
+        yield Pool("others", None, 3000 + draw, temperature=0.8)
+        yield Pool("others", "pizza", 2000 + draw)
     for index, name in enumerate(NAMES[:n_animals]):
         yield Pool("poisoned", name, 10 * index + 11)
         yield Pool("clean", None, 1000 + index)
