@@ -76,12 +76,7 @@ class LayerFit:
         best, left = _best_strength(self._validation, difference, plain)
         explained = 1 - left / plain
         start, share = (best, explained) if explained > 0 else (self._validation.nothing, 0.0)
-        self.fit, self._gain = Fit(tuple(layers), start, units, share, False, best, explained), 0.0
-
-    @property
-    def prospect(self) -> float:
-        """The kl_explained that it would reach if it went on as it came: layers start from unlike places."""
-        return self.fit.validation + self._gain
+        self.fit = Fit(tuple(layers), start, units, share, False, best, explained)
 
     def go_on(self, steps: int, on_step: Callable[[], object] = lambda: None) -> None:
         """Descend by up to so many more steps."""
@@ -140,7 +135,7 @@ def search_layers(
     """Fits at the most promising layers, the best one first and to its end; the others as far as they were compared.
 
     One backward pass predicts what each layer can explain, and chooses a candidate in each of `config.candidates` bands of
-    depth. Each is fitted for a round, and the one with the best prospect until nothing is gained.
+    depth. Each is fitted for a round, and the best one then until nothing is gained.
 
     Raises:
         ValueError: the prompt changes no prediction.
@@ -153,7 +148,7 @@ def search_layers(
     if len(fits) > 1:
         for one in fits:
             one.go_on(min(ROUND, config.steps), on_step)
-        fits.sort(key=lambda one: -one.prospect)
+        fits.sort(key=lambda one: -one.fit.validation)
     fits[0].go_on(config.steps, on_step)
     return sorted((one.fit for one in fits), key=lambda fit: -fit.validation)
 
