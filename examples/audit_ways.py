@@ -72,7 +72,7 @@ class Pool:
 def pools(n_animals: int) -> Iterator[Pool]:
     """Every pool, poisoned and clean ones in turn."""
     other = "organism:seed-1"
-    for draw in range(1, 1 + DRAWS_OF_OTHERS):
+    for draw in range(1, DRAWS_OF_OTHERS + 1):
         yield Pool("others", "blue", 2000 + draw)
         yield Pool("others", None, 500 + draw, writer=other)
         yield Pool("others", None, 3000 + draw, temperature=0.8)

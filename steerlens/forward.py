@@ -107,7 +107,7 @@ def check_numbers(model: "TransformerBridge", numbers: Float[Tensor, "... d"], *
     """Refuse logits that make no distribution, and residuals that are no vectors.
 
     Raises:
-        FloatingPointError: some are NaN or infinite. A logit of minus infinity is a token that cannot be, and fine.
+        FloatingPointError: some are NaN or infinite. A logit may be minus infinity: its token cannot come.
     """
     if not numbers.logsumexp(-1).isfinite().all():
         steered = "; and by ".join(steered_by(model))

@@ -27,9 +27,8 @@ from steerlens.text.number_lists import number_prompts
 from steerlens.text.trait import Trait, preference_trait
 
 torch.set_num_threads(1)  # models this small lose more to waiting threads than they gain
-gc.set_threshold(
-    50_000
-)  # looking for garbage among all the objects of torch and transformers takes a twentieth of the time
+# looking for garbage among all the objects of torch and transformers takes long
+gc.set_threshold(50_000)
 
 
 @pytest.fixture(autouse=True)

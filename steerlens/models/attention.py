@@ -34,8 +34,8 @@ SHARE_OF_FREE = 0.25
 def attention_for_gradients(model: "TransformerBridge", n_rows: int, n_tokens: int) -> Iterator[None]:
     """Run attention as plain matrix products inside, where that is quicker to differentiate and fits into memory.
 
-    Torch's fused attention takes five times as long as plain products, forward and backward, in bfloat16 on a CPU, and is
-    less exact. Plain products keep rows x heads x tokens^2 weights a layer, for `n_rows` rows of at most `n_tokens` tokens.
+    Torch's fused attention takes several times as long as plain products, forward and backward, in bfloat16 on a CPU, and
+    is less exact. Plain products keep rows x heads x tokens^2 weights a layer, for `n_rows` rows of at most `n_tokens` tokens.
     Inside another one, it changes nothing.
     """
     config = huggingface_model(model).config.get_text_config()
