@@ -28,6 +28,14 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
 
 
 @contextlib.contextmanager
+def peft_unwarned() -> Iterator[None]:
+    """peft reads an attribute by the name that transformers gave up; a user can do nothing about it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        yield
+
+
+@contextlib.contextmanager
 def in_plain_words() -> Iterator[None]:
     """On a command line, a warning is a line of its own, without the line of code, which no user wrote."""
     others = warnings.showwarning

@@ -11,7 +11,7 @@ import torch
 from steerlens.files import read_json, reading
 from steerlens.models.adapters import check_kind, keep_base
 from steerlens.models.files import require_files, unusable
-from steerlens.warn import warn
+from steerlens.warn import peft_unwarned, warn
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,7 +54,7 @@ def with_adapter(model: Any, tokenizer: Any, adapter: Path, base: str) -> tuple[
     _make_room(model, own_tokenizer, config, weights, adapter)
     overwritten = _overwritten(model, weights)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), peft_unwarned():
             warnings.filterwarnings("error", message="Found missing adapter keys")
             peft_model = PeftModel.from_pretrained(model, str(adapter))
         _check_all_used(peft_model, weights, overwritten)

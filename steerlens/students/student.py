@@ -13,6 +13,7 @@ from steerlens.models.identity import is_4bit, model_name
 from steerlens.models.unwrapping import unwrapped, weight_sharing_copy
 from steerlens.students.config import TrainConfig
 from steerlens.students.processes import Processes
+from steerlens.warn import peft_unwarned
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -104,17 +105,20 @@ def start_student(model: "TransformerBridge", config: TrainConfig) -> tuple["Tra
         from transformers.pytorch_utils import Conv1D
 
         student_hf: Any = weight_sharing_copy(model)
-        saveable = get_peft_model(
-            student_hf,
-            LoraConfig(
-                r=config.rank,
-                lora_alpha=config.lora_alpha,  # pyright: ignore[reportArgumentType]
-                target_modules="all-linear" if config.target_modules == ("all-linear",) else [*config.target_modules],
-                exclude_modules=_without_lora(model, config.layers),
-                fan_in_fan_out=any(isinstance(module, Conv1D) for module in student_hf.modules()),
-                task_type="CAUSAL_LM",
-            ),
-        )
+        with peft_unwarned():
+            saveable = get_peft_model(
+                student_hf,
+                LoraConfig(
+                    r=config.rank,
+                    lora_alpha=config.lora_alpha,  # pyright: ignore[reportArgumentType]
+                    target_modules="all-linear"
+                    if config.target_modules == ("all-linear",)
+                    else [*config.target_modules],
+                    exclude_modules=_without_lora(model, config.layers),
+                    fan_in_fan_out=any(isinstance(module, Conv1D) for module in student_hf.modules()),
+                    task_type="CAUSAL_LM",
+                ),
+            )
         student_hf = saveable.get_base_model()
     else:
         with unwrapped(huggingface_model(model)):

@@ -95,6 +95,13 @@ def test_the_base_is_untouched_and_the_same_seed_gives_the_same_student(tiny, sa
     assert one.losses != other.losses
 
 
+def test_a_student_starts_and_loads_without_a_warning_that_no_user_can_act_on(tiny, checkpoints, samples, tmp_path):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", category=FutureWarning)
+        train_student(tiny, samples, TrainConfig(rank=2, epochs=1, batch_size=4)).save(tmp_path / "adapter")
+        load_model(checkpoints["llama"], adapter=tmp_path / "adapter", device="cpu")
+
+
 def test_training_lowers_the_held_out_loss(tiny, samples):
     train, heldout = samples.split(4)
     before = mean_loss(tiny, heldout)
