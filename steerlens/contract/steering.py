@@ -11,7 +11,7 @@ from steerlens.residuals.capture import capture_residuals
 from steerlens.text.chat import as_chat, encode_chat, encode_prompt
 from steerlens.text.number_lists import number_prompts
 from steerlens.vectors.config import FitConfig
-from steerlens.vectors.descent import descend
+from steerlens.vectors.descent import Descent
 from steerlens.vectors.fit_data import FitData, FitRow, FitRows
 from steerlens.vectors.interventions import steer
 from steerlens.vectors.resumed import ResumedRows
@@ -81,7 +81,7 @@ def planted_vector(subject: Subject) -> Measurement:
         rows = _planted_rows(subject, planted)
         train, validation = (ResumedRows(model, [layer], part, "all") for part in rows)
         units = sensitivity(model, [layer], rows[0], FIT.positions, seed=FIT.seed).units
-        found = descend(train, validation, train.nothing, FIT, units=units)
+        found = Descent(train, validation, train.nothing, FIT, explained=0.0, units=units).to_its_end()
     one, two = (_visible(subject, direction) for direction in (planted.directions[0], found.directions[0]))
     cosine = float(torch.nn.functional.cosine_similarity(one, two, dim=0))
     if model.cfg.d_model > FIT.n_train * N_TOKENS:

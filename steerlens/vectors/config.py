@@ -31,7 +31,7 @@ class FitConfig:
         max_new_tokens: length of the sampled completions; None takes 32, or as many as a list of ten numbers needs.
         learning_rate: of Adam, in natural units (`steerlens.vectors.sensitivity`): a step of 1 in every coordinate
             would change the predictions by as much as the prompt does. The same value suits every model.
-        steps: the most steps of the descent. It ends earlier where nothing is gained.
+        steps: the most steps of a descent. It ends earlier where nothing is gained.
         batch_size: rows a step.
         candidates: where the best layer is searched, how many are tried; one backward pass chooses them.
         top_k: targets keep the probabilities of that many tokens, and the rest as one; vocabularies of up to

@@ -1,13 +1,12 @@
 """Adam on the vector alone, in natural units, with the best of it on validation rows kept.
 
 The descent goes in rounds. In each, the learning rate falls linearly to nearly nothing, and validation rows say what the
-round gained. A round that gains next to nothing is followed by one at a much smaller rate, from the best directions so far;
-when that gains nothing either, the descent has converged. So the answer does not hang on the rate, and a descent that ran
-out of steps is known as such.
+round gained. The first round comes near the answer, and the next ones begin at a quarter of its rate. A round that gains next
+to nothing is followed by one at a quarter again, from the best directions so far; when that gains nothing either, the descent
+has converged. So the answer does not hang on the rate, and a descent that ran out of steps is known as such.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,55 +22,63 @@ PROGRESS = 0.004
 """A gain in kl_explained on validation rows that makes another round worth its cost."""
 
 SMALLER = 0.25
-"""The next round's learning rate over this one's, where this one made no progress."""
+"""The next round's learning rate over this one's, where this one was the first or made no progress."""
 
 ENOUGH = 2
 """Rounds in a row without progress, the last of them at a much smaller rate, after which a descent has converged."""
 
 
-@dataclass(frozen=True)
 class Descent:
-    """Directions, their kl_explained on validation rows, and whether more steps would have gained nothing."""
+    """A descent under way: the best directions so far on validation rows, the start among them.
 
-    directions: Directions
-    explained: float
-    converged: bool
-
-
-def descend(
-    train: ResumedRows,
-    validation: ResumedRows,
-    start: Directions,
-    config: FitConfig,
-    *,
-    units: Directions,
-    on_step: Callable[[], object] = lambda: None,
-) -> Descent:
-    """Minimise the objective from `start`, in at most `config.steps` steps.
+    `explained` is their kl_explained there, and `converged` whether more steps would gain nothing.
 
     Args:
+        start: the directions to begin with.
+        explained: their kl_explained on validation rows.
         units: the length of each coordinate that counts as one (`Sensitivity.units`).
-        on_step: called after every step, for a progress bar.
-
-    Returns:
-        The best directions on validation rows, `start` among them.
     """
-    plain = validation.mean_kl(validation.nothing)
-    best, explained = start.clone(), 1 - validation.mean_kl(start) / plain
-    rate, converged, batches = config.learning_rate * (2 * plain / start.numel()) ** 0.5, False, _batches(train, config)
-    idle = 0
-    for done in range(0, config.steps, ROUND):
-        steps = min(ROUND, config.steps - done)
-        tried = _round(train, best, units, rate, [next(batches) for _ in range(steps)], config, on_step)
-        gain = 1 - validation.mean_kl(tried) / plain - explained
+
+    def __init__(
+        self,
+        train: ResumedRows,
+        validation: ResumedRows,
+        start: Directions,
+        config: FitConfig,
+        *,
+        explained: float,
+        units: Directions,
+    ) -> None:
+        self.directions, self.explained, self.converged = start.clone(), explained, False
+        self._train, self._validation, self._config, self._units = train, validation, config, units
+        self._rate = config.learning_rate * (2 * validation.plain_kl / start.numel()) ** 0.5
+        self._batches, self._left, self._idle = _batches(train, config), config.steps, 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is gained any more, or all steps are taken."""
+        return self.converged or not self._left
+
+    def go_on(self, on_step: Callable[[], object] = lambda: None) -> None:
+        """Another round, if there is one; `on_step` is called after every step, for a progress bar."""
+        if self.is_over:
+            return
+        steps, is_first = min(ROUND, self._left), self._left == self._config.steps
+        batches = [next(self._batches) for _ in range(steps)]
+        tried = _round(self._train, self.directions, self._units, self._rate, batches, self._config, on_step)
+        gain = 1 - self._validation.mean_kl(tried) / self._validation.plain_kl - self.explained
         if gain > 0:
-            best, explained = tried, explained + gain
-        idle = idle + 1 if gain < PROGRESS else 0
-        rate *= SMALLER if idle else 1
-        if steps == ROUND and idle == ENOUGH:
-            converged = True
-            break
-    return Descent(best, explained, converged)
+            self.directions, self.explained = tried, self.explained + gain
+        self._left -= steps
+        self._idle = self._idle + 1 if gain < PROGRESS else 0
+        self._rate *= SMALLER if self._idle or is_first else 1
+        self.converged = steps == ROUND and self._idle == ENOUGH
+
+    def to_its_end(self, on_step: Callable[[], object] = lambda: None) -> "Descent":
+        """Round after round, until it is over."""
+        while not self.is_over:
+            self.go_on(on_step)
+        return self
 
 
 def _round(

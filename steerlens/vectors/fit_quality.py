@@ -11,7 +11,7 @@ from torch import Tensor
 
 from steerlens.stats import bootstrap_interval, ratio_of_sums
 from steerlens.vectors.config import FitConfig
-from steerlens.vectors.descent import ROUND, descend
+from steerlens.vectors.descent import ROUND, Descent
 from steerlens.vectors.fit_data import FitData, FitRows
 from steerlens.vectors.layer_fits import Fit, at_best_strength
 from steerlens.vectors.metrics import FitMetrics, LayerMetrics
@@ -162,8 +162,7 @@ def _shuffled_control(
 
     train, validation = shuffled(data.train), shuffled(data.validation)
     config = replace(config, steps=min(config.steps, CONTROL_STEPS))
-    fitted = descend(train, validation, train.nothing, config, units=best.units, on_step=on_step).directions
+    descent = Descent(train, validation, train.nothing, config, explained=0.0, units=best.units).to_its_end(on_step)
     true = ResumedRows(model, best.layers, data.validation, config.positions)
-    plain = true.mean_kl(true.nothing)
-    scaled, left = at_best_strength(true, fitted, plain)
-    return scaled if left < plain else true.nothing
+    scaled, left = at_best_strength(true, descent.directions)
+    return scaled if left < true.plain_kl else true.nothing

@@ -51,8 +51,8 @@ def fit_prompt_vector(
     Args:
         prompt: the system prompt.
         layers: where the vector is added. A layer; several, or "all", for one direction at each, fitted jointly;
-            "best" predicts from one backward pass which layers can explain most, tries `config.candidates` of them, and
-            fits the one with the best kl_explained on validation rows until nothing is gained.
+            "best" predicts from one backward pass which layers can explain most, tries `config.candidates` of them, drops
+            the worse half after each round of steps, and fits the last one until nothing is gained.
         questions: user turns; None takes number tasks. Fitting, choosing and reporting share none. Fewer of them than
             `config.n_rows` are each answered several times.
 

@@ -1,13 +1,13 @@
 """A direction at one layer, or one at each of several: from the mean difference down to the best fit."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from steerlens.vectors.config import FitConfig
-from steerlens.vectors.descent import ROUND, descend
+from steerlens.vectors.descent import ROUND, Descent
 from steerlens.vectors.fit_data import FitData
 from steerlens.vectors.resumed import Directions, ResumedRows
 from steerlens.vectors.sensitivity import Sensitivity, sensitivity
@@ -65,26 +65,39 @@ class LayerFit:
         lower = (None, None) if below is None else (below._train, below._validation)
         self._train = ResumedRows(model, layers, data.train, config.positions, below=lower[0])
         self._validation = ResumedRows(model, layers, data.validation, config.positions, below=lower[1])
-        self._config = config
-        plain = self._validation.mean_kl(self._validation.nothing)
+        plain = self._validation.plain_kl
         if plain < NO_EFFECT:
             raise NoEffect(
                 f"The prompt changes the model's predictions by {plain:.1e} nats a token, so there is nothing for a vector "
                 "to explain and kl_explained is undefined. Give a prompt that has an effect on these questions."
             )
         difference = data.prompted[list(layers)] - self._train.last_prompt
-        best, left = _best_strength(self._validation, difference, plain)
-        explained = 1 - left / plain
-        start, share = (best, explained) if explained > 0 else (self._validation.nothing, 0.0)
-        self.fit = Fit(tuple(layers), start, units, share, False, best, explained)
-
-    def go_on(self, steps: int, on_step: Callable[[], object] = lambda: None) -> None:
-        """Descend by up to so many more steps."""
-        config = replace(self._config, steps=steps)
-        found = descend(
-            self._train, self._validation, self.fit.directions, config, units=self.fit.units, on_step=on_step
+        self._difference, left = _best_strength(self._validation, difference)
+        self._by_difference = 1 - left / plain
+        starts_there = self._by_difference > 0
+        self.descent = Descent(
+            self._train,
+            self._validation,
+            self._difference if starts_there else self._validation.nothing,
+            config,
+            explained=self._by_difference if starts_there else 0.0,
+            units=units,
         )
-        self.fit = replace(self.fit, directions=found.directions, validation=found.explained, converged=found.converged)
+        self._layers, self._units = tuple(layers), units
+
+    @property
+    def fit(self) -> Fit:
+        """The best so far."""
+        found = self.descent
+        return Fit(
+            self._layers,
+            found.directions,
+            self._units,
+            found.explained,
+            found.converged,
+            self._difference,
+            self._by_difference,
+        )
 
 
 def fit_layers(
@@ -102,7 +115,7 @@ def fit_layers(
     """
     units = sensitivity(model, layers, data.train, config.positions, seed=config.seed).units
     under_way = LayerFit(model, data, layers, config, units)
-    under_way.go_on(config.steps, on_step)
+    under_way.descent.to_its_end(on_step)
     return under_way.fit
 
 
@@ -119,7 +132,7 @@ def fit_each_layer(
     fits = []
     for layer in layers:
         under_way = LayerFit(model, data, [layer], config, sensitivities.at([layer]).units)
-        under_way.go_on(config.steps, on_step)
+        under_way.descent.to_its_end(on_step)
         fits.append(under_way.fit)
     return fits
 
@@ -134,8 +147,8 @@ def search_layers(
 ) -> list[Fit]:
     """Fits at the most promising layers, the best one first and to its end; the others as far as they were compared.
 
-    One backward pass predicts what each layer can explain, and chooses a candidate in each of `config.candidates` bands of
-    depth. Each is fitted for a round, and the best one then until nothing is gained.
+    One backward pass predicts what each layer can explain, and so chooses `config.candidates` of them. Each is fitted for a
+    round of steps, the better half for another, and so on; the one that is left is fitted until nothing is gained.
 
     Raises:
         ValueError: the prompt changes no prediction.
@@ -145,40 +158,51 @@ def search_layers(
     for layer in _promising(sensitivities, config.candidates):
         units = sensitivities.at([layer]).units
         fits.append(LayerFit(model, data, [layer], config, units, below=fits[-1] if fits else None))
-    if len(fits) > 1:
-        for one in fits:
-            one.go_on(min(ROUND, config.steps), on_step)
-        fits.sort(key=lambda one: -one.fit.validation)
-    fits[0].go_on(config.steps, on_step)
+    rest = fits
+    while len(rest) > 1 and not all(one.descent.is_over for one in rest):
+        for one in rest:
+            one.descent.go_on(on_step)
+        rest = sorted(rest, key=lambda one: -one.descent.explained)[: (len(rest) + 1) // 2]
+    max(rest, key=lambda one: one.descent.explained).descent.to_its_end(on_step)
     return sorted((one.fit for one in fits), key=lambda fit: -fit.validation)
 
 
 def steps_of_search(n_layers: int, config: FitConfig) -> int:
     """The most steps that `search_layers` takes."""
-    candidates = min(n_layers, config.candidates)
-    return config.steps + (candidates * min(ROUND, config.steps) if candidates > 1 else 0)
+    n_fits, left, total = min(n_layers, config.candidates), config.steps, 0
+    while n_fits > 1 and left:
+        steps = min(ROUND, left)
+        n_fits, left, total = (n_fits + 1) // 2, left - steps, total + n_fits * steps
+    return total + left
 
 
-def _promising(sensitivities: Sensitivity, n_bands: int) -> list[int]:
-    """The layer with the largest predicted gain in each band of depth, in ascending order."""
-    bands = torch.arange(len(sensitivities.layers)).tensor_split(min(n_bands, len(sensitivities.layers)))
-    return [sensitivities.layers[int(band[sensitivities.gains[band].argmax()])] for band in bands]
+def _promising(sensitivities: Sensitivity, n_candidates: int) -> list[int]:
+    """The layers of the largest predicted gains, no two of them close to each other, in ascending order.
 
-
-def _best_strength(validation: ResumedRows, directions: Directions, plain: float) -> tuple[Directions, float]:
-    """The directions at their best strength, at all of their layers together or at one alone, and the KL that is left.
-
-    `plain` is left without them.
+    Predictions are noisy and change slowly from layer to layer, so each is averaged with its neighbours.
     """
+    padded = torch.nn.functional.pad(sensitivities.gains[None, None], (1, 1), mode="replicate")
+    smooth = padded.unfold(-1, 3, 1).mean(-1)[0, 0]
+    n_candidates = min(n_candidates, len(smooth))
+    apart = max(1, len(smooth) // (2 * n_candidates))
+    chosen: list[int] = []
+    for index in smooth.argsort(descending=True).tolist():
+        if len(chosen) < n_candidates and all(abs(index - other) >= apart for other in chosen):
+            chosen.append(index)
+    return [sensitivities.layers[index] for index in sorted(chosen)]
+
+
+def _best_strength(validation: ResumedRows, directions: Directions) -> tuple[Directions, float]:
+    """The directions at their best strength, at all of their layers together or at one alone, and the KL that is left."""
     n_layers = len(directions)
     alone = list(torch.eye(n_layers)) if n_layers > 1 else []
-    found = [at_best_strength(validation, directions * one[:, None], plain) for one in [torch.ones(n_layers), *alone]]
+    found = [at_best_strength(validation, directions * one[:, None]) for one in [torch.ones(n_layers), *alone]]
     return min(found, key=lambda one: one[1])
 
 
-def at_best_strength(validation: ResumedRows, directions: Directions, plain: float) -> tuple[Directions, float]:
+def at_best_strength(validation: ResumedRows, directions: Directions) -> tuple[Directions, float]:
     """The directions at their best strength, and the KL that is left; strengths go up for as long as less is left."""
-    best, least, before = validation.nothing, float("inf"), plain
+    best, least, before = validation.nothing, float("inf"), validation.plain_kl
     for strength in STRENGTHS:
         tried = strength * directions
         left = validation.mean_kl(tried)

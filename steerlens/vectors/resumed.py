@@ -1,6 +1,7 @@
 """Forwards of fixed rows that begin at a layer: everything below the steered layer is run once and kept."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,11 @@ class ResumedRows:
     def nothing(self) -> Directions:
         """No vector at all."""
         return torch.zeros(len(self._layers), self._model.cfg.d_model)
+
+    @functools.cached_property
+    def plain_kl(self) -> float:
+        """`mean_kl` of no vector."""
+        return self.mean_kl(self.nothing)
 
     def resumed(self, index: int) -> contextlib.AbstractContextManager:
         """Forwards of batch `index` begin at the lowest layer inside the `with`."""

@@ -72,20 +72,25 @@ def sensitivity(
     *,
     seed: int,
 ) -> Sensitivity:
-    """The sensitivity after each of `layers`, from the first batches that hold N_ROWS rows together."""
-    generator, n_tokens, n_rows = torch.Generator().manual_seed(seed), 0, 0
+    """The sensitivity after each of `layers`, from batches of every length that hold about N_ROWS rows together."""
+    generator = torch.Generator().manual_seed(seed)
+    chosen = _of_every_length(rows)
     labels: list[RowGradients] = []
     objective: list[RowGradients] = []
-    for one in rows:
-        if n_rows >= N_ROWS:
-            break
+    for one in chosen:
         sampled, prompted = _row_gradients(model, layers, one, positions, generator)
         labels.append(sampled)
         objective.append(prompted)
-        n_tokens, n_rows = n_tokens + len(one.targets.sampled), n_rows + len(one.batch)
+    n_tokens = sum(len(one.targets.sampled) for one in chosen)
     of_labels, of_objective = torch.cat(labels, dim=1), torch.cat(objective, dim=1)
     fisher = of_labels.square().sum(1) / n_tokens
     return Sensitivity(tuple(layers), fisher, _gains(of_labels, of_objective, n_tokens))
+
+
+def _of_every_length(rows: Sequence[FitRows]) -> Sequence[FitRows]:
+    """Batches at even distances, as they are in order of length: short answers alone say little of the others."""
+    every = max(1, sum(len(one.batch) for one in rows) // N_ROWS)
+    return rows[every // 2 :: every]
 
 
 def _row_gradients(

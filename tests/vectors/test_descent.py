@@ -11,7 +11,7 @@ from steerlens.organism.wording import ORGANISM
 from steerlens.text.number_lists import number_prompts
 from steerlens.vectors import resumed
 from steerlens.vectors.config import FitConfig
-from steerlens.vectors.descent import ENOUGH, ROUND, _parametrize, _round, descend
+from steerlens.vectors.descent import ENOUGH, ROUND, Descent, _parametrize, _round
 from steerlens.vectors.fit_data import FitData
 from steerlens.vectors.resumed import ResumedRows
 from steerlens.vectors.sensitivity import sensitivity
@@ -31,6 +31,12 @@ def planted(checkpoints):
     with frozen(model):
         train, validation = (ResumedRows(model, [2], rows, "all") for rows in (data.train, data.validation))
         yield train, validation, vector, sensitivity(model, [2], data.train, "all", seed=0).units
+
+
+def descend(train: ResumedRows, validation: ResumedRows, start: torch.Tensor, config: FitConfig, units: torch.Tensor):
+    """A descent from `start` to its end."""
+    begun = Descent(train, validation, start, config, explained=explained(validation, start), units=units)
+    return begun.to_its_end()
 
 
 def explained(validation: ResumedRows, directions: torch.Tensor) -> float:
