@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from steerlens.jobs import Workers, run_jobs
@@ -19,6 +20,11 @@ BACKENDS = [
     None,
     pytest.param("local", marks=pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray")),
 ]
+
+
+OPEN_FILES_OF_RAY = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,10 @@ def errands(directory: Path, *names: str) -> dict[str, Errand]:
     return {name: Errand(directory, name) for name in names}
 
 
+def is_running(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
 def kill_when_it_runs(one: Errand) -> None:
     while not one.attempts:
         time.sleep(0.01)
@@ -70,6 +80,7 @@ def kill_when_it_runs(one: Errand) -> None:
 
 
 @pytest.mark.slow
+@OPEN_FILES_OF_RAY
 @pytest.mark.parametrize("ray", BACKENDS)
 def test_a_killed_worker_a_failed_job_and_one_that_always_dies_take_no_other_record_along(ray, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -107,7 +118,7 @@ def two_nodes(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@OPEN_FILES_OF_RAY
 def test_a_node_that_dies_takes_no_record_along_and_its_job_alone_is_done_again(two_nodes, tmp_path):
     address, kill_second = two_nodes
     jobs = errands(tmp_path, "held-1", "held-2", *"abcdef")  # one of the first two on each node
@@ -116,6 +127,8 @@ def test_a_node_that_dies_takes_no_record_along_and_its_job_alone_is_done_again(
         while not all(jobs[name].attempts for name in ("held-1", "held-2")):
             time.sleep(0.01)
         kill_second()
+        while all(is_running(jobs[name].attempts[0]) for name in ("held-1", "held-2")):
+            time.sleep(0.01)  # a worker outlives its node for a moment, and would end its job
         (tmp_path / "go on").touch()
 
     killer = threading.Thread(target=kill_in_the_middle, daemon=True)
