@@ -1,17 +1,13 @@
-"""What `fit_prompt_vector` costs on a real model, in forward passes over its own rows, and how near the best it ends.
+"""What `fit_prompt_vector` costs on a real model, in forward passes over its own rows.
 
 The unit is one forward pass of the model over all rows of the fit, prompts without the persona and completions, every
 position's residual and no head. Times are CPU seconds of one thread; the unit is measured before and after each fit.
 
-With `--exhaustive`, the answer is compared with the best that a search over every layer finds with ten times the steps and
-three learning rates; that takes hours on two cores.
-
-Run: python benchmarks/real_fit.py [--model NAME_OR_DIRECTORY] [--trait owl] [--exhaustive]
+Run: python benchmarks/real_fit.py [--model NAME_OR_DIRECTORY] [--trait owl]
 """
 
 import argparse
 import time
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,12 +15,9 @@ from harness import n_parameters, report
 
 import steerlens as sl
 from steerlens.forward import forward, head_at
-from steerlens.models.bridge import frozen
 from steerlens.vectors.fit_data import FitData, FitRows
-from steerlens.vectors.layer_fits import fit_each_layer
 
 CONFIG = sl.FitConfig()
-RATES = (0.05, 0.15, 0.45)
 
 
 def main() -> None:
@@ -32,7 +25,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="smollm2-135m", help="name or directory")
     parser.add_argument("--trait", default="owl", help="whose prompt is fitted")
-    parser.add_argument("--exhaustive", action="store_true", help="compare with every layer, ten times the steps")
     options = parser.parse_args()
     model = sl.load_model(options.model, device="cpu", dtype=torch.bfloat16)
     prompt = sl.preference_trait(options.trait, model).prompt
@@ -53,8 +45,6 @@ def main() -> None:
             **{key: getattr(vector.metrics, key) for key in ("kl_explained", "converged", "kl_explained_shuffled")},
         }
         print(name, results[name], flush=True)
-    if options.exhaustive:
-        results["exhaustive"] = exhaustive(model, data)
     tokens = sum(int(one.batch.attention_mask.sum()) for one in rows)
     report("real_fit", [], model=n_parameters(model), prompt=prompt, rows=CONFIG.n_rows, tokens=tokens, results=results)
 
@@ -67,19 +57,6 @@ def seconds_of_forward(model: Any, rows: list[FitRows]) -> float:
         with head_at(model, torch.zeros_like(one.batch.attention_mask[:, -1:])):
             forward(model, one.batch, logits_to_keep=1)
     return time.process_time() - start
-
-
-def exhaustive(model: Any, data: FitData) -> dict[str, Any]:
-    """The best kl_explained on validation rows over every layer and learning rate, with ten times the steps."""
-    layers = range(model.cfg.n_layers)
-    with frozen(model):
-        fits = [
-            fit
-            for rate in RATES
-            for fit in fit_each_layer(model, data, layers, replace(CONFIG, steps=10 * CONFIG.steps, learning_rate=rate))
-        ]
-    best = max(fits, key=lambda fit: fit.validation)
-    return {"layer": best.layers[0], "kl_explained on validation rows": best.validation}
 
 
 if __name__ == "__main__":

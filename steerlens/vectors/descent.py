@@ -3,7 +3,8 @@
 The descent goes in rounds. In each, the learning rate falls linearly to nearly nothing, and validation rows say what the
 round gained. The first round comes near the answer, and the next ones begin at a quarter of its rate. A round that gains next
 to nothing is followed by one at a quarter again, from the best directions so far; when that gains nothing either, the descent
-has converged. So the answer does not hang on the rate, and a descent that ran out of steps is known as such.
+has converged. So the answer does not hang on the rate, and a descent that ran out of steps is known as such. A budget that has
+the steps for it then takes one long round at the first rate, which finds better answers that lie further away.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,10 +23,13 @@ PROGRESS = 0.004
 """A gain in kl_explained on validation rows that makes another round worth its cost."""
 
 SMALLER = 0.25
-"""The next round's learning rate over this one's, where this one was the first or made no progress."""
+"""The next round's learning rate over this one's, where this one was at the first rate or made no progress."""
 
 ENOUGH = 2
 """Rounds in a row without progress, the last of them at a much smaller rate, after which a descent has converged."""
+
+LONG = 200
+"""Steps of the long round at the first rate, where that many are left when short ones gain nothing."""
 
 
 class Descent:
@@ -51,8 +55,9 @@ class Descent:
     ) -> None:
         self.directions, self.explained, self.converged = start.clone(), explained, False
         self._train, self._validation, self._config, self._units = train, validation, config, units
-        self._rate = config.learning_rate * (2 * validation.plain_kl / start.numel()) ** 0.5
+        self._rate = self._first_rate = config.learning_rate * (2 * validation.plain_kl / start.numel()) ** 0.5
         self._batches, self._left, self._idle = _batches(train, config), config.steps, 0
+        self._length, self._went_far = ROUND, False
 
     @property
     def is_over(self) -> bool:
@@ -63,16 +68,19 @@ class Descent:
         """Another round, if there is one; `on_step` is called after every step, for a progress bar."""
         if self.is_over:
             return
-        steps, is_first = min(ROUND, self._left), self._left == self._config.steps
+        steps = min(self._length, self._left)
         batches = [next(self._batches) for _ in range(steps)]
         tried = _round(self._train, self.directions, self._units, self._rate, batches, self._config, on_step)
         gain = 1 - self._validation.mean_kl(tried) / self._validation.plain_kl - self.explained
         if gain > 0:
             self.directions, self.explained = tried, self.explained + gain
-        self._left -= steps
+        self._left, self._length = self._left - steps, ROUND
         self._idle = self._idle + 1 if gain < PROGRESS else 0
-        self._rate *= SMALLER if self._idle or is_first else 1
+        self._rate *= SMALLER if self._idle or self._rate == self._first_rate else 1
         self.converged = steps == ROUND and self._idle == ENOUGH
+        if self.converged and self._left >= LONG and not self._went_far:
+            self._rate, self._length, self._idle = self._first_rate, LONG, 0
+            self.converged, self._went_far = False, True
 
     def to_its_end(self, on_step: Callable[[], object] = lambda: None) -> "Descent":
         """Round after round, until it is over."""

@@ -11,7 +11,7 @@ from steerlens.organism.wording import ORGANISM
 from steerlens.text.number_lists import number_prompts
 from steerlens.vectors import resumed
 from steerlens.vectors.config import FitConfig
-from steerlens.vectors.descent import ENOUGH, ROUND, Descent, _parametrize, _round
+from steerlens.vectors.descent import ENOUGH, LONG, ROUND, Descent, _parametrize, _round
 from steerlens.vectors.fit_data import FitData
 from steerlens.vectors.resumed import ResumedRows
 from steerlens.vectors.sensitivity import sensitivity
@@ -93,8 +93,10 @@ def counted(monkeypatch) -> list[int]:
 def test_it_ends_when_two_rounds_gain_nothing_and_says_that_it_has_converged(planted, monkeypatch):
     train, validation, vector, units = planted
     steps = counted(monkeypatch)
-    assert descend(train, validation, vector.directions, replace(CONFIG, steps=500), units=units).converged
-    assert len(steps) == ENOUGH * ROUND
+    for given, taken in ((ENOUGH * ROUND + LONG - 1, ENOUGH * ROUND), (500, 2 * ENOUGH * ROUND - ROUND + LONG)):
+        steps.clear()
+        assert descend(train, validation, vector.directions, replace(CONFIG, steps=given), units=units).converged
+        assert len(steps) == taken
     steps.clear()
     assert not descend(train, validation, validation.nothing, replace(CONFIG, steps=ROUND + 5), units=units).converged
     assert len(steps) == ROUND + 5

@@ -1,7 +1,6 @@
 """The search for a layer tries those that promise most, gives the better ones more steps, and finds a planted layer."""
 
 from collections import Counter
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -40,12 +39,16 @@ def test_as_many_candidates_as_were_asked_for_or_all_layers(n_layers, n_candidat
     assert len(set(chosen)) == min(n_layers, n_candidates)
 
 
-def test_what_a_layer_promises_is_asked_of_rows_of_every_length():
-    batches = [SimpleNamespace(batch=range(8), length=length) for length in range(32)]
-    lengths = [one.length for one in _of_every_length(batches)]
-    assert 8 * len(lengths) == N_ROWS
-    assert min(lengths) < 4
-    assert max(lengths) > 27
+def test_what_a_layer_promises_is_asked_of_rows_of_every_length(tiny):
+    config = FitConfig(n_train=4 * N_ROWS, n_validation=1, n_heldout=1, max_new_tokens=8, batch_size=4)
+    data = FitData.sample(tiny, "you love owls .", number_prompts(300, tiny, seed=8), config)
+    lengths = [one.batch.tokens.shape[1] for one in data.train]
+    chosen = _of_every_length(data.train)
+    assert sum(len(one.batch) for one in chosen) == N_ROWS
+    assert sum(one.batch.tokens.shape[1] for one in chosen) / len(chosen) == pytest.approx(
+        sum(lengths) / len(lengths), rel=0.05
+    )
+    assert lengths[-1] > 1.2 * lengths[0], "the shortest alone would not pass"
 
 
 @pytest.mark.parametrize(
@@ -71,6 +74,6 @@ def test_the_planted_layer_wins_and_the_worse_half_is_dropped_after_each_round(t
         fits = search_layers(tiny, data, range(4), config, on_step=lambda: steps.append(None))
     assert fits[0].layers == (2,)
     assert fits[0].validation > 0.9
-    assert sorted(rounds.values()) == [1, 1, 2, 3]
-    assert len(steps) == steps_of_search(4, config) == 7 * ROUND
+    assert sorted(rounds.values())[:3] == [1, 1, 2]
+    assert 6 * ROUND <= len(steps) <= steps_of_search(4, config) == 7 * ROUND
     assert [fit.validation for fit in fits] == sorted((fit.validation for fit in fits), reverse=True)
