@@ -25,6 +25,9 @@ PROGRESS = 0.004
 SMALLER = 0.25
 """The next round's learning rate over this one's, where this one was at the first rate or made no progress."""
 
+MUCH = 0.04
+"""A gain at a smaller rate that says that the rate became smaller too early, so that the next round is at the first one."""
+
 ENOUGH = 2
 """Rounds in a row without progress, the last of them at a much smaller rate, after which a descent has converged."""
 
@@ -76,7 +79,10 @@ class Descent:
             self.directions, self.explained = tried, self.explained + gain
         self._left, self._length = self._left - steps, ROUND
         self._idle = self._idle + 1 if gain < PROGRESS else 0
-        self._rate *= SMALLER if self._idle or self._rate == self._first_rate else 1
+        if self._idle or self._rate == self._first_rate:
+            self._rate *= SMALLER
+        elif gain > MUCH:
+            self._rate = self._first_rate
         self.converged = steps == ROUND and self._idle == ENOUGH
         if self.converged and self._left >= LONG and not self._went_far:
             self._rate, self._length, self._idle = self._first_rate, LONG, 0
