@@ -20,7 +20,7 @@ from steerlens.vectors.source import VectorSource
 from steerlens.vectors.vector import SteeringVector
 
 N_TOKENS = 6
-FIT = FitConfig(n_train=24, n_validation=8, n_heldout=1, max_new_tokens=N_TOKENS, steps=120, batch_size=8)
+FIT = FitConfig(n_train=24, n_validation=8, n_heldout=1, max_new_tokens=N_TOKENS, steps=240, batch_size=8)
 
 
 def random_vector(subject: Subject, layer: int) -> SteeringVector:
