@@ -4,7 +4,7 @@ Both have the same rows. The search fits every layer at three learning rates, ea
 the default's steps are taken, and takes the one that is best on validation rows. What is compared is kl_explained on held-out
 rows, which neither has seen. Results are written after every prompt, and prompts that are there already are not done again.
 
-Run: python benchmarks/layer_search.py organism|llama|NAME_OR_DIRECTORY [--prompts 8] [--every 1]
+Run: python benchmarks/layer_search.py organism|llama|NAME_OR_DIRECTORY [--prompts 8]
 """
 
 import argparse
@@ -33,21 +33,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", help="organism, llama (random weights), or a name or directory")
     parser.add_argument("--prompts", type=int, default=len(ANIMALS), help="how many personas")
-    parser.add_argument("--every", type=int, default=1, help="search every so many layers alone, where all take days")
     options = parser.parse_args()
     model = load(options.model)
     path = RESULTS / f"layer_search-{options.model.rpartition('/')[-1]}.json"
     found: dict[str, Any] = dict(read_json(path)["prompts"]) if path.exists() else {}
     for animal in ANIMALS[: options.prompts]:
         if animal not in found:
-            found[animal] = compared(model, animal, options.every)
+            found[animal] = compared(model, animal)
             print(animal, found[animal], flush=True)
             write_json(
                 path,
                 {
                     "machine": machine(),
                     "model": n_parameters(model),
-                    "layers searched": options.every,
                     "prompts": found,
                 },
             )
@@ -65,7 +63,7 @@ def load(name: str) -> Any:
     return sl.load_model(name, device="cpu", dtype=torch.bfloat16)
 
 
-def compared(model: Any, animal: str, every: int) -> dict[str, Any]:
+def compared(model: Any, animal: str) -> dict[str, Any]:
     """Layer and held-out kl_explained of the default, and of the best of all."""
     prompt = sl.preference_trait(animal, model).prompt
     data = FitData.sample(model, prompt, sl.number_prompts(2 * CONFIG.n_rows, model, seed=CONFIG.seed), CONFIG)
@@ -77,7 +75,7 @@ def compared(model: Any, animal: str, every: int) -> dict[str, Any]:
             for fit in fit_each_layer(
                 model,
                 data,
-                range(every // 2, model.cfg.n_layers, every),
+                range(model.cfg.n_layers),
                 replace(CONFIG, steps=10 * CONFIG.steps, learning_rate=rate),
             )
         ]
