@@ -1,10 +1,11 @@
 """Adam on the vector alone, in natural units, with the best of it on validation rows kept.
 
 The descent goes in rounds. In each, the learning rate falls linearly to nearly nothing, and validation rows say what the
-round gained. The first round comes near the answer, and the next ones begin at a quarter of its rate, or at the first rate again
-where a quarter still gained much. A round that gains next to nothing is followed by one at a quarter again, from the best directions so far; when that gains nothing either, the descent
-has converged. So the answer hangs little on the rate, and a descent that ran out of steps is known as such. A budget that has
-the steps for it then takes one long round at the first rate, which finds better answers that lie further away.
+round gained. The first round comes near the answer, and the next ones begin at a quarter of its rate, or at the first rate
+again where a quarter still gained much. A round that gains next to nothing is followed by one at a quarter again, from the
+best directions so far; when that gains nothing either, the descent has converged. So the answer hangs little on the rate,
+and a descent that ran out of steps is known as such. A budget that has the steps for it then takes one long round at the
+first rate, which finds better answers that lie further away.
 """
 
 from collections.abc import Callable, Iterator
