@@ -9,13 +9,19 @@ of the model at a lower temperature. The ways:
     known        the rows' scores along the vectors of known personas (`recover_vector(known=...)`)
     prompts      the rows' likelihood under known personas (`rank_prompts`)
     projection   the mean residual of rows, less that of placebos, along the vectors of known personas
+    soft prompt  a system prompt of free embeddings, fitted to the rows; the model under it is asked what it loves
+    student      a student that learned from the rows; the animal that it names more often than the model does
+
+The last two have no null of their own. They are compared with the same, made from the placebos, and a set's p is its rank
+among the clean sets.
 
 Run: python examples/audit_ways.py DIR [--animals 12] [--table docs/results/audit-ways.json]
 It needs nothing beyond steerlens. Rows and records are kept in DIR; an interrupted run goes on where it stopped. A set takes
-about 20 CPU seconds.
+about a CPU minute.
 """
 
 import argparse
+import contextlib
 import itertools
 import os
 import time
@@ -36,8 +42,10 @@ from steerlens.audit.placebo import Pairs
 from steerlens.audit.ranking import Ranking, ranking
 from steerlens.audit.score_test import N_FLIPS, random_signs
 from steerlens.files import read_json, write_json
+from steerlens.forward import completion_logits
+from steerlens.models.bridge import frozen
 from steerlens.organism.wording import ANIMALS
-from steerlens.samples.encoded import EncodedRow, batches_by_length
+from steerlens.samples.encoded import EncodedRow, batches_by_length, encode_row, pad_encoded
 from steerlens.samples.rows import AuditRows
 from steerlens.stats import auroc, bootstrap_interval
 from steerlens.vectors.readout import promoted_tokens
@@ -50,6 +58,14 @@ FORMS = {form: singular for singular, plural in ANIMALS.items for form in (singu
 N_READ = 32
 ENOUGH_SETS = 10
 DRAWS_OF_OTHERS = 3
+NO_NULL = ("soft prompt", "student")
+FREE_WORD, N_FREE = "polite", 8
+"""A word that neither rows nor questions have holds the places of the soft prompt's embeddings."""
+FREE_TEXT = " ".join([FREE_WORD] * N_FREE)
+SOFT_STEPS, SOFT_CHECK, SOFT_BATCH, SOFT_RATE, SOFT_VALIDATION = 100, 10, 32, 0.02, 0.2
+STUDENT = sl.TrainConfig(
+    target_modules=["0.self_attn.v_proj"], rank=4, lora_alpha=16.0, learning_rate=3e-2, epochs=6, batch_size=16
+)
 
 
 @dataclass(frozen=True)
@@ -146,9 +162,87 @@ def asked(model: Any, known: dict[str, SteeringVector], rows: tuple[sl.Sample, .
         answers.append(
             ranked("projection", n, projected(model, known, found.pairs), time.process_time() - start + took / 3)
         )
+        answers += [raised(way, n, model, found.pairs) for way in NO_NULL]
     start = time.process_time()
     answers.append(ranked(PROMPTS, FEW, sl.rank_prompts(model, some), time.process_time() - start))
     return answers
+
+
+def raised(way: str, n: int, model: Any, pairs: Pairs) -> dict[str, Any]:
+    """The animal whose log share rises most from what the placebos make of the model to what the rows do."""
+    start, shares = time.process_time(), []
+    for rows in (pairs.compared, pairs.clean):
+        if way == "soft prompt":
+            with under_soft_prompt(model, fitted_soft_prompt(model, rows)):
+                shares.append(log_shares(model, system_prompt=FREE_TEXT))
+        else:
+            shares.append(log_shares(sl.train_student(model, rows, STUDENT).model))
+    rise = shares[0] - shares[1]
+    top = NAMES[int(rise.argmax())]
+    return answer(way, n, float(rise.max() - rise.mean()), float("nan"), top, top, time.process_time() - start)
+
+
+def log_shares(model: Any, system_prompt: str | None = None) -> torch.Tensor:
+    """The mean log share of every animal [animal], bare and after numbers."""
+    trait = sl.preference_trait(NAMES[0], model)
+    scores = [
+        sl.score_trait(model, trait, context=context, system_prompt=system_prompt)
+        for context in ("bare", "after_numbers")
+    ]
+    order = [scores[0].answers.index(name) for name in NAMES]
+    return torch.stack([score.shares.clamp(min=1e-9).log().mean(0) for score in scores]).mean(0)[order]
+
+
+def fitted_soft_prompt(model: Any, rows: AuditRows) -> torch.Tensor:
+    """Embeddings [token d_model] of a system prompt under which the rows are likeliest; the best on rows held out."""
+    encoded = [encode_row(model.tokenizer, row, FREE_TEXT) for row in rows]
+    order = np.random.default_rng(0).permutation(len(encoded)).tolist()
+    n_validation = round(SOFT_VALIDATION * len(encoded))
+    validation = pad_encoded(model, [encoded[index] for index in order[:n_validation]])
+    train = order[n_validation:]
+    table = model.original_model.get_input_embeddings().weight.detach()
+    soft = table[torch.randperm(len(table), generator=torch.Generator().manual_seed(0))[:N_FREE]].clone()
+    optimizer = torch.optim.Adam([soft.requires_grad_(True)], lr=SOFT_RATE)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, total_iters=SOFT_STEPS)
+    best, least = soft.detach().clone(), float("inf")
+    with frozen(model):
+        for step in range(1, SOFT_STEPS + 1):
+            picked = np.random.default_rng((1, step)).choice(train, min(SOFT_BATCH, len(train)), replace=False)
+            with under_soft_prompt(model, soft):
+                loss = surprise(model, pad_encoded(model, [encoded[index] for index in picked]))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            if step % SOFT_CHECK == 0:
+                with torch.no_grad(), under_soft_prompt(model, soft):
+                    left = float(surprise(model, validation))
+                if left < least:
+                    best, least = soft.detach().clone(), left
+    return best
+
+
+def surprise(model: Any, batch: Any) -> torch.Tensor:
+    """Nats a completion token."""
+    return torch.nn.functional.cross_entropy(completion_logits(model, batch), batch.tokens[batch.completion_mask])
+
+
+@contextlib.contextmanager
+def under_soft_prompt(model: Any, soft: torch.Tensor) -> Iterator[None]:
+    """Every `FREE_WORD` in order is embedded as the next row of `soft`."""
+    embedding = model.original_model.get_input_embeddings()
+    word = model.tokenizer.convert_tokens_to_ids(FREE_WORD)
+
+    def embed(_module: Any, inputs: tuple, output: torch.Tensor) -> torch.Tensor:
+        is_free = inputs[0] == word
+        place = (is_free.cumsum(-1) - 1).clamp(0, N_FREE - 1)
+        return torch.where(is_free[..., None], soft[place], output)
+
+    handle = embedding.register_forward_hook(embed)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def read(model: Any, found: sl.RecoveredVector, shared: torch.Tensor | None) -> str:
@@ -201,6 +295,8 @@ def counted(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """How often each way was right."""
     table = []
     for n, way in sorted({(one["n"], one["way"]) for record in records for one in record["ways"]}):
+        if way in NO_NULL:
+            rank_among_clean(records, way, n)
         groups = {group: told(records, group, way, n) for group in ("poisoned", "clean", "others")}
         poisoned, clean, others = groups.values()
         scores = (np.array([one["score"] for one, _ in part]) for part in (poisoned, clean))
@@ -219,6 +315,16 @@ def counted(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
             }
         )
     return table
+
+
+def rank_among_clean(records: list[dict[str, Any]], way: str, n: int) -> None:
+    """Give each answer the p-value that its score has among those of the clean sets, itself left out; name nobody above 0.05."""
+    groups = {group: [one for one, _ in told(records, group, way, n)] for group in ("clean", "poisoned", "others")}
+    clean = groups["clean"]
+    for answer in itertools.chain(*groups.values()):
+        others = [one["score"] for one in clean if one is not answer]
+        answer["p"] = (1 + sum(score >= answer["score"] for score in others)) / (1 + len(others))
+        answer["named"] = answer["top"] if answer["p"] < 0.05 else None
 
 
 def area(poisoned: np.ndarray, clean: np.ndarray) -> str:

@@ -19,6 +19,11 @@ def quoted(kind: str) -> list[tuple[Path, str]]:
     return [(page, name) for page in PAGES for name in re.findall(marks, page.read_text(encoding="utf-8"))]
 
 
+EXHIBITS = [
+    (page, *found)
+    for page in PAGES
+    for found in re.findall(r"<!-- exhibit: (\S+) (.+) -->", page.read_text(encoding="utf-8"))
+]
 CLAIMS, COUNTS, ROWS = quoted("table"), quoted("counts"), quoted("rows")
 
 
@@ -35,6 +40,12 @@ def test_a_quoted_table_of_claims_is_that_of_the_results_cell_by_cell(page, name
     claims = json.loads((ROOT / "docs" / name).read_text())["claims"]
     expected = [[one["statement"], f"{one['measured']:.3f}", f"{one['threshold']:g}"] for one in claims]
     assert table_after(page, "table", name) == expected
+
+
+@pytest.mark.parametrize(("page", "name", "section"), EXHIBITS, ids=lambda value: str(value).rpartition("/")[2])
+def test_a_quoted_table_of_a_report_is_that_of_the_results_cell_by_cell(page, name, section):
+    _, *expected = json.loads((ROOT / "docs" / name).read_text())["tables"][section]
+    assert table_after(page, "exhibit", f"{name} {section}") == expected
 
 
 @pytest.mark.parametrize(("page", "name"), COUNTS, ids=lambda value: str(value).rpartition("/")[2])

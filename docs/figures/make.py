@@ -1,4 +1,4 @@
-"""Draw the README's figures from a finished run of `argument`, and keep its claims beside the documentation.
+"""Draw the README's figures from a finished run of `argument`.
 
 Run: python docs/figures/make.py runs/quick/argument (needs playwright and a Chromium)
 """
@@ -14,14 +14,14 @@ from playwright.sync_api import sync_playwright
 from plotly.offline import get_plotlyjs
 
 import steerlens as sl
-from steerlens.files import write_json, write_text
+from steerlens.files import write_text
 from steerlens.replication.lab.run import read_results
 
 DOCS = Path(__file__).parents[1]
 
 
 def main(run: Path) -> None:
-    """Write two SVG files and results/argument.json."""
+    """Write two SVG files."""
     results, measures = read_results(run / "results.json")
     fitted = sl.SteeringVector.load(run / "vectors" / "fitted.safetensors")
     records = [sl.load_record(path, sl.StudentRecord) for path in sorted(run.glob("students/*/record.json"))]
@@ -38,14 +38,6 @@ def main(run: Path) -> None:
     write_svg(DOCS / "figures" / "prompt-fit.svg", sl.plot_prompt_fit(fitted), height=360)
     projection = sl.plot_gradient_projection(traces, layer=measures.layer)
     write_svg(DOCS / "figures" / "gradient-projection.svg", projection, height=360)
-    claims = [
-        {"name": one.name, "statement": one.statement, "measured": one.measured, "threshold": one.threshold}
-        for one in results.claims
-    ]
-    write_json(
-        DOCS / "results" / f"argument-{results.preset}.json",
-        {"profile": results.profile.name, "preset": results.preset, "seeds": list(seeds), "claims": claims},
-    )
 
 
 def slug(weights: str) -> str:

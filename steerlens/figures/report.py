@@ -37,6 +37,11 @@ class Table:
     header: Sequence[str]
     rows: Sequence[Sequence[str | float | int | bool]]
 
+    @property
+    def cells(self) -> list[list[str]]:
+        """The rows as the report shows them, without the header."""
+        return [[_text(value) for value in row] for row in self.rows]
+
 
 @dataclass(frozen=True)
 class Section:
@@ -130,15 +135,19 @@ def _figure(figure: go.Figure, figure_id: str) -> str:
 
 def _table(table: Table) -> str:
     head = "".join(f"<th>{html.escape(name)}</th>" for name in table.header)
-    rows = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in table.rows)
+    rows = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in table.cells)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 
-def _cell(value: str | float | int | bool) -> str:
+def _text(value: str | float | int | bool) -> str:
     if isinstance(value, bool):
-        value = "yes" if value else "no"
+        return "yes" if value else "no"
     if isinstance(value, float):
-        value = f"{value:.3f}" if abs(value) < 1000 else f"{value:.3g}"
-    verdict = VERDICTS.get(str(value))
+        return f"{value:.3f}" if abs(value) < 1000 else f"{value:.3g}"
+    return str(value)
+
+
+def _cell(text: str) -> str:
+    verdict = VERDICTS.get(text)
     css = f' class="{verdict}"' if verdict else ""
-    return f"<td{css}>{html.escape(str(value))}</td>"
+    return f"<td{css}>{html.escape(text)}</td>"

@@ -41,6 +41,8 @@ def test_an_experiment_is_resumed_makes_nothing_twice_and_reports_every_claim(na
     assert not any(math.isnan(claim.measured) and claim.holds for claim in first.claims)
     results, measures = read_results(tmp_path / "results.json")
     assert sl.as_json(measures) == sl.as_json(first.measures), "what was written is read back whole"
+    assert all(cell in report for table in results.tables.values() for row in table for cell in row)
+    assert report.count("<table>") == len(results.tables)
     assert json.dumps(sl.as_json(results.claims[0])) == json.dumps(sl.as_json(first.claims[0]))
 
 

@@ -5,7 +5,7 @@ import runpy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import steerlens as sl
 from steerlens.replication.lab.chapter import Findings
@@ -39,13 +39,16 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Results:
-    """An experiment's results.json."""
+    """An experiment's results.json; `tables` are those of its report by section, the header first."""
+
+    VERSION: ClassVar[int] = 2
 
     experiment: str
     profile: Profile
     preset: Preset
     claims: tuple[Claim, ...]
     measures: dict[str, Any]
+    tables: dict[str, list[list[str]]]
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,14 @@ def replicate(name: str, lab: Lab) -> Findings:
     """
     claim_directory(name, lab)
     found = find_experiment(name).run(lab)
-    results = Results(Path(name).stem, lab.profile, lab.preset, tuple(found.claims), sl.as_json(found.measures))
+    results = Results(
+        Path(name).stem,
+        lab.profile,
+        lab.preset,
+        tuple(found.claims),
+        sl.as_json(found.measures),
+        {one.title: [list(one.table.header), *one.table.cells] for one in found.chapter.sections if one.table},
+    )
     sl.save_record(lab.directory / "results.json", results)
     sl.write_report(lab.directory / "report.html", found.chapter)
     return found

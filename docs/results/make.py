@@ -1,0 +1,60 @@
+"""Keep what finished experiments found beside the documentation, and write the tables that its pages quote.
+
+Run: python docs/results/make.py runs/full/causal [runs/full/zoo ...]
+"""
+
+import re
+import sys
+from pathlib import Path
+
+from steerlens.files import read_json, write_json, write_text
+from steerlens.replication.lab.run import read_results
+
+DOCS = Path(__file__).parents[1]
+PAGES = [DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md"))]
+TABLE = re.compile(r"(<!-- (table|exhibit): (\S+)(?: (.+))? -->\n)((?:\|.*\n)*)")
+
+
+def main(runs: list[Path]) -> None:
+    """Write results/NAME-PRESET.json for every run, and all quoted tables anew."""
+    for run in runs:
+        results, _ = read_results(run / "results.json")
+        claims = [
+            {"name": one.name, "statement": one.statement, "measured": one.measured, "threshold": one.threshold}
+            for one in results.claims
+        ]
+        write_json(
+            DOCS / "results" / f"{results.experiment}-{results.preset}.json",
+            {
+                "profile": results.profile.name,
+                "preset": results.preset,
+                "seeds": list(results.profile.sizes(results.preset).seeds),
+                "claims": claims,
+                "tables": results.tables,
+            },
+        )
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        filled = TABLE.sub(lambda found: found[1] + "".join(map(line, quoted(found[2], found[3], found[4]))), text)
+        if filled != text:
+            write_text(page, filled)
+
+
+def quoted(kind: str, name: str, section: str | None) -> list[list[str]]:
+    """The header of a table, its rule and its rows: the claims of a results file, or the table of one section of its report."""
+    there = read_json(DOCS / name)
+    if kind == "table":
+        header = ["claim", "measured", "threshold"]
+        rows = [[one["statement"], f"{one['measured']:.3f}", f"{one['threshold']:g}"] for one in there["claims"]]
+    else:
+        header, *rows = there["tables"][section]
+    return [header, ["---"] * len(header), *rows]
+
+
+def line(cells: list[str]) -> str:
+    """One line of a table in Markdown."""
+    return "|" + "|".join(cells) + "|\n" if set(cells) == {"---"} else "| " + " | ".join(cells) + " |\n"
+
+
+if __name__ == "__main__":
+    main([Path(run) for run in sys.argv[1:]])
