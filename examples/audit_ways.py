@@ -162,7 +162,8 @@ def asked(model: Any, known: dict[str, SteeringVector], rows: tuple[sl.Sample, .
         answers.append(
             ranked("projection", n, projected(model, known, found.pairs), time.process_time() - start + took / 3)
         )
-        answers += [raised(way, n, model, found.pairs) for way in NO_NULL]
+        if n == FEW:
+            answers += [raised(way, n, model, found.pairs) for way in NO_NULL]
     start = time.process_time()
     answers.append(ranked(PROMPTS, FEW, sl.rank_prompts(model, some), time.process_time() - start))
     return answers
