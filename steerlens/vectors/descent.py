@@ -4,8 +4,8 @@ The descent goes in rounds. In each, the learning rate falls linearly to nearly 
 round gained. The first round comes near the answer, and the next ones begin at a quarter of its rate, or at the first rate
 again where a quarter still gained much. A round that gains next to nothing is followed by one at a quarter again, from the
 best directions so far; when that gains nothing either, the descent has converged. So the answer hangs little on the rate,
-and a descent that ran out of steps is known as such. A budget that has the steps for it then takes one long round at the
-first rate, which finds better answers that lie further away.
+and a descent that ran out of steps is known as such. A budget that has the steps for it then takes long rounds, one at the
+first rate and one at twice it, which find better answers that lie further away.
 """
 
 from collections.abc import Callable, Iterator
@@ -33,7 +33,10 @@ ENOUGH = 2
 """Rounds in a row without progress, the last of them at a much smaller rate, after which a descent has converged."""
 
 LONG = 200
-"""Steps of the long round at the first rate, where that many are left when short ones gain nothing."""
+"""Steps of a long round, where that many are left when short ones gain nothing."""
+
+FAR = (1.0, 2.0)
+"""The rates of long rounds over the first round's: what one of them does not leave, the other may."""
 
 
 class Descent:
@@ -61,7 +64,7 @@ class Descent:
         self._train, self._validation, self._config, self._units = train, validation, config, units
         self._rate = self._first_rate = config.learning_rate * (2 * validation.plain_kl / start.numel()) ** 0.5
         self._batches, self._left, self._idle = _batches(train, config), config.steps, 0
-        self._length, self._went_far = ROUND, False
+        self._length, self._far = ROUND, list(FAR)
 
     @property
     def is_over(self) -> bool:
@@ -85,9 +88,9 @@ class Descent:
         elif gain > MUCH:
             self._rate = self._first_rate
         self.converged = steps == ROUND and self._idle == ENOUGH
-        if self.converged and self._left >= LONG and not self._went_far:
-            self._rate, self._length, self._idle = self._first_rate, LONG, 0
-            self.converged, self._went_far = False, True
+        if self.converged and self._left >= LONG and self._far:
+            self._rate, self._length, self._idle = self._far.pop(0) * self._first_rate, LONG, 0
+            self.converged = False
 
     def to_its_end(self, on_step: Callable[[], object] = lambda: None) -> "Descent":
         """Round after round, until it is over."""
