@@ -9,9 +9,9 @@ from steerlens.models.bridge import frozen, huggingface_model
 from steerlens.models.loading import load_model
 from steerlens.organism.wording import ORGANISM
 from steerlens.text.number_lists import number_prompts
-from steerlens.vectors import resumed
+from steerlens.vectors import descent, resumed
 from steerlens.vectors.config import FitConfig
-from steerlens.vectors.descent import ENOUGH, LONG, ROUND, Descent, _parametrize, _round
+from steerlens.vectors.descent import ENOUGH, LONG, MUCH, PROGRESS, ROUND, Descent, _parametrize, _round
 from steerlens.vectors.fit_data import FitData
 from steerlens.vectors.resumed import ResumedRows
 from steerlens.vectors.sensitivity import sensitivity
@@ -100,6 +100,39 @@ def test_it_ends_when_two_rounds_gain_nothing_and_says_that_it_has_converged(pla
     steps.clear()
     assert not descend(train, validation, validation.nothing, replace(CONFIG, steps=ROUND + 5), units=units).converged
     assert len(steps) == ROUND + 5
+
+
+def rounds_that_end_at(monkeypatch, ends) -> list[tuple[float, int]]:
+    """Rounds that end where they are told, or where they began; their rates over the first one's, and their steps."""
+    rates, made, ends = [], [], iter(ends)
+
+    def made_up(train, start, units, rate, batches, config, on_step):
+        rates.append(rate)
+        made.append((rate / rates[0], len(batches)))
+        return next(ends, start)
+
+    monkeypatch.setattr(descent, "_round", made_up)
+    return made
+
+
+def test_where_nothing_is_gained_two_long_rounds_are_tried_at_the_first_rate_and_at_twice_it(planted, monkeypatch):
+    train, validation, vector, units = planted
+    made = rounds_that_end_at(monkeypatch, [])
+    assert descend(train, validation, vector.directions, replace(CONFIG, steps=2000), units=units).converged
+    assert made == [(1, ROUND), (0.25, ROUND), (1, LONG), (0.25, ROUND), (2, LONG), (0.5, ROUND)]
+
+
+@pytest.mark.parametrize(("second", "third_rate"), [(0.8, 1), (0.32, 0.25)])
+def test_a_smaller_rate_that_gains_much_goes_back_to_the_first(planted, monkeypatch, second, third_rate):
+    train, validation, vector, units = planted
+    shares = [0.3, second, 1.0]
+    made = rounds_that_end_at(monkeypatch, [share * vector.directions for share in shares])
+    gain = explained(validation, second * vector.directions) - explained(validation, 0.3 * vector.directions)
+    assert (gain > MUCH) == (third_rate == 1)
+    assert gain > PROGRESS
+    found = descend(train, validation, validation.nothing, replace(CONFIG, steps=3 * ROUND), units=units)
+    assert made == [(1, ROUND), (0.25, ROUND), (third_rate, ROUND)]
+    torch.testing.assert_close(found.directions, vector.directions)
 
 
 @pytest.mark.slow
