@@ -64,7 +64,7 @@ FREE_WORD, N_FREE = "polite", 8
 FREE_TEXT = " ".join([FREE_WORD] * N_FREE)
 SOFT_STEPS, SOFT_CHECK, SOFT_BATCH, SOFT_RATE, SOFT_VALIDATION = 100, 10, 32, 0.02, 0.2
 STUDENT = sl.TrainConfig(
-    target_modules=["0.self_attn.v_proj"], rank=4, lora_alpha=16.0, learning_rate=3e-2, epochs=6, batch_size=16
+    target_modules=("0.self_attn.v_proj",), rank=4, lora_alpha=16.0, learning_rate=3e-2, epochs=6, batch_size=16
 )
 
 
