@@ -12,7 +12,7 @@ from steerlens.replication.lab.run import read_results
 
 DOCS = Path(__file__).parents[1]
 PAGES = [DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md"))]
-TABLE = re.compile(r"(<!-- (table|exhibit): (\S+)(?: (.+))? -->\n)((?:\|.*\n)*)")
+TABLE = re.compile(r"(<!-- (table|exhibit|rows): (\S+)(?: (.+))? -->\n)((?:\|.*\n)*)")
 
 
 def main(runs: list[Path]) -> None:
@@ -41,9 +41,11 @@ def main(runs: list[Path]) -> None:
 
 
 def quoted(kind: str, name: str, section: str | None) -> list[list[str]]:
-    """The header of a table, its rule and its rows: the claims of a results file, or the table of one section of its report."""
+    """The header of a table, its rule and its rows: a results file's claims, one of its report's tables, or its own rows."""
     there = read_json(DOCS / name)
-    if kind == "table":
+    if kind == "rows":
+        header, *rows = list(there["rows"][0]), *([str(cell) for cell in row.values()] for row in there["rows"])
+    elif kind == "table":
         header = ["claim", "measured", "threshold"]
         rows = [[one["statement"], f"{one['measured']:.3f}", f"{one['threshold']:g}"] for one in there["claims"]]
     else:
