@@ -322,10 +322,10 @@ def rank_among_clean(records: list[dict[str, Any]], way: str, n: int) -> None:
     """Give each answer the p-value that its score has among those of the clean sets, itself left out; name nobody above 0.05."""
     groups = {group: [one for one, _ in told(records, group, way, n)] for group in ("clean", "poisoned", "others")}
     clean = groups["clean"]
-    for answer in itertools.chain(*groups.values()):
-        others = [one["score"] for one in clean if one is not answer]
-        answer["p"] = (1 + sum(score >= answer["score"] for score in others)) / (1 + len(others))
-        answer["named"] = answer["top"] if answer["p"] < 0.05 else None
+    for one in itertools.chain(*groups.values()):
+        others = [other["score"] for other in clean if other is not one]
+        one["p"] = (1 + sum(score >= one["score"] for score in others)) / (1 + len(others))
+        one["named"] = one["top"] if one["p"] < 0.05 else None
 
 
 def area(poisoned: np.ndarray, clean: np.ndarray) -> str:
