@@ -19,18 +19,19 @@ def main(runs: list[Path]) -> None:
     """Write results/NAME-PRESET.json for every run, and all quoted tables anew."""
     for run in runs:
         results, _ = read_results(run / "results.json")
+        name = f"results/{results.experiment}-{results.preset}.json"
         claims = [
             {"name": one.name, "statement": one.statement, "measured": one.measured, "threshold": one.threshold}
             for one in results.claims
         ]
         write_json(
-            DOCS / "results" / f"{results.experiment}-{results.preset}.json",
+            DOCS / name,
             {
                 "profile": results.profile.name,
                 "preset": results.preset,
                 "seeds": list(results.profile.sizes(results.preset).seeds),
                 "claims": claims,
-                "tables": results.tables,
+                "tables": {section: results.tables[section] for section in sections_quoted(name)},
             },
         )
     for page in PAGES:
@@ -38,6 +39,12 @@ def main(runs: list[Path]) -> None:
         filled = TABLE.sub(lambda found: found[1] + "".join(map(line, quoted(found[2], found[3], found[4]))), text)
         if filled != text:
             write_text(page, filled)
+
+
+def sections_quoted(name: str) -> list[str]:
+    """The sections of a results file whose tables some page quotes."""
+    marks = [found for page in PAGES for found in TABLE.finditer(page.read_text(encoding="utf-8"))]
+    return [found[4] for found in marks if (found[2], found[3]) == ("exhibit", name)]
 
 
 def quoted(kind: str, name: str, section: str | None) -> list[list[str]]:

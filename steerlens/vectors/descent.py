@@ -83,7 +83,7 @@ class Descent:
             self.directions, self.explained = tried, self.explained + gain
         self._left, self._length = self._left - steps, ROUND
         self._idle = self._idle + 1 if gain < PROGRESS else 0
-        if self._idle or self._rate == self._first_rate:
+        if self._idle or self._rate >= self._first_rate:
             self._rate *= SMALLER
         elif gain > MUCH:
             self._rate = self._first_rate

@@ -122,6 +122,14 @@ def test_where_nothing_is_gained_two_long_rounds_are_tried_at_the_first_rate_and
     assert made == [(1, ROUND), (0.25, ROUND), (1, LONG), (0.25, ROUND), (2, LONG), (0.5, ROUND)]
 
 
+def test_a_long_round_that_gains_is_followed_by_one_at_a_quarter_of_its_rate(planted, monkeypatch):
+    train, validation, vector, units = planted
+    begun = 0.8 * vector.directions
+    made = rounds_that_end_at(monkeypatch, [begun] * 4 + [vector.directions])
+    assert descend(train, validation, begun, replace(CONFIG, steps=700), units=units).converged
+    assert made[4:] == [(2, LONG), (0.5, ROUND), (0.125, ROUND)]
+
+
 @pytest.mark.parametrize(("second", "third_rate"), [(0.8, 1), (0.32, 0.25)])
 def test_a_smaller_rate_that_gains_much_goes_back_to_the_first(planted, monkeypatch, second, third_rate):
     train, validation, vector, units = planted
