@@ -52,7 +52,6 @@ from steerlens.vectors.readout import promoted_tokens
 from steerlens.vectors.vector import SteeringVector, mean_centred
 
 ROWS, FEW = 300, 100
-PROMPTS = "prompts"
 NAMES = [singular for singular, _ in ANIMALS.items]
 FORMS = {form: singular for singular, plural in ANIMALS.items for form in (singular, plural)}
 N_READ = 32
@@ -165,7 +164,7 @@ def asked(model: Any, known: dict[str, SteeringVector], rows: tuple[sl.Sample, .
         if n == FEW:
             answers += [raised(way, n, model, found.pairs) for way in NO_NULL]
     start = time.process_time()
-    answers.append(ranked(PROMPTS, FEW, sl.rank_prompts(model, some), time.process_time() - start))
+    answers.append(likeliest(FEW, sl.rank_prompts(model, some), time.process_time() - start))
     return answers
 
 
@@ -285,6 +284,13 @@ def ranked(way: str, n: int, found: Ranking, took: float) -> dict[str, Any]:
     """What a ranking says."""
     best = found.candidates[0]
     return answer(way, n, best.z, found.p_value, best.name, found.named, took) | {"outlier_p": found.outlier_p}
+
+
+def likeliest(n: int, found: sl.PromptRanking, took: float) -> dict[str, Any]:
+    """What a panel of prompts says."""
+    best = found.candidates[0]
+    said = answer("prompts", n, best.nats, found.p_value, best.name, found.named, took)
+    return said | {"rival_p": found.rival_p, "agreement": found.agreement}
 
 
 def answer(way: str, n: int, score: float, p: float, top: str, named: str | None, took: float) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from steerlens.audit.mitigations import token_changes as token_changes
 from steerlens.audit.mitigations import without_changed_tokens as without_changed_tokens
 from steerlens.audit.model_diff import ModelDiff as ModelDiff
 from steerlens.audit.model_diff import diff_models as diff_models
+from steerlens.audit.panel import PromptRanking as PromptRanking
 from steerlens.audit.panel import rank_prompts as rank_prompts
 from steerlens.audit.ranking import Ranking as Ranking
 from steerlens.audit.recovery import RecoveredVector as RecoveredVector

@@ -8,18 +8,18 @@ from steerlens.arguments import checked
 from steerlens.audit.behaviour import RaisedAnswers, enough_null_vectors, probe_behaviour
 from steerlens.audit.entangled import Entanglement, token_entanglement
 from steerlens.audit.hygiene import Hygiene, check_hygiene
-from steerlens.audit.known_vectors import persona_prompts, persona_vectors
-from steerlens.audit.ranking import Ranking
-from steerlens.audit.recovery import RecoveredVector, recover_vector
+from steerlens.audit.known_vectors import persona_prompts
+from steerlens.audit.panel import PromptRanking, rank_prompts
+from steerlens.audit.placebo import Pairs
+from steerlens.audit.recovery import MIN_ROWS, RecoveredVector, recover_vector
 from steerlens.audit.row_scores import RowScores, score_rows
-from steerlens.audit.score_test import N_FLIPS
-from steerlens.models.bridge import check_layer
+from steerlens.forward import context_length
 from steerlens.models.identity import model_name
+from steerlens.samples.encoded import encode_row
 from steerlens.samples.rows import AuditRows
+from steerlens.samples.sample_set import Sample
 from steerlens.short import cut
-from steerlens.text.chat import as_chat, encode_prompt
-from steerlens.text.number_lists import number_prompts
-from steerlens.text.trait import Trait
+from steerlens.text.trait import Trait, preference_trait
 from steerlens.vectors.readout import promoted_tokens
 from steerlens.vectors.vector import SteeringVector
 
@@ -34,6 +34,9 @@ ONE_SEED: tuple[Verdict, str] = (
     "All rows seem to have been sampled with one random seed: the completions vary far less than the model's own. Such rows "
     "are not independent of each other, and no test of them can be trusted. Have the rows sampled anew, each with its own seed.",
 )
+
+N_RANKED = 200
+"""Rows by which known personas are ranked, after the test of one vector, which takes them all."""
 
 N_READ = 32
 """Prompts at whose last token the vector is read through the logit lens."""
@@ -54,8 +57,8 @@ class AuditResult:
         layer: where the vector was recovered best, among `layers`, whose gains are `gains_by_layer`.
         promoted: tokens that the vector raises, with the change of the logit.
         traits: known traits as (name, rate under the vector, base rate), clearest rise first.
-        known: the personas that the model's wording knows, by how far the rows pull along their vectors; None where the model
-            takes no system prompt.
+        writers: the personas that the model's wording knows, by how much likelier each makes the rows; None where the model takes
+            no system prompt, or the rows have system turns of their own.
         behaviour: what else changes under the vector: numbers by name, and under `answers` ten replies, as (question, the
             model's own, under three times the vector).
     """
@@ -78,7 +81,7 @@ class AuditResult:
     hygiene: Hygiene | None = None
     row_scores: RowScores | None = None
     entangled: Entanglement | None = None
-    known: Ranking | None = None
+    writers: PromptRanking | None = None
 
     def __repr__(self) -> str:
         return cut(
@@ -102,8 +105,8 @@ def audit_dataset(
     """Say whether rows carry a hidden steering vector of `model`, and what it would do.
 
     "not found": the rows are what the model itself writes, as far as one vector can tell.
-    "found": they are not, and the vector that explains them raises an answer to the probes more than null vectors do, or the
-    rows pull along the vector of one known persona more than along the others.
+    "found": they are not, and the vector that explains them raises an answer to the probes more than null vectors do, or one
+    known persona is likelier to have written them than the model itself, and than the others (`rank_prompts`).
     "cannot tell": they are not, but nothing is named: another writer, another style or sampler, or a behaviour
     that the probes do not ask for.
 
@@ -113,8 +116,8 @@ def audit_dataset(
         probes: traits whose questions are asked; the built-in ones by default.
         layers: to try; all by default.
         temperature: at which the rows are thought to have been sampled.
-        false_alarm_rate: half of it goes to the test of one vector, half to that of known personas. Below 1 / 39, behaviour
-            is compared with 1 / rate null vectors instead of 39, and takes as much longer.
+        false_alarm_rate: half of it goes to the test of one vector, half to known personas. Below 1 / 39, behaviour is
+            compared with 1 / rate null vectors instead of 39, and takes as much longer.
 
     Raises:
         ValueError: too few rows, a layer out of range, or a rate that is not between 1 / 2000, the smallest p-value of
@@ -122,20 +125,21 @@ def audit_dataset(
     """
     n_null = enough_null_vectors(false_alarm_rate)
     recovered = recover_vector(
+        model, rows, reference_rows=reference_rows, layers=layers, temperature=temperature, seed=seed
+    )
+    writers = _writers(
         model,
-        rows,
-        reference_rows=reference_rows,
-        layers=layers,
-        known=_personas(model, layers, false_alarm_rate, seed=seed),
+        recovered.pairs,
+        has_reference=reference_rows is not None,
         temperature=temperature,
         false_alarm_rate=false_alarm_rate / 2,
         seed=seed,
     )
-    stands_out = _stands_out(recovered, false_alarm_rate)
+    stands_out = _stands_out(recovered, writers, false_alarm_rate)
     behaviour = probe_behaviour(model, recovered, probes, n_null=n_null, seed=seed) if stands_out else None
     compared, clean = recovered.pairs.compared, recovered.pairs.clean
     hygiene = check_hygiene(model, replace(compared, rejected=rows.rejected), clean, seed=seed)
-    answer, reason = ONE_SEED if hygiene.one_seed else verdict(recovered, behaviour, false_alarm_rate)
+    answer, reason = ONE_SEED if hygiene.one_seed else verdict(recovered, behaviour, writers, false_alarm_rate)
     promoted, _ = promoted_tokens(model, recovered.vector, [row.chat for row in compared.rows[:N_READ]])
     return AuditResult(
         verdict=answer,
@@ -151,7 +155,7 @@ def audit_dataset(
         hygiene=hygiene,
         row_scores=_row_scores(model, recovered, temperature=temperature, seed=seed) if stands_out else None,
         entangled=_entangled(model, recovered, seed=seed) if stands_out else None,
-        known=recovered.known,
+        writers=writers,
     )
 
 
@@ -168,33 +172,59 @@ def _test_record(recovered: RecoveredVector) -> dict[str, Any]:
     }
 
 
-def _personas(
-    model: "TransformerBridge", layers: Sequence[int] | None, false_alarm_rate: float, *, seed: int
-) -> dict[str, SteeringVector] | None:
-    """Vectors of the first kind of personas, animals.
-
-    None where the chat template takes no system prompt, or no p-value can fall below half of the rate.
-    """
-    if false_alarm_rate / 2 <= 1 / (1 + N_FLIPS):
+def _writers(
+    model: "TransformerBridge",
+    pairs: Pairs,
+    *,
+    has_reference: bool,
+    temperature: float,
+    false_alarm_rate: float,
+    seed: int,
+) -> PromptRanking | None:
+    """The first kind of personas, animals, by the likelihood of rows that can stand behind each of them."""
+    prompts = persona_prompts(model)[0]
+    longest = max(prompts.values(), key=len)
+    both = zip(pairs.compared, pairs.clean, strict=True)
+    readable = [
+        index
+        for index, (row, clean) in enumerate(both)
+        if _fits_behind(model, row, longest) and (not has_reference or _fits_behind(model, clean, longest))
+    ][:N_RANKED]
+    if len(readable) < MIN_ROWS:
         return None
-    tried = [check_layer(model, layer) for layer in (range(model.cfg.n_layers) if layers is None else layers)]
-    prompt = next(iter(persona_prompts(model)[0].values()))
+    return rank_prompts(
+        model,
+        pairs.compared.take(readable),
+        [preference_trait(name, model) for name in prompts],
+        reference_rows=pairs.clean.take(readable) if has_reference else None,
+        temperature=temperature,
+        false_alarm_rate=false_alarm_rate,
+        seed=seed,
+    )
+
+
+def _fits_behind(model: "TransformerBridge", row: Sample, prompt: str) -> bool:
+    """Whether the row has room behind a system prompt; none has where the template takes none, or the row has its own."""
     try:
-        encode_prompt(model.tokenizer, as_chat(number_prompts(1, model, seed=seed)[0], prompt))
+        context, completion = encode_row(model.tokenizer, row, prompt)
     except ValueError:
-        return None
-    return next(persona_vectors(model, tried, seed=seed))
+        return False
+    longest = context_length(model)
+    return longest is None or len(context) + len(completion) <= longest
 
 
-def _stands_out(recovered: RecoveredVector, false_alarm_rate: float) -> bool:
-    """By one vector of which nothing is known, or by a known one; each of these tests has half of the false alarms."""
-    if recovered.known is None:
+def _stands_out(recovered: RecoveredVector, writers: PromptRanking | None, false_alarm_rate: float) -> bool:
+    """By one vector of which nothing is known, or by a known persona; each of these has half of the false alarms."""
+    if writers is None:
         return recovered.test.p_value < false_alarm_rate
-    return recovered.test.p_value < false_alarm_rate / 2 or recovered.known.named is not None
+    return recovered.test.p_value < false_alarm_rate / 2 or writers.named is not None
 
 
 def verdict(
-    recovered: RecoveredVector, behaviour: RaisedAnswers | None, false_alarm_rate: float = FALSE_ALARM_RATE
+    recovered: RecoveredVector,
+    behaviour: RaisedAnswers | None,
+    writers: PromptRanking | None = None,
+    false_alarm_rate: float = FALSE_ALARM_RATE,
 ) -> tuple[Verdict, str]:
     """The answer and its reason in words; `behaviour` is None where the rows do not stand out."""
     if behaviour is None:
@@ -211,8 +241,8 @@ def verdict(
         f"The rows differ from what the model itself writes, {along} (p = {recovered.test.p_value:.2g} "
         f"on {len(recovered.pairs)} rows)"
     )
-    first, known = behaviour.rises[0], recovered.known
-    named = "" if known is None or known.named is None else f" Among known personas, {known.reason}"
+    first = behaviour.rises[0]
+    named = "" if writers is None or writers.named is None else f" Among known personas: {writers.reason}"
     if behaviour.p_value < false_alarm_rate:
         return "found", (
             f"{differ}, and the recovered vector makes it answer {first.answer!r} more often: {first.rate:.1%} instead of "

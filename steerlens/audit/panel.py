@@ -1,39 +1,136 @@
 """Who could have written these rows? A panel of candidate system prompts, by the rows' likelihood under each of them.
 
-A row's log-likelihood ratio under prompt c is L_c = log q(y | c, x) - log q(y | x). Rows that were written under c have a
-larger L_c than the model's own answers to the same prompts, the placebo. L_c alone would mislead: of rows that were filtered,
-such as to pure number lists, its mean is negative even under the very prompt that wrote them, where the prompt makes
-the model write fewer lists. Rows and placebos went through one filter, so that it drops out of their difference.
+L_c = log q(y | c, x) - log q(y | x) of a row is its log-likelihood ratio under prompt c to the model without a prompt. Of rows
+that were not filtered, it is what there is to know about who wrote them. The sum over rows, S_c, is compared in three ways:
+
+- With the model's own rows. There exp(S_c) is 1 on average, so that its mean over candidates is 1 / p or more in a share p of all
+  data sets at most (an e-value: Vovk and Wang, arXiv 1912.06116).
+- With each other. If each candidate is as likely beforehand, candidate c wrote the rows with a probability in proportion to
+  exp(S_c).
+- With the answers that the model gives under the best candidate. The rows may have been written by someone who is not among the
+  candidates, and is merely most like that one. They then favour it less over the next ones than its own answers do.
+
+Filtered rows would mislead: of pure number lists, L_c is negative on average even under the very prompt that wrote them, where
+the prompt makes the model write fewer lists. So each such row is paired with a clean one, by the model itself in the same
+format, and L_c of a row becomes log 2 sigmoid(L_c(row) - L_c(clean)): by how much c tells better than a coin which of the two is
+the row. A filter changes both alike, and exp of the sum over pairs is 1 on average as before.
 """
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 from tqdm.auto import tqdm
 
 from steerlens.arguments import checked
 from steerlens.audit.known_vectors import persona_prompts
-from steerlens.audit.placebo import Pairs, pair_with_placebo, pair_with_reference
-from steerlens.audit.ranking import FEWEST_CANDIDATES, Ranking, ranking
-from steerlens.audit.score_test import N_FLIPS, random_signs
+from steerlens.audit.placebo import (
+    ATTEMPTS,
+    PLACEBO_SEED,
+    RowFormat,
+    answers_in_format,
+    pair_with_placebo,
+    pair_with_reference,
+)
+from steerlens.audit.ranking import FEWEST_CANDIDATES
 from steerlens.checks import WrongInput, shown
+from steerlens.cost import Cost
 from steerlens.models.bridge import huggingface_model, parameters_device
-from steerlens.samples.encoded import EncodedRow, encode_row, pad_encoded, row_length
+from steerlens.samples.encoded import EncodedRow, encode_answer, pad_encoded, row_length
 from steerlens.samples.rows import AuditRows
+from steerlens.samples.sample_set import Sample
 from steerlens.shared_prompts import completion_logits_after
+from steerlens.short import cut
 from steerlens.text.batches import pad_rows, shared_prefix
+from steerlens.text.chat import as_chat, encode_prompt
 from steerlens.text.trait import Trait
-from steerlens.token_losses import LOGITS_AT_ONCE, token_losses
+from steerlens.token_losses import token_losses
 from steerlens.vectors.objectives import token_log_probs
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 Ratios = Float[Tensor, "row candidate"]
+
 ROWS_AT_ONCE = 64
+LOGITS_AT_ONCE, BYTES_PER_LOGIT = 2**26, 8
+"""Tokens times vocabulary of a batch, at most, each as the model gives it and in float32: 0.5 GB."""
+
+OWN_SEED = 2 * PLACEBO_SEED
+N_ASKED = 200
+"""Answers that the model gives under the best candidate, to the rows' prompts in turn."""
+
+OUTER = 0.25
+"""Share of rows at either end that is left out of a mean lead."""
+
+N_RIVALS = 3
+"""Next candidates over which rows and own answers are to favour the best one."""
+
+LEAST_AGREEMENT = 0.5
+"""How much of the lead over the rivals that it has in its own answers the best candidate has to have in the rows. In 14 sets of
+100 number lists that the organism wrote under a persona, the persona had 0.69 or more. The best other persona, where that one was
+taken out of the panel, or the rows were written for the love of something else, had less than 0.5 in all but two."""
+
+
+@dataclass(frozen=True)
+class PromptEvidence:
+    """One candidate, and by how many nats it makes all rows likelier than no prompt does, or tells rows from clean ones."""
+
+    name: str
+    nats: float
+
+
+@dataclass(frozen=True)
+class PromptRanking:
+    """Candidate system prompts for who wrote some rows, and whether one of them is named.
+
+    Args:
+        candidates: the best first.
+        p_value: of rows that the model wrote itself, the share at most in which the candidates have as much evidence.
+        rival_p: the probability that another of the candidates wrote the rows, if one of them did, and each is as likely
+            beforehand.
+        agreement: the best one's lead over the next three in the rows, in units of its lead in answers that the model gives under
+            it; 0 where it has none there. None where the p-values name nobody, so that the model was not asked.
+        n_rows: that were read.
+        false_alarm_rate: that `p_value` and `rival_p` are held against.
+    """
+
+    candidates: tuple[PromptEvidence, ...]
+    p_value: float
+    rival_p: float
+    agreement: float | None
+    n_rows: int
+    false_alarm_rate: float
+
+    @property
+    def named(self) -> str | None:
+        """The best candidate's name; None where it is none of these."""
+        return None if self.agreement is None or self.agreement < LEAST_AGREEMENT else self.candidates[0].name
+
+    @property
+    def reason(self) -> str:
+        """Why one is named, or none, in words."""
+        best, second = self.candidates[:2]
+        next_one = f"next {second.name!r}, {second.nats:.1f}"
+        said = f"{best.name!r} explains the {self.n_rows} rows best ({best.nats:.1f} nats; {next_one})"
+        if self.p_value >= self.false_alarm_rate:
+            return f"{said}, as rows of the model's own would have it (p = {self.p_value:.2g})."
+        differ = f"The rows are not the model's own (p = {self.p_value:.2g}). {said[0].upper()}{said[1:]}"
+        if self.agreement is None:
+            return f"{differ}, but others could have written them, too (p = {self.rival_p:.2g})."
+        lead = f"over the next ones it has {self.agreement:.0%} of the lead that it has in its own answers"
+        if self.named is None:
+            return f"{differ}, but {lead}, so that the writer is someone else."
+        return f"{differ}, beyond the others (p = {self.rival_p:.2g}), and {lead}."
+
+    def __repr__(self) -> str:
+        return cut(f"PromptRanking: {self.named or 'none of these'}. {self.reason}")
 
 
 @checked
@@ -46,33 +143,42 @@ def rank_prompts(
     temperature: float = 1.0,
     false_alarm_rate: float = 0.05,
     seed: int = 0,
-) -> Ranking:
+) -> PromptRanking:
     """Rank candidate system prompts by how much likelier they make the rows, or say that it is none of these.
 
-    The test swaps rows and placebos, all rows of one prompt together, 1999 times. It costs two forwards of every row for each
-    candidate, one of the row and one of its placebo, and needs few rows: a hundred can do. `recover_vector` compares rows
-    with known vectors at hardly any cost, and needs more rows.
+    It costs a forward of every row for each candidate, twice as many where rows are paired with clean ones, and needs few rows:
+    a hundred can do. Rows are thought to have been sampled one by one; copies of a row count as often as they are there.
+    `recover_vector` compares rows with known vectors at hardly any cost, and needs more rows.
 
     Args:
         rows: that `model` can be trained on (`rows_for_model`), without a system turn of their own.
         candidates: system prompts, or traits, whose prompts they are; at least four. By default the personas of the first
             kind that the model's wording knows, which are animals.
-        reference_rows: clean rows of the same kind to compare with; by default the model answers the rows' prompts itself.
-        temperature: at which the rows are thought to have been sampled, for the placebo.
+        reference_rows: clean rows of the same kind to pair with. Without them, pure number lists are paired with the model's own
+            answers to their prompts, and other rows with none.
+        temperature: at which the rows are thought to have been sampled, for answers of the model.
         false_alarm_rate: how often a candidate is named for rows that the model wrote itself, at most.
 
     Raises:
-        ValueError: fewer than four candidates, two of one name, a row with a system turn of its own, or one that is too long
-            behind a candidate.
+        ValueError: no rows, fewer than four candidates, two of one name, a row with a system turn of its own, or one that is
+            too long behind a candidate.
         WrongInput: a candidate is neither a text nor a trait.
     """
     panel = persona_prompts(model)[0] if candidates is None else _panel(candidates)
-    if reference_rows is None:
-        pairs = pair_with_placebo(model, list(rows), temperature=temperature, seed=seed)
-    else:
-        pairs = pair_with_reference(model, list(rows), list(reference_rows), seed=seed)
-    ours, theirs = prompt_ratios(model, pairs, list(panel.values()))
-    return rank_ratios(list(panel), ours, theirs, pairs, false_alarm_rate=false_alarm_rate, seed=seed)
+    if not len(rows):
+        raise ValueError("There are no rows to rank prompts by. Give some.")
+    names, prompts = list(panel), list(panel.values())
+    form = RowFormat.of(model, list(rows))
+    read, ours, theirs = _ratios(model, rows, reference_rows, form, prompts, temperature=temperature, seed=seed)
+    sums = evidence(ours, theirs).sum(0)
+    order = sums.argsort(descending=True).tolist()
+    (p_value, rival_p), agreement = chances(sums), None
+    if max(p_value, rival_p) < false_alarm_rate:
+        leading = order[: 1 + N_RIVALS]
+        own = _own_ratios(model, read, form, [prompts[index] for index in leading], temperature=temperature, seed=seed)
+        agreement = relative_lead(ours[:, leading], own)
+    found = tuple(PromptEvidence(names[index], float(sums[index])) for index in order)
+    return PromptRanking(found, p_value, rival_p, agreement, len(read), false_alarm_rate)
 
 
 def _panel(candidates: Sequence[str | Trait]) -> dict[str, str]:
@@ -89,56 +195,111 @@ def _panel(candidates: Sequence[str | Trait]) -> dict[str, str]:
     return panel
 
 
-def rank_ratios(
-    names: Sequence[str], ours: Ratios, theirs: Ratios, pairs: Pairs, *, false_alarm_rate: float, seed: int
-) -> Ranking:
-    """Rank candidates by log-likelihood ratios of rows and placebos."""
-    differences = (ours - theirs).double()
-    own = differences - differences.mean(1, keepdim=True)
-    sums = torch.zeros(len(own), own.shape[1], dtype=own.dtype).index_add(0, _clusters(pairs), own)
-    signs = torch.cat([torch.ones(1, len(sums)), random_signs(N_FLIPS, len(sums), seed=seed).float()]).double()
-    spread = sums.square().sum(0).sqrt().clamp(min=torch.finfo(torch.float32).tiny)
-    tokens = sum(len(completion) for _, completion in pairs.rows)
-    return ranking(
-        names, own.sum(0) / tokens, signs @ sums / spread, n_rows=len(pairs), false_alarm_rate=false_alarm_rate
+def evidence(ours: Ratios, theirs: Ratios | None) -> Ratios:
+    """How much each row says for each candidate, in nats; exp of it is 1 on average for rows of the model's own."""
+    return (ours if theirs is None else math.log(2) + logsigmoid(ours - theirs)).double()
+
+
+def chances(sums: Float[Tensor, " candidate"]) -> tuple[float, float]:
+    """A bound on the p-value of "the model itself wrote the rows", and the probability that not the best candidate did."""
+    every = sums.logsumexp(0)
+    return min(1.0, float(len(sums) * torch.exp(-every))), float(1 - torch.exp(sums.max() - every))
+
+
+def relative_lead(rows: Ratios, own: Float[Tensor, "answer candidate"]) -> float:
+    """The first candidate's lead over the others in rows, in units of that in its own answers; 0 where it has none there.
+
+    Means are over the middle half, so that answers that name a trait do not count: the maker of the rows may have dropped these.
+    """
+    from scipy.stats import trim_mean
+
+    leads = ((ratios[:, 0] - ratios[:, 1:].mean(1)).numpy() for ratios in (rows, own))
+    in_rows, in_own = (float(trim_mean(lead, OUTER)) for lead in leads)
+    return in_rows / in_own if in_own > 0 else 0.0
+
+
+def _ratios(
+    model: "TransformerBridge",
+    rows: AuditRows,
+    reference_rows: AuditRows | None,
+    form: RowFormat,
+    prompts: Sequence[str],
+    *,
+    temperature: float,
+    seed: int,
+) -> tuple[list[Sample], Ratios, Ratios | None]:
+    """The rows that were read, their ratios, and those of the clean rows that they are paired with, if any."""
+    if reference_rows is None and not form.lists_only:
+        completions = [encode_answer(model.tokenizer, row)[: form.limit] for row in rows]
+        return list(rows), prompt_ratios(model, list(rows), completions, prompts), None
+    if reference_rows is not None:
+        pairs = pair_with_reference(model, list(rows), list(reference_rows), seed=seed)
+    else:
+        pairs = pair_with_placebo(model, list(rows), temperature=temperature, seed=seed)
+    completions = [completion for _, completion in (*pairs.rows, *pairs.placebo)]
+    ratios = prompt_ratios(model, [*pairs.compared, *pairs.clean], completions, prompts)
+    ours, theirs = ratios.split(len(pairs))
+    return list(pairs.compared), ours, theirs
+
+
+def _own_ratios(
+    model: "TransformerBridge",
+    read: Sequence[Sample],
+    form: RowFormat,
+    prompts: Sequence[str],
+    *,
+    temperature: float,
+    seed: int,
+) -> Float[Tensor, "answer candidate"]:
+    """Of answers to the rows' prompts, in the rows' format, that the model gives under the first of these prompts."""
+    asked = list(islice(cycle(read), N_ASKED))
+    answers = answers_in_format(
+        model, asked, form, system_prompt=prompts[0], temperature=temperature, seed=OWN_SEED + seed * ATTEMPTS
     )
+    if not answers:
+        return torch.zeros(1, len(prompts))
+    samples, completions = zip(*((asked[index], ids[: form.limit]) for index, ids in answers.items()), strict=True)
+    return prompt_ratios(model, samples, completions, prompts)
 
 
-def _clusters(pairs: Pairs) -> Int[Tensor, " row"]:
-    """The same number for rows of one prompt."""
-    seen = dict[tuple[int, ...], int]()
-    return torch.tensor([seen.setdefault(tuple(prompt), len(seen)) for prompt, _ in pairs.rows])
-
-
-def prompt_ratios(model: "TransformerBridge", pairs: Pairs, prompts: Sequence[str]) -> tuple[Ratios, Ratios]:
-    """log q(y | c, x) - log q(y | x) of every row and every placebo under every prompt, in nats a row."""
-    under: list[Float[Tensor, " both"]] = []
-    one_chat_each = [row.chat for row in pairs.compared] == [row.chat for row in pairs.clean]
-    for prompt in tqdm([None, *prompts], desc="candidates", unit="prompt", leave=False):
-        contexts = [encode_row(model.tokenizer, row, prompt)[0] for row in pairs.compared]
-        clean = contexts if one_chat_each else [encode_row(model.tokenizer, row, prompt)[0] for row in pairs.clean]
-        completions = [completion for _, completion in (*pairs.rows, *pairs.placebo)]
-        under.append(row_log_likelihoods(model, list(zip([*contexts, *clean], completions, strict=True))))
-    ours, theirs = (torch.stack(under[1:], dim=1) - under[0][:, None]).split(len(pairs))
-    return ours, theirs
+def prompt_ratios(
+    model: "TransformerBridge", rows: Sequence[Sample], completions: Sequence[list[int]], prompts: Sequence[str]
+) -> Ratios:
+    """log q(y | c, x) - log q(y | x) of every row under every prompt, in nats a row; `completions` are token ids."""
+    under: list[Float[Tensor, " row"]] = []
+    with tqdm(total=1 + len(prompts), desc="candidates", unit="prompt", leave=False) as progress:
+        what = f"{len(rows):,} rows under each of {len(prompts)} prompts and under none"
+        cost = Cost(progress, what, n_parts=1 + len(prompts), n_bytes=BYTES_PER_LOGIT * LOGITS_AT_ONCE)
+        for prompt in (None, *prompts):
+            contexts = [encode_prompt(model.tokenizer, as_chat(row.prompt, prompt)) for row in rows]
+            under.append(row_log_likelihoods(model, list(zip(contexts, completions, strict=True))))
+            progress.update()
+            cost.after(len(under))
+    return torch.stack(under[1:], dim=1) - under[0][:, None]
 
 
 @torch.no_grad()
 def row_log_likelihoods(model: "TransformerBridge", rows: Sequence[EncodedRow]) -> Float[Tensor, " row"]:
     """log q(y | x) of every row's completion, in nats; what the prompts of a batch begin with runs once."""
     values = torch.zeros(len(rows))
-    order = sorted(range(len(rows)), key=lambda index: row_length(rows[index]))
-    for start in range(0, len(order), ROWS_AT_ONCE):
-        indices = order[start : start + ROWS_AT_ONCE]
-        values[indices] = _batch_log_likelihoods(model, [rows[index] for index in indices])
+    d_vocab = huggingface_model(model).config.get_text_config().vocab_size
+    order, start = sorted(range(len(rows)), key=lambda index: row_length(rows[index])), 0
+    while start < len(order):
+        longest = max(len(rows[index][1]) for index in order[start : start + ROWS_AT_ONCE])
+        size = max(1, min(ROWS_AT_ONCE, LOGITS_AT_ONCE // (longest * d_vocab)))
+        indices = order[start : start + size]
+        values[indices] = _batch_log_likelihoods(model, [rows[index] for index in indices], d_vocab)
+        start += size
     return values
 
 
-def _batch_log_likelihoods(model: "TransformerBridge", rows: Sequence[EncodedRow]) -> Float[Tensor, " row"]:
+def _batch_log_likelihoods(
+    model: "TransformerBridge", rows: Sequence[EncodedRow], d_vocab: int
+) -> Float[Tensor, " row"]:
     prompts, completions = zip(*rows, strict=True)
     lengths = list(map(len, completions))
     shared = min(shared_prefix(prompts), min(map(len, prompts)) - 1)
-    if shared > 0 and sum(lengths) * huggingface_model(model).config.get_text_config().vocab_size <= LOGITS_AT_ONCE:
+    if shared > 0 and sum(lengths) * d_vocab <= LOGITS_AT_ONCE:
         own = pad_rows(model.tokenizer, [prompt[shared:] for prompt in prompts], completions, side="right")
         own = own.to(parameters_device(model))
         logits = completion_logits_after(model, prompts[0][:shared], own)

@@ -10,11 +10,11 @@ from tqdm.auto import tqdm
 from steerlens.forward import context_length
 from steerlens.generation import generate, is_finished
 from steerlens.samples.constrained import ListGrammar, NumberLists
-from steerlens.samples.encoded import EncodedRow, encode_row
+from steerlens.samples.encoded import EncodedRow, encode_answer, encode_row
 from steerlens.samples.filters import rejection
 from steerlens.samples.rows import AuditRows
 from steerlens.samples.sample_set import Sample
-from steerlens.text.chat import Chat, encode_completion, encode_prompt
+from steerlens.text.chat import Chat, as_chat, encode_completion, encode_prompt
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -52,6 +52,34 @@ class Pairs:
         return len(self.rows)
 
 
+@dataclass(frozen=True)
+class RowFormat:
+    """What rows have in common, and clean answers are to have too.
+
+    Args:
+        lists_only: whether most rows are pure number lists; then only such rows and such answers count.
+        limit: tokens of a completion up to which rows and answers are compared.
+        grammar: of lists that are all alike, such as ten numbers of three digits; they are taken to be constrained.
+    """
+
+    lists_only: bool
+    limit: int
+    grammar: ListGrammar | None
+
+    @classmethod
+    def of(cls, model: "TransformerBridge", rows: Sequence[Sample]) -> "RowFormat":
+        """Of most rows."""
+        lists_only = sum(_is_number_list(row.completion) for row in rows) > COMMON_FORMAT * len(rows)
+        fitting = [row for row in rows if not lists_only or _is_number_list(row.completion)]
+        longest = max(len(encode_answer(model.tokenizer, row)) for row in fitting)
+        limit = longest if lists_only else max(1, int(COMMON_LENGTH * longest))
+        return cls(lists_only, limit, _grammar(model, fitting) if lists_only else None)
+
+    def has(self, completion: str) -> bool:
+        """Whether a completion has the format."""
+        return not self.lists_only or _is_number_list(completion)
+
+
 def pair_with_placebo(
     model: "TransformerBridge", rows: Sequence[Sample], *, temperature: float = 1.0, seed: int = 0
 ) -> Pairs:
@@ -68,24 +96,21 @@ def pair_with_placebo(
     Raises:
         ValueError: no row has a placebo.
     """
-    lists_only = sum(_is_number_list(row.completion) for row in rows) > COMMON_FORMAT * len(rows)
-    asked = [row for row in rows if not lists_only or _is_number_list(row.completion)]
-    encoded = [encode_row(model.tokenizer, row) for row in asked]
-    longest = max(len(completion) for _, completion in encoded)
-    limit = longest if lists_only else max(1, int(COMMON_LENGTH * longest))
-    grammar = _grammar(model, asked) if lists_only else None
-    answers = _answers(model, asked, limit, lists_only=lists_only, grammar=grammar, temperature=temperature, seed=seed)
+    form = RowFormat.of(model, rows)
+    asked = [row for row in rows if form.has(row.completion)]
+    answers = answers_in_format(model, asked, form, temperature=temperature, seed=PLACEBO_SEED + seed * ATTEMPTS)
     if not answers:
         raise ValueError(
             f"The model answered none of the {len(rows)} prompts in the rows' format within {ATTEMPTS} attempts, so there is "
             "nothing to compare the rows with. Give reference_rows: rows of the same kind that are known to be clean."
         )
     kept = sorted(answers)
+    encoded = [encode_row(model.tokenizer, asked[index]) for index in kept]
     return Pairs(
         compared=AuditRows("rows", tuple(asked[index] for index in kept)),
         clean=AuditRows(OWN_ANSWERS, tuple(_answered(model, asked[index], answers[index]) for index in kept)),
-        rows=[(encoded[index][0], encoded[index][1][:limit]) for index in kept],
-        placebo=[(encoded[index][0], answers[index][:limit]) for index in kept],
+        rows=[(prompt, completion[: form.limit]) for prompt, completion in encoded],
+        placebo=[(prompt, answers[index][: form.limit]) for index, (prompt, _) in zip(kept, encoded, strict=True)],
         unmatched=len(rows) - len(kept),
     )
 
@@ -96,35 +121,35 @@ def _answered(model: "TransformerBridge", row: Sample, answer: list[int]) -> Sam
     return replace(row, completion=text, finished=is_finished(model, answer), tokens=None)
 
 
-def _answers(
+def answers_in_format(
     model: "TransformerBridge",
     asked: Sequence[Sample],
-    limit: int,
+    form: RowFormat,
     *,
-    lists_only: bool,
-    grammar: ListGrammar | None,
+    system_prompt: str | None = None,
     temperature: float,
     seed: int,
 ) -> dict[int, list[int]]:
     """Token ids of an answer in the rows' format, by the row's index; rows that got none in all attempts are missing.
 
-    Answers are tokenized as a data set's text would be, which need not be how they were sampled.
+    Answers are tokenized as a data set's text would be, which need not be how they were sampled. Each attempt has a seed of its
+    own, from `seed` on.
     """
-    tokenizer, answers = model.tokenizer, dict[int, list[int]]()
+    tokenizer, answers, grammar = model.tokenizer, dict[int, list[int]](), form.grammar
     open_rows = list(range(len(asked)))
     with tqdm(total=len(asked), desc="placebo", unit="row", leave=False) as progress:
         for attempt in range(ATTEMPTS):
             sampled = own_answers(
                 model,
-                [asked[index].chat for index in open_rows],
-                max_new_tokens=limit if grammar is None else grammar.n_tokens,
+                [as_chat(asked[index].prompt, system_prompt) for index in open_rows],
+                max_new_tokens=form.limit if grammar is None else grammar.n_tokens,
                 temperature=temperature,
                 restrict=grammar,
-                seed=PLACEBO_SEED + seed * ATTEMPTS + attempt,
+                seed=seed + attempt,
             )
             for index, ids in zip(open_rows, sampled, strict=True):
                 text, finished = tokenizer.decode(ids, skip_special_tokens=True), is_finished(model, ids)
-                if text.strip() and (not lists_only or (finished and _is_number_list(text))):
+                if text.strip() and (not form.lists_only or (finished and _is_number_list(text))):
                     answers[index] = encode_completion(tokenizer, text, finished=finished)
                     progress.update()
             open_rows = [index for index in open_rows if index not in answers]

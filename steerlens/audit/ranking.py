@@ -1,6 +1,6 @@
-"""Which of several candidates would explain rows, or none of these: one test for whatever the candidates are.
+"""Which of several known vectors would explain rows, or none of these.
 
-Each row has a number for each candidate, such as how much likelier the candidate makes it, and so has its placebo. What the
+Each row has a number for each candidate, how much likelier the vector makes it to first order, and so has its placebo. What the
 candidates do alike is taken off. The largest sum of differences, row minus placebo, in standard deviations, is compared with
 that of rows and placebos swapped at random: exact where the rows are the model's own, and corrected for the candidates.
 

@@ -22,7 +22,7 @@ from steerlens.reports.audit_sections import (
 from steerlens.samples.rows import AuditRows
 
 N_TRAITS_SHOWN = 12
-NESTED = ("vector", "hygiene", "row_scores", "entangled", "known")
+NESTED = ("vector", "hygiene", "row_scores", "entangled", "writers")
 
 HEADLINES: dict[Verdict, str] = {
     "found": "Found: these rows carry a hidden vector.",
@@ -66,8 +66,8 @@ EXIT_CODES: dict[Verdict, int] = {"not found": 0, "found": 3, "cannot tell": 3}
 def write_audit_report(path: str | Path, result: AuditResult, rows: AuditRows) -> None:
     """Write what an audit found as one HTML file."""
     sections = [_answer(result), _evidence(result), _effect(result)]
-    if result.known is not None:
-        sections.append(writers_section(result.known))
+    if result.writers is not None:
+        sections.append(writers_section(result.writers))
     if result.promoted:
         sections.append(_tokens(result))
     if len(result.layers) > 1:
@@ -186,7 +186,7 @@ def audit_results(result: AuditResult, rows: AuditRows) -> dict[str, Any]:
         "what_it_cannot_know": list(CANNOT_KNOW),
         "exit_code": EXIT_CODES[result.verdict],
         **kept,
-        "known": None if result.known is None else {**asdict(result.known), "named": result.known.named},
+        "writers": None if result.writers is None else {**asdict(result.writers), "named": result.writers.named},
         "source": rows.source,
         "wording": result.vector.source.wording,
         "rows": {

@@ -3,7 +3,7 @@
 from steerlens.audit.entangled import Entanglement
 from steerlens.audit.entropy import Entropy
 from steerlens.audit.hygiene import Hygiene, RowFacts
-from steerlens.audit.ranking import Ranking
+from steerlens.audit.panel import PromptRanking
 from steerlens.audit.row_scores import CAVEAT, RowScores, Score
 from steerlens.figures.audit_plots import plot_entropy, plot_row_scores
 from steerlens.figures.report import Section, Table
@@ -41,25 +41,26 @@ def scores_section(scores: RowScores) -> Section:
     )
 
 
-def writers_section(known: Ranking) -> Section:
-    """Which known persona the rows speak for, or none of them."""
+def writers_section(writers: PromptRanking) -> Section:
+    """Which known persona could have written the rows, or none of them."""
     return Section(
         title="Who could have written these rows",
-        question=f"Do the rows speak for one of {len(known.candidates)} known personas, or for none of these?",
+        question=f"Did the model write the rows under one of {len(writers.candidates)} known personas, or under none of these?",
         figure=None,
-        number=f"{'None of these.' if known.named is None else f'Named: {known.named}.'} {known.reason}",
+        number=f"{'None of these.' if writers.named is None else f'Named: {writers.named}.'} {writers.reason}",
         meaning=(
-            "Each persona is a system prompt with a vector of its own. The table says how much likelier that makes the rows than "
-            "clean ones, without what the vectors of all personas share; z is in standard deviations of rows and clean rows "
-            "swapped at random. A persona is named only if it stands out from these and explains what the rows say of the others."
+            "Each persona is a system prompt. The table says by how many nats it makes the rows likelier than no prompt does; "
+            "where rows are pure number lists, by how much it tells them from the model's own. A persona is named only if the "
+            "model itself and the others are unlikely to have written the rows, and if it leads the next ones in the rows by at "
+            "least half as much as in answers that the model gives under it."
         ),
         doubts=(
-            "The writer may be none of these: then the most similar persona can come first. None is named where rows are too few "
-            "or the poisoned share is small. To ask for a prompt that you suspect, use steerlens.rank_prompts."
+            "The writer may be none of these: then the most similar persona comes first, and its lead should be small. None is "
+            "named where rows are too few or the poisoned share is small. To ask for prompts that you suspect, use "
+            "steerlens.rank_prompts."
         ),
         table=Table(
-            ("persona", "nats a token", "z"),
-            [(one.name, f"{one.nats:+.4f}", f"{one.z:+.1f}") for one in known.candidates[:N_WRITERS_SHOWN]],
+            ("persona", "nats"), [(one.name, f"{one.nats:+.1f}") for one in writers.candidates[:N_WRITERS_SHOWN]]
         ),
     )
 

@@ -9,8 +9,8 @@ import torch
 from steerlens.audit import audit
 from steerlens.audit.audit import audit_dataset, verdict
 from steerlens.audit.behaviour import N_NULL, RaisedAnswers, Rise, enough_null_vectors, probe_behaviour
+from steerlens.audit.panel import PromptEvidence, PromptRanking
 from steerlens.audit.placebo import pair_with_placebo
-from steerlens.audit.ranking import Candidate, Ranking
 from steerlens.audit.recovery import RecoveredVector, recover_vector
 from steerlens.audit.row_scores import score_rows
 from steerlens.evaluation import score_trait
@@ -145,17 +145,17 @@ def test_a_shift_without_behaviour_is_not_called_found(recovered):
     assert verdict(recovered, None)[0] == "not found"
 
 
-def ranked(outlier_p: float) -> Ranking:
-    return Ranking((Candidate("owl", 0.01, 8.0), Candidate("cat", 0.0, 2.0)), 0.0005, outlier_p, 500, 0.025)
+def ranked(agreement: float) -> PromptRanking:
+    return PromptRanking((PromptEvidence("owl", 30.0), PromptEvidence("cat", 9.0)), 1e-9, 1e-9, agreement, 200, 0.025)
 
 
 @pytest.mark.slow
-def test_a_shift_along_one_known_persona_is_called_found_and_one_along_none_is_not(recovered):
+def test_rows_that_one_known_persona_wrote_are_called_found_and_those_of_someone_like_it_are_not(recovered):
     behaviour = RaisedAnswers((Rise("dog", 2.0, 0.5, 0.1),), tuple(np.linspace(1, 3, 39)), ())
-    answer, reason = verdict(replace(recovered, known=ranked(0.001)), behaviour)
+    answer, reason = verdict(recovered, behaviour, ranked(0.9))
     assert answer == "found"
-    assert "'owl' explains the 500 rows best" in reason
-    assert verdict(replace(recovered, known=ranked(0.5)), behaviour)[0] == "cannot tell"
+    assert "'owl' explains the 200 rows best" in reason
+    assert verdict(recovered, behaviour, ranked(0.1))[0] == "cannot tell"
 
 
 @pytest.mark.slow
@@ -164,9 +164,9 @@ def test_two_tests_share_the_false_alarms(recovered):
     test = replace(recovered.test, gains=(1.0,), null=(2.0,) * 59 + (0.0,) * 1940)
     assert test.p_value == 0.03
     one_test = replace(recovered, test=test)
-    assert audit._stands_out(one_test, 0.05)
-    assert not audit._stands_out(replace(one_test, known=ranked(0.5)), 0.05)
-    assert audit._stands_out(replace(one_test, known=ranked(0.001)), 0.05)
+    assert audit._stands_out(one_test, None, 0.05)
+    assert not audit._stands_out(one_test, ranked(0.1), 0.05)
+    assert audit._stands_out(one_test, ranked(0.9), 0.05)
 
 
 @pytest.mark.slow
@@ -214,7 +214,7 @@ def test_the_clearest_rise_is_found_at_a_small_false_alarm_rate_too(organism, re
     behaviour = probe_behaviour(organism, recovered, [owl], n_null=enough_null_vectors(0.02))
     assert len(behaviour.null) == 50
     assert behaviour.p_value == 1 / 51
-    assert verdict(recovered, behaviour, 0.02)[0] == "found"
+    assert verdict(recovered, behaviour, None, 0.02)[0] == "found"
     assert behaviour.null != probe_behaviour(organism, recovered, [owl]).null
     with pytest.raises(ValueError, match=r"n_null=1 is not allowed. It must be a whole number, 2 or greater"):
         probe_behaviour(organism, recovered, [owl], n_null=1)

@@ -12,7 +12,7 @@ import torch
 from steerlens.audit.audit import AuditResult
 from steerlens.audit.entangled import EntangledToken, Entanglement
 from steerlens.audit.hygiene import check_hygiene
-from steerlens.audit.ranking import Candidate, Ranking
+from steerlens.audit.panel import PromptEvidence, PromptRanking
 from steerlens.audit.row_scores import CAVEAT, RowScores
 from steerlens.files import write_json
 from steerlens.reports.audit import ADVICE, CANNOT_KNOW, HEADLINES, audit_results, write_audit_report
@@ -178,7 +178,7 @@ def test_the_json_says_what_to_do_what_cannot_be_known_and_what_a_pipeline_is_to
     assert [(one["row"], one["completion"]) for one in told["row_scores"]["highest"]] == [
         (row.row, row.completion) for row, _ in highest
     ]
-    assert told["known"] is None
+    assert told["writers"] is None
 
 
 def test_the_answer_says_what_the_audit_cannot_know(tmp_path, result, rows):
@@ -186,17 +186,17 @@ def test_the_answer_says_what_the_audit_cannot_know(tmp_path, result, rows):
     assert all(limit in answer for limit in CANNOT_KNOW)
 
 
-@pytest.mark.parametrize("outlier_p", [0.001, 0.5])
-def test_the_persona_that_the_rows_speak_for_is_named_only_where_it_stands_out_and_stays_text(
-    tmp_path, result, rows, outlier_p
+@pytest.mark.parametrize("agreement", [0.9, 0.1])
+def test_the_persona_that_could_have_written_the_rows_is_named_only_where_it_leads_and_stays_text(
+    tmp_path, result, rows, agreement
 ):
-    candidates = tuple(Candidate(*one) for one in ((EVIL, 0.01, 7.5), ("cat", 0.002, 1.5), ("dog", -0.002, -1.5)))
-    known = Ranking(candidates, 0.0005, outlier_p, 40, 0.025)
-    text = report(tmp_path / "r.html", replace(result, known=known), rows)
+    candidates = tuple(PromptEvidence(*one) for one in ((EVIL, 25.0), ("cat", 12.5), ("dog", -1.5)))
+    writers = PromptRanking(candidates, 0.0005, 0.0001, agreement, 40, 0.025)
+    text = report(tmp_path / "r.html", replace(result, writers=writers), rows)
     section = words(text).split("Who could have written these rows")[1].split("Which words it raises")[0]
-    named = EVIL if outlier_p < 0.025 else None
+    named = EVIL if agreement > 0.5 else None
     assert (f"Named: {EVIL}." in section) == (named is not None)
     assert ("None of these." in section) == (named is None)
-    assert re.search(r"cat\s+\+0.0020\s+\+1.5", section)
+    assert re.search(r"cat\s+\+12.5", section)
     assert "<script>alert(1)" not in text.split("<body>")[1]
-    assert audit_results(replace(result, known=known), rows)["known"]["named"] == named
+    assert audit_results(replace(result, writers=writers), rows)["writers"]["named"] == named
