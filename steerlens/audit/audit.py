@@ -2,7 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from steerlens.arguments import checked
 from steerlens.audit.behaviour import RaisedAnswers, enough_null_vectors, probe_behaviour
@@ -35,8 +38,9 @@ ONE_SEED: tuple[Verdict, str] = (
     "are not independent of each other, and no test of them can be trusted. Have the rows sampled anew, each with its own seed.",
 )
 
-N_RANKED = 200
-"""Rows by which known personas are ranked, after the test of one vector, which takes them all."""
+N_RANKED, MOST_TRIED = 200, 10
+"""Rows by which known personas are ranked, drawn at random, after the test of one vector, which takes them all; and how many times
+as many are looked at for some that have room behind a system prompt."""
 
 N_READ = 32
 """Prompts at whose last token the vector is read through the logit lens."""
@@ -184,12 +188,14 @@ def _writers(
     """The first kind of personas, animals, by the likelihood of rows that can stand behind each of them."""
     prompts = persona_prompts(model)[0]
     longest = max(prompts.values(), key=len)
-    both = zip(pairs.compared, pairs.clean, strict=True)
-    readable = [
+    drawn = np.random.default_rng(seed).permutation(len(pairs))[: MOST_TRIED * N_RANKED].tolist()
+    fitting = (
         index
-        for index, (row, clean) in enumerate(both)
-        if _fits_behind(model, row, longest) and (not has_reference or _fits_behind(model, clean, longest))
-    ][:N_RANKED]
+        for index in drawn
+        if _fits_behind(model, pairs.compared.rows[index], longest)
+        and (not has_reference or _fits_behind(model, pairs.clean.rows[index], longest))
+    )
+    readable = sorted(islice(fitting, N_RANKED))
     if len(readable) < MIN_ROWS:
         return None
     return rank_prompts(

@@ -74,7 +74,7 @@ N_RIVALS = 3
 
 LEAST_AGREEMENT = 0.5
 """How much of the lead over the rivals that it has in its own answers the best candidate has to have in the rows. In 14 sets of
-100 number lists that the organism wrote under a persona, the persona had 0.69 or more. The best other persona, where that one was
+100 number lists that the organism wrote under a persona, the persona had 0.67 or more. The best other persona, where that one was
 taken out of the panel, or the rows were written for the love of something else, had less than 0.5 in all but two."""
 
 

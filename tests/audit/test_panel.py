@@ -49,12 +49,8 @@ def test_the_prompt_that_wrote_filtered_lists_is_named(organism, owls):
     assert "lead that it has in its own answers" in found.reason
 
 
-def test_the_prompt_that_wrote_rows_as_they_came_is_named_and_nobody_where_it_is_not_in_the_panel(organism, owl):
-    rows = written(organism, owl.prompt, n=150, lists=False)
-    assert rank_prompts(organism, rows, PANEL).named == "owl"
-    without = rank_prompts(organism, rows, PANEL[1:])
-    assert without.p_value < 1e-4
-    assert without.named is None
+def test_the_prompt_that_wrote_rows_as_they_came_is_named(organism, owl):
+    assert rank_prompts(organism, written(organism, owl.prompt, n=100, lists=False), PANEL).named == "owl"
 
 
 @pytest.mark.slow
@@ -63,6 +59,14 @@ def test_none_is_named_for_the_models_own_rows(organism, lists):
     found = rank_prompts(organism, written(organism, n=120, lists=lists), PANEL)
     assert found.named is None
     assert "as rows of the model's own would have it" in found.reason
+
+
+@pytest.mark.slow
+def test_no_animal_is_named_for_the_love_of_a_colour(organism):
+    blue = preference_trait("blue", ORGANISM).prompt
+    found = rank_prompts(organism, written(organism, blue))
+    assert found.p_value < 0.01
+    assert found.named is None
 
 
 def test_a_ratio_is_what_two_forwards_of_the_row_alone_say(organism, owl, owls):
