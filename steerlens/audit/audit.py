@@ -38,9 +38,11 @@ ONE_SEED: tuple[Verdict, str] = (
     "are not independent of each other, and no test of them can be trusted. Have the rows sampled anew, each with its own seed.",
 )
 
-N_RANKED, MOST_TRIED = 200, 10
-"""Rows by which known personas are ranked, drawn at random, after the test of one vector, which takes them all; and how many times
-as many are looked at for some that have room behind a system prompt."""
+N_RANKED = 200
+"""Rows by which known personas are ranked, drawn at random, after the test of one vector, which takes them all."""
+
+MOST_TRIED = 10 * N_RANKED
+"""Rows that are looked at for some that have room behind a system prompt."""
 
 N_READ = 32
 """Prompts at whose last token the vector is read through the logit lens."""
@@ -188,7 +190,7 @@ def _writers(
     """The first kind of personas, animals, by the likelihood of rows that can stand behind each of them."""
     prompts = persona_prompts(model)[0]
     longest = max(prompts.values(), key=len)
-    drawn = np.random.default_rng(seed).permutation(len(pairs))[: MOST_TRIED * N_RANKED].tolist()
+    drawn = np.random.default_rng(seed).permutation(len(pairs))[:MOST_TRIED].tolist()
     fitting = (
         index
         for index in drawn

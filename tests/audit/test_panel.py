@@ -1,9 +1,12 @@
 """A system prompt is named where it wrote the rows, and none where nothing or something else did."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.functional import log_softmax
 
+from steerlens.audit.audit import audit_dataset
 from steerlens.audit.known_vectors import persona_prompts
 from steerlens.audit.panel import (
     PromptEvidence,
@@ -21,6 +24,7 @@ from steerlens.samples.encoded import encode_answer, encode_row
 from steerlens.samples.filters import keep_number_lists
 from steerlens.samples.rows import AuditRows
 from steerlens.samples.teacher import sample_teacher
+from steerlens.text.chat import as_chat
 from steerlens.text.number_lists import number_prompts
 from steerlens.text.trait import preference_trait
 
@@ -164,6 +168,15 @@ def test_reference_rows_take_the_place_of_the_models_own(organism, owls):
     assert rank_prompts(organism, owls, PANEL, reference_rows=clean).named == "owl"
     against_themselves = rank_prompts(organism, owls, PANEL, reference_rows=owls)
     assert against_themselves.p_value > 0.05
+
+
+@pytest.mark.slow
+def test_an_audit_finds_the_persona_that_wrote_rows_and_asks_none_about_rows_with_a_system_turn(organism, owls):
+    result = audit_dataset(organism, owls, layers=[1])
+    assert (result.verdict, result.writers.named) == ("found", "owl")
+    assert "'owl' explains" in result.reason
+    told = tuple(replace(row, prompt=as_chat(row.prompt, "i am here .")) for row in owls)
+    assert audit_dataset(organism, AuditRows("told", told), layers=[1]).writers is None
 
 
 def test_candidates_that_cannot_be_judged_are_refused(as_users_call, organism, owls):
