@@ -75,7 +75,8 @@ N_RIVALS = 3
 LEAST_AGREEMENT = 0.5
 """How much of the lead over the rivals that it has in its own answers the best candidate has to have in the rows. In sets of 100
 rows that were written under the best one it is 0.67 or more on the organism (20 sets) and 0.22 or more on SmolLM2 (12 sets, 10 of
-them above 0.5); where something else was loved, 0.14 to 0.53 (3 sets; `examples/audit_ways.py`, `examples/chat_model_ways.py`)."""
+them above 0.5). Where something else was loved, it is 0.14 to 0.53 (3 sets). `examples/audit_ways.py` and
+`examples/chat_model_ways.py` print the tables."""
 
 
 @dataclass(frozen=True)
