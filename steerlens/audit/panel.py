@@ -127,7 +127,7 @@ class PromptRanking:
             return f"{differ}, but others could have written them, too (p = {self.rival_p:.2g})."
         lead = f"over the next ones it has {self.agreement:.0%} of the lead that it has in its own answers"
         if self.named is None:
-            return f"{differ}, but {lead}, so that the writer is someone else."
+            return f"{differ}, but {lead}, so that the writer may be someone else."
         return f"{differ}, beyond the others (p = {self.rival_p:.2g}), and {lead}."
 
     def __repr__(self) -> str:
@@ -149,7 +149,7 @@ def rank_prompts(
 
     It costs a forward of every row for each candidate, twice as many where rows are paired with clean ones, and needs few rows:
     a hundred can do. Rows are thought to have been sampled one by one; copies of a row count as often as they are there.
-    `recover_vector` compares rows with known vectors at hardly any cost, and needs more rows.
+    `recover_vector` compares rows with known vectors at hardly any cost, but to first order, and needs more rows.
 
     Args:
         rows: that `model` can be trained on (`rows_for_model`), without a system turn of their own.
@@ -158,7 +158,8 @@ def rank_prompts(
         reference_rows: clean rows of the same kind to pair with. Without them, pure number lists are paired with the model's own
             answers to their prompts, and other rows with none.
         temperature: at which the rows are thought to have been sampled, for answers of the model.
-        false_alarm_rate: how often a candidate is named for rows that the model wrote itself, at most.
+        false_alarm_rate: how often a candidate is named for rows that the model wrote itself, at most. It is exact for rows that
+            are paired, and for rows that were sampled at temperature 1 from the whole vocabulary.
 
     Raises:
         ValueError: no rows, fewer than four candidates, two of one name, a row with a system turn of its own, or one that is

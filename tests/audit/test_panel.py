@@ -151,7 +151,13 @@ def test_the_lead_is_one_in_answers_of_ones_own_and_small_in_rows_of_someone_ali
     [
         (0.2, 0.001, None, None, "as rows of the model's own would have it"),
         (0.001, 0.2, None, None, "others could have written them, too"),
-        (0.001, 0.001, 0.1, None, "10% of the lead that it has in its own answers, so that the writer is someone else"),
+        (
+            0.001,
+            0.001,
+            0.1,
+            None,
+            "10% of the lead that it has in its own answers, so that the writer may be someone else",
+        ),
         (0.001, 0.001, 0.9, "owl", "90% of the lead"),
     ],
 )
