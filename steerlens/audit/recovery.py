@@ -128,7 +128,7 @@ def recover_vector(
         layers: to try; all by default.
         known: vectors by name, such as those of known system prompts, with all the layers that are tried; at least four. What
             they have in common is taken out. The rows may pull along one of them more clearly than along a vector of which
-            nothing is known. Where a prompt changes a row by several nats, first order is too little, and `rank_prompts` is right.
+            nothing is known. Where a prompt changes a row by several nats, first order is not enough: use `rank_prompts`.
         temperature: at which the rows are thought to have been sampled, for the placebo.
         false_alarm_rate: how often a known vector is named for rows that the model wrote itself, at most.
 
