@@ -38,7 +38,7 @@ ONE_SEED: tuple[Verdict, str] = (
     "are not independent of each other, and no test of them can be trusted. Have the rows sampled anew, each with its own seed.",
 )
 
-N_RANKED = 200
+N_RANKED = 100
 """Rows by which known personas are ranked, drawn at random, after the test of one vector, which takes them all."""
 
 MOST_TRIED = 10 * N_RANKED
