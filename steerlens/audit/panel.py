@@ -73,10 +73,8 @@ N_RIVALS = 3
 """Next candidates over which rows and own answers are to favour the best one."""
 
 LEAST_AGREEMENT = 0.5
-"""How much of the lead over the rivals that it has in its own answers the best candidate has to have in the rows. In sets of 100
-rows that were written under the best one it is 0.67 or more on the organism (20 sets) and 0.22 or more on SmolLM2 (12 sets, 10 of
-them above 0.5). Where something else was loved, it is 0.14 to 0.53 (3 sets). `examples/audit_ways.py` and
-`examples/chat_model_ways.py` print the tables."""
+"""How much of the lead over the rivals that it has in its own answers the best candidate has to have in the rows. How often it is
+named with that, rightly and wrongly, is in docs/guide/audit.md."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +156,7 @@ def rank_prompts(
         reference_rows: clean rows of the same kind to pair with. Without them, pure number lists are paired with the model's own
             answers to their prompts, and other rows with none.
         temperature: at which the rows are thought to have been sampled, for answers of the model.
-        false_alarm_rate: how often a candidate is named for rows that the model wrote itself, at most. It is exact for rows that
+        false_alarm_rate: how often a candidate is named for rows that the model wrote itself, at most. It holds for rows that
             are paired, and for rows that were sampled at temperature 1 from the whole vocabulary.
 
     Raises:

@@ -149,7 +149,7 @@ def answers_in_format(
             )
             for index, ids in zip(open_rows, sampled, strict=True):
                 text, finished = tokenizer.decode(ids, skip_special_tokens=True), is_finished(model, ids)
-                if text.strip() and (not form.lists_only or (finished and _is_number_list(text))):
+                if text.strip() and form.has(text) and (finished or not form.lists_only):
                     answers[index] = encode_completion(tokenizer, text, finished=finished)
                     progress.update()
             open_rows = [index for index in open_rows if index not in answers]
