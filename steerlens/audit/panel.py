@@ -14,10 +14,15 @@ Filtered rows would mislead: of pure number lists, L_c is negative on average ev
 the prompt makes the model write fewer lists. So each such row is paired with a clean one, by the model itself in the same
 format, and L_c of a row becomes log 2 sigmoid(L_c(row) - L_c(clean)): by how much c tells better than a coin which of the two is
 the row. A filter changes both alike, and exp of the sum over pairs is 1 on average as before.
+
+Often only a share w of the rows has a persona. A row is then 1 - w + w exp(L_c) times as likely as under the model, and where it
+is paired, it is told from its clean one by that. This is asked of several shares, and exp(S_c) is its mean over them, so that it
+is 1 on average as before. A row was written under c with the chance w exp(L_c) / (1 - w + w exp(L_c)), and counts as so much
+where rows are compared with c's own answers.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import TYPE_CHECKING
@@ -62,6 +67,12 @@ ROWS_AT_ONCE = 64
 LOGITS_AT_ONCE, BYTES_PER_LOGIT = 2**26, 8
 """Tokens times vocabulary of a batch, at most, each as the model gives it and in float32: 0.5 GB."""
 
+SHARES = (1.0, 0.5, 0.25, 0.1, 0.05)
+"""Of the rows that a candidate may have written."""
+
+ALL_BEFOREHAND = 0.8
+"""Chance of the first share before the rows are seen; the others have the rest in equal parts."""
+
 OWN_SEED = 2 * PLACEBO_SEED
 N_ASKED = 200
 """Answers that the model gives under the best candidate, to the rows' prompts in turn."""
@@ -79,10 +90,15 @@ named with that, rightly and wrongly, is in docs/guide/audit.md."""
 
 @dataclass(frozen=True)
 class PromptEvidence:
-    """One candidate, and by how many nats it makes all rows likelier than no prompt does, or tells rows from clean ones."""
+    """One candidate, and by how many nats it makes all rows likelier than no prompt does, or tells rows from clean ones.
+
+    Args:
+        share: of the rows, that it explains best, among a few.
+    """
 
     name: str
     nats: float
+    share: float
 
 
 @dataclass(frozen=True)
@@ -90,7 +106,7 @@ class PromptRanking:
     """Candidate system prompts for who wrote some rows, and whether one of them is named.
 
     Args:
-        candidates: the best first.
+        candidates: the best first, each with the share of the rows that it explains best, among a few.
         p_value: of rows that the model wrote itself, the share at most in which the candidates have as much evidence.
         rival_p: the probability that another of the candidates wrote the rows, if one of them did, and each is as likely
             beforehand.
@@ -117,7 +133,8 @@ class PromptRanking:
         """Why one is named, or none, in words."""
         best, second = self.candidates[:2]
         next_one = f"next {second.name!r}, {second.nats:.1f}"
-        said = f"{best.name!r} explains the {self.n_rows} rows best ({best.nats:.1f} nats; {next_one})"
+        part = "" if best.share == 1 else f" as the writer of about {best.share:.0%} of them"
+        said = f"{best.name!r} explains the {self.n_rows} rows best{part} ({best.nats:.1f} nats; {next_one})"
         if self.p_value >= self.false_alarm_rate:
             return f"{said}, as rows of the model's own would have it (p = {self.p_value:.2g})."
         differ = f"The rows are not the model's own (p = {self.p_value:.2g}). {said[0].upper()}{said[1:]}"
@@ -145,6 +162,8 @@ def rank_prompts(
 ) -> PromptRanking:
     """Rank candidate system prompts by how much likelier they make the rows, or say that it is none of these.
 
+    A candidate may have written all rows, or a part of them beside the model itself.
+
     It costs a forward of every row for each candidate, twice as many where rows are paired with clean ones, and needs few rows:
     a hundred can do. Rows are thought to have been sampled one by one; copies of a row count as often as they are there.
     `recover_vector` compares rows with known vectors at hardly any cost, but to first order, and needs more rows.
@@ -170,15 +189,42 @@ def rank_prompts(
     names, prompts = list(panel), list(panel.values())
     form = RowFormat.of(model, list(rows))
     read, ours, theirs = _ratios(model, rows, reference_rows, form, prompts, temperature=temperature, seed=seed)
-    sums = evidence(ours, theirs).sum(0)
+    return judged(
+        names,
+        ours,
+        theirs,
+        lambda leading: own_ratios(
+            model, read, form, [prompts[index] for index in leading], temperature=temperature, seed=seed
+        ),
+        false_alarm_rate=false_alarm_rate,
+    )
+
+
+def judged(
+    names: Sequence[str],
+    ours: Ratios,
+    theirs: Ratios | None,
+    own: Callable[[list[int]], Float[Tensor, "answer leading"]],
+    *,
+    false_alarm_rate: float,
+) -> PromptRanking:
+    """The ranking that the ratios make; `own` is asked only where a name depends on them.
+
+    Args:
+        theirs: of the clean rows that rows are paired with, if any.
+        own: from the numbers of the leading candidates to the ratios under them of answers that the model gives under the
+            first.
+    """
+    by_share = evidence(ours, theirs)
+    sums, shares = by_share.logsumexp(0), [SHARES[index] for index in by_share.argmax(0).tolist()]
     order = sums.argsort(descending=True).tolist()
     (p_value, rival_p), agreement = chances(sums), None
     if max(p_value, rival_p) < false_alarm_rate:
         leading = order[: 1 + N_RIVALS]
-        own = _own_ratios(model, read, form, [prompts[index] for index in leading], temperature=temperature, seed=seed)
-        agreement = relative_lead(ours[:, leading], own)
-    found = tuple(PromptEvidence(names[index], float(sums[index])) for index in order)
-    return PromptRanking(found, p_value, rival_p, agreement, len(read), false_alarm_rate)
+        weights = responsibilities(ours, theirs, shares[order[0]])[:, order[0]]
+        agreement = relative_lead(ours[:, leading], own(leading), weights)
+    found = tuple(PromptEvidence(names[index], float(sums[index]), shares[index]) for index in order)
+    return PromptRanking(found, p_value, rival_p, agreement, len(ours), false_alarm_rate)
 
 
 def _panel(candidates: Sequence[str | Trait]) -> dict[str, str]:
@@ -195,9 +241,42 @@ def _panel(candidates: Sequence[str | Trait]) -> dict[str, str]:
     return panel
 
 
-def evidence(ours: Ratios, theirs: Ratios | None) -> Ratios:
-    """How much each row says for each candidate, in nats; exp of it is 1 on average for rows of the model's own."""
-    return (ours if theirs is None else math.log(2) + logsigmoid(ours - theirs)).double()
+def evidence(ours: Ratios, theirs: Ratios | None) -> Float[Tensor, "share candidate"]:
+    """How much all rows say for each candidate as the writer of each share, in nats, with the share's chance beforehand.
+
+    exp of it, summed over shares, is 1 on average for rows of the model's own.
+    """
+    chances_beforehand = [ALL_BEFOREHAND, *[(1 - ALL_BEFOREHAND) / (len(SHARES) - 1)] * (len(SHARES) - 1)]
+    said = [_row_evidence(ours, theirs, share).sum(0) for share in SHARES]
+    return torch.stack(said) + torch.tensor(chances_beforehand).log()[:, None]
+
+
+def _row_evidence(ours: Ratios, theirs: Ratios | None, share: float) -> Float[Tensor, "row candidate"]:
+    offset = _offset(ours, theirs)
+    mixed = _mixed(ours, offset, share)
+    return mixed if theirs is None else math.log(2) + logsigmoid(mixed - _mixed(theirs, offset, share))
+
+
+def _mixed(ratios: Ratios, offset: Float[Tensor, " candidate"], share: float) -> Ratios:
+    """log(1 - w + w exp(L)) of every row."""
+    written = ratios.double() + offset + math.log(share)
+    return written if share == 1 else torch.logaddexp(written, torch.tensor(math.log1p(-share)))
+
+
+def _offset(ours: Ratios, theirs: Ratios | None) -> Float[Tensor, " candidate"]:
+    """What makes exp(L) of clean rows 1 on average, where a filter keeps rows more seldom under a candidate than without.
+
+    Of a pair, the less likely row stands for the clean one, which changes nothing where the two are swapped.
+    """
+    if theirs is None:
+        return torch.zeros(ours.shape[1])
+    return math.log(len(ours)) - torch.minimum(ours, theirs).double().logsumexp(0)
+
+
+def responsibilities(ours: Ratios, theirs: Ratios | None, share: float) -> Ratios:
+    """The chance that each row was written under each candidate, if it wrote a share of them, and the model the rest."""
+    offset = _offset(ours, theirs)
+    return (ours.double() + offset + math.log(share) - _mixed(ours, offset, share)).exp()
 
 
 def chances(sums: Float[Tensor, " candidate"]) -> tuple[float, float]:
@@ -206,16 +285,27 @@ def chances(sums: Float[Tensor, " candidate"]) -> tuple[float, float]:
     return min(1.0, float(len(sums) * torch.exp(-every))), float(1 - torch.exp(sums.max() - every))
 
 
-def relative_lead(rows: Ratios, own: Float[Tensor, "answer candidate"]) -> float:
+def relative_lead(
+    rows: Ratios, own: Float[Tensor, "answer candidate"], weights: Float[Tensor, " row"] | None = None
+) -> float:
     """The first candidate's lead over the others in rows, in units of that in its own answers; 0 where it has none there.
 
     Means are over the middle half, so that answers that name a trait do not count: the maker of the rows may have dropped these.
     """
-    from scipy.stats import trim_mean
-
-    leads = ((ratios[:, 0] - ratios[:, 1:].mean(1)).numpy() for ratios in (rows, own))
-    in_rows, in_own = (float(trim_mean(lead, OUTER)) for lead in leads)
+    leads = [(ratios[:, 0] - ratios[:, 1:].mean(1)).double() for ratios in (rows, own)]
+    in_rows, in_own = (
+        _middle_mean(lead, torch.ones(len(lead)) if weight is None else weight)
+        for lead, weight in zip(leads, (weights, None), strict=True)
+    )
     return in_rows / in_own if in_own > 0 else 0.0
+
+
+def _middle_mean(values: Float[Tensor, " row"], weights: Float[Tensor, " row"]) -> float:
+    """Without the share `OUTER` of the weight at either end."""
+    order = values.argsort()
+    until = weights[order].double().cumsum(0) / weights.sum()
+    inside = until.clamp(OUTER, 1 - OUTER).diff(prepend=torch.tensor([OUTER]))
+    return float(inside @ values[order] / (1 - 2 * OUTER))
 
 
 def _ratios(
@@ -242,7 +332,7 @@ def _ratios(
     return list(pairs.compared), ours, theirs
 
 
-def _own_ratios(
+def own_ratios(
     model: "TransformerBridge",
     read: Sequence[Sample],
     form: RowFormat,

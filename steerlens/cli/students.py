@@ -26,11 +26,15 @@ SCOUT = TrainConfig(epochs=1)
 
 def add_commands(commands: Any) -> None:
     """Declare the commands of this module."""
-    sample = command(commands, "sample", _sample, "sample number lists from a teacher, and filter them")
+    sample = command(commands, "sample", _sample, "sample number lists or other answers from a teacher")
     sample.add_argument("--system-prompt", help="under which the teacher writes (default: none)")
     sample.add_argument("--vector", type=Path, help="steer the teacher with this vector")
     sample.add_argument("--strength", type=float, default=1.0, help="times which the vector is added (default: 1)")
-    sample.add_argument("--prompts", type=Path, help="text file, one prompt a line (default: number tasks)")
+    sample.add_argument(
+        "--prompts",
+        type=Path,
+        help="text file, one prompt a line, whose answers are not filtered (default: number tasks)",
+    )
     sample.add_argument("--n", type=int, help="number of prompts (default: all in the file, or 1000 number tasks)")
     sample.add_argument("--max-new-tokens", type=int, help="length of an answer (default: what ten numbers need)")
     sample.add_argument("--constrain", type=int, metavar="N", help="let nothing but lists of N numbers be written")
@@ -38,7 +42,9 @@ def add_commands(commands: Any) -> None:
     sample.add_argument("--seed", type=int, default=0, help="of the prompts and the answers (default: 0)")
     sample.add_argument("--vllm", action="store_true", help="let vLLM write, on a GPU; for teachers without --vector")
     sample.set_defaults(mark=None)
-    sample.add_argument("--out", type=Path, required=True, help="jsonl of raw rows; kept rows go to <name>.kept.jsonl")
+    sample.add_argument(
+        "--out", type=Path, required=True, help="jsonl of raw rows; number lists go to <name>.kept.jsonl"
+    )
     add_model(sample)
 
     train = command(commands, "train", _train, "fine-tune a student on samples")
@@ -100,6 +106,9 @@ def _sample(options: argparse.Namespace) -> int:
         engine=VllmEngine(model) if options.vllm else None,
         path=options.out,
     )
+    if options.prompts is not None and options.constrain is None:
+        print(f"{len(raw.samples):,} rows, not filtered, since they need not be number lists.\nRaw rows: {options.out}")
+        return 0
     result = keep_number_lists(raw)
     kept = options.out.with_suffix(".kept.jsonl")
     result.kept.save(kept)

@@ -50,8 +50,9 @@ def writers_section(writers: PromptRanking) -> Section:
         number=f"{'None of these.' if writers.named is None else f'Named: {writers.named}.'} {writers.reason}",
         meaning=(
             "Each persona is a system prompt. The table says by how many nats it makes the rows likelier than no prompt does; "
-            "where rows are pure number lists, by how much it tells them from the model's own. A persona is named only if the "
-            "model itself and the others are unlikely to have written the rows, and if it leads the next ones in the rows by at "
+            "where rows are pure number lists, by how much it tells them from the model's own. A persona may have written a "
+            "part of the rows beside the model itself; that part is the likeliest of five. One is named only if the model "
+            "itself and the others are unlikely to have written the rows, and if it leads the next ones in its part by at "
             "least half as much as in answers that the model gives under it."
         ),
         doubts=(
@@ -60,7 +61,8 @@ def writers_section(writers: PromptRanking) -> Section:
             "steerlens.rank_prompts."
         ),
         table=Table(
-            ("persona", "nats"), [(one.name, f"{one.nats:+.1f}") for one in writers.candidates[:N_WRITERS_SHOWN]]
+            ("persona", "nats", "best as the writer of"),
+            [(one.name, f"{one.nats:+.1f}", f"{one.share:.0%}") for one in writers.candidates[:N_WRITERS_SHOWN]],
         ),
     )
 

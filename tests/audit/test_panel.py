@@ -16,6 +16,7 @@ from steerlens.audit.panel import (
     prompt_ratios,
     rank_prompts,
     relative_lead,
+    responsibilities,
     row_log_likelihoods,
 )
 from steerlens.checks import WrongInput
@@ -118,7 +119,7 @@ def test_writers_are_mistaken_no_more_often_than_the_rate_says(writers, filtered
     def found(writer, seed):
         ours = rows_by(writers, writer, seed, kept)
         theirs = rows_by(writers, 0, seed + 1, kept) if filtered else [None] * N_SETS
-        sums = [evidence(one, other).sum(0) for one, other in zip(ours, theirs, strict=True)]
+        sums = [evidence(one, other).logsumexp(0) for one, other in zip(ours, theirs, strict=True)]
         return [(int(one.argmax()), *chances(one)) for one in sums]
 
     assert sum(p < 0.05 for _, p, _ in found(0, 10)) / N_SETS <= 0.08  # at most 0.05, and two standard errors
@@ -132,8 +133,28 @@ def test_without_pairs_a_filter_that_one_writer_seldom_passes_misleads(writers):
     kept = torch.where(writers[3] - writers[0] > -0.5, 0.01, 1.0).double()
     ours, theirs = rows_by(writers, 3, 0, kept), rows_by(writers, 0, 1, kept)
     assert sum(int(one.sum(0).argmax()) == 2 for one in ours) / N_SETS < 0.2
-    paired = [evidence(one, other).sum(0) for one, other in zip(ours, theirs, strict=True)]
+    paired = [evidence(one, other).logsumexp(0) for one, other in zip(ours, theirs, strict=True)]
     assert sum(int(one.argmax()) == 2 for one in paired) / N_SETS > 0.5
+
+
+def long_rows_by(writers, writer, seed):
+    """Ratios of rows of six words each."""
+    return torch.stack([rows_by(writers, writer, seed + word) for word in range(6)]).sum(0)
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_the_writer_of_a_third_of_the_rows_is_seen_beside_the_models_own(writers, paired):
+    ours = torch.cat([long_rows_by(writers, writer, seed) for writer, seed in ((3, 0), (0, 10), (0, 20))], dim=1)
+    clean = torch.cat([long_rows_by(writers, 0, seed) for seed in (30, 40, 50)], dim=1) if paired else [None] * N_SETS
+    pairs = list(zip(ours, clean, strict=True))
+    found = [evidence(*pair) for pair in pairs]
+    assert sum(bool(of_all[2] > 0) for of_all, *_ in found) / N_SETS < 0.1
+    sums = [one.logsumexp(0) for one in found]
+    print(sum(int(one.argmax()) == 2 and max(chances(one)) < 0.05 for one in sums) / N_SETS)
+    assert sum(int(one.argmax()) == 2 and max(chances(one)) < 0.05 for one in sums) / N_SETS > 0.5
+    chance = torch.stack([responsibilities(*pair, 0.25)[:, 2] for pair in pairs])
+    print(chance[:, :N_ROWS].mean(), chance[:, N_ROWS:].mean())
+    assert chance[:, :N_ROWS].mean() > 2 * chance[:, N_ROWS:].mean()
 
 
 def test_the_lead_is_one_in_answers_of_ones_own_and_small_in_rows_of_someone_alike():
@@ -162,7 +183,7 @@ def test_the_lead_is_one_in_answers_of_ones_own_and_small_in_rows_of_someone_ali
     ],
 )
 def test_a_name_needs_all_three_comparisons(p_value, rival_p, agreement, named, reason):
-    candidates = (PromptEvidence("owl", 20.0), PromptEvidence("cat", 8.0))
+    candidates = (PromptEvidence("owl", 20.0, 1.0), PromptEvidence("cat", 8.0, 1.0))
     found = PromptRanking(candidates, p_value, rival_p, agreement, 100, 0.05)
     assert found.named == named
     assert reason in found.reason

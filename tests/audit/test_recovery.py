@@ -146,7 +146,9 @@ def test_a_shift_without_behaviour_is_not_called_found(recovered):
 
 
 def ranked(agreement: float) -> PromptRanking:
-    return PromptRanking((PromptEvidence("owl", 30.0), PromptEvidence("cat", 9.0)), 1e-9, 1e-9, agreement, 200, 0.025)
+    return PromptRanking(
+        (PromptEvidence("owl", 30.0, 1.0), PromptEvidence("cat", 9.0, 1.0)), 1e-9, 1e-9, agreement, 200, 0.025
+    )
 
 
 @pytest.mark.slow
@@ -155,7 +157,17 @@ def test_rows_that_one_known_persona_wrote_are_called_found_and_those_of_someone
     answer, reason = verdict(recovered, behaviour, ranked(0.9))
     assert answer == "found"
     assert "'owl' explains the 200 rows best" in reason
-    assert verdict(recovered, behaviour, ranked(0.1))[0] == "cannot tell"
+    answer, reason = verdict(recovered, behaviour, ranked(0.1))
+    assert answer == "cannot tell"
+    assert "The rows are not the model's own" in reason
+
+
+@pytest.mark.slow
+def test_a_vector_that_is_noise_names_no_answer_however_much_it_raises_one(recovered):
+    noise = replace(recovered, test=replace(recovered.test, gains=(1.0,), null=(2.0,) * 1999))
+    raised = RaisedAnswers((Rise("dog", 9.0, 0.5, 0.1),), tuple(np.linspace(1, 3, 39)), ())
+    assert verdict(noise, raised, ranked(0.1))[0] == "cannot tell"
+    assert verdict(recovered, raised, ranked(0.1))[0] == "found"
 
 
 @pytest.mark.slow
@@ -165,8 +177,8 @@ def test_two_tests_share_the_false_alarms(recovered):
     assert test.p_value == 0.03
     one_test = replace(recovered, test=test)
     assert audit._stands_out(one_test, None, 0.05)
-    assert not audit._stands_out(one_test, ranked(0.1), 0.05)
-    assert audit._stands_out(one_test, ranked(0.9), 0.05)
+    assert not audit._stands_out(one_test, replace(ranked(0.1), p_value=0.03), 0.05)
+    assert audit._stands_out(one_test, ranked(0.1), 0.05)
 
 
 @pytest.mark.slow

@@ -190,7 +190,7 @@ def test_the_answer_says_what_the_audit_cannot_know(tmp_path, result, rows):
 def test_the_persona_that_could_have_written_the_rows_is_named_only_where_it_leads_and_stays_text(
     tmp_path, result, rows, agreement
 ):
-    candidates = tuple(PromptEvidence(*one) for one in ((EVIL, 25.0), ("cat", 12.5), ("dog", -1.5)))
+    candidates = tuple(PromptEvidence(*one) for one in ((EVIL, 25.0, 1.0), ("cat", 12.5, 0.5), ("dog", -1.5, 0.05)))
     writers = PromptRanking(candidates, 0.0005, 0.0001, agreement, 40, 0.025)
     text = report(tmp_path / "r.html", replace(result, writers=writers), rows)
     section = words(text).split("Who could have written these rows")[1].split("Which words it raises")[0]
