@@ -217,7 +217,7 @@ def judged(
     """
     by_share = evidence(ours, theirs)
     sums, shares = by_share.logsumexp(0), [SHARES[index] for index in by_share.argmax(0).tolist()]
-    order = sums.argsort(descending=True).tolist()
+    order: list[int] = sums.argsort(descending=True).tolist()
     (p_value, rival_p), agreement = chances(sums), None
     if max(p_value, rival_p) < false_alarm_rate:
         leading = order[: 1 + N_RIVALS]
