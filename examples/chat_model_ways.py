@@ -37,8 +37,9 @@ from tqdm import tqdm
 
 import steerlens as sl
 from steerlens.audit.known_vectors import persona_prompts
-from steerlens.audit.panel import judged, own_ratios, prompt_ratios
+from steerlens.audit.panel import judged, own_ratios
 from steerlens.audit.placebo import RowFormat
+from steerlens.audit.prompt_ratios import prompt_ratios
 from steerlens.files import read_json, write_json
 from steerlens.samples.encoded import encode_answer
 from steerlens.samples.rows import AuditRows

@@ -1,27 +1,12 @@
 """Who could have written these rows? A panel of candidate system prompts, by the rows' likelihood under each of them.
 
 L_c = log q(y | c, x) - log q(y | x) of a row is its log-likelihood ratio under prompt c to the model without a prompt. Of rows
-that were not filtered, it is what there is to know about who wrote them. The sum over rows, S_c, is compared in three ways:
-
-- With the model's own rows. There exp(S_c) is 1 on average, so that its mean over candidates is 1 / p or more in a share p of all
-  data sets at most (an e-value: Vovk and Wang, arXiv 1912.06116).
-- With each other. If each candidate is as likely beforehand, candidate c wrote the rows with a probability in proportion to
-  exp(S_c).
-- With the answers that the model gives under the best candidate. The rows may have been written by someone who is not among the
-  candidates, and is merely most like that one. They then favour it less over the next ones than its own answers do.
-
-Filtered rows would mislead: of pure number lists, L_c is negative on average even under the very prompt that wrote them, where
-the prompt makes the model write fewer lists. So each such row is paired with a clean one, by the model itself in the same
-format, and L_c of a row becomes log 2 sigmoid(L_c(row) - L_c(clean)): by how much c tells better than a coin which of the two is
-the row. A filter changes both alike, and exp of the sum over pairs is 1 on average as before.
-
-Often only a share w of the rows has a persona. A row is then 1 - w + w exp(L_c) times as likely as under the model, and where it
-is paired, it is told from its clean one by that. This is asked of several shares, and exp(S_c) is its mean over them, so that it
-is 1 on average as before. A row was written under c with the chance w exp(L_c) / (1 - w + w exp(L_c)), and counts as so much
-where rows are compared with c's own answers.
+that were not filtered, it is what there is to know about who wrote them. `steerlens.audit.writer_evidence` sums it over rows, and
+compares the sums with the model's own rows and with each other. A third comparison is with the answers that the model gives under
+the best candidate: the rows may have been written by someone who is not among the candidates, and is merely most like that one.
+They then favour it less over the next ones than its own answers do.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
@@ -30,8 +15,6 @@ from typing import TYPE_CHECKING
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import logsigmoid
-from tqdm.auto import tqdm
 
 from steerlens.arguments import checked
 from steerlens.audit.known_vectors import persona_prompts
@@ -43,42 +26,22 @@ from steerlens.audit.placebo import (
     pair_with_placebo,
     pair_with_reference,
 )
+from steerlens.audit.prompt_ratios import Ratios, prompt_ratios
 from steerlens.audit.ranking import FEWEST_CANDIDATES
+from steerlens.audit.writer_evidence import SHARES, chances, evidence, relative_lead, responsibilities
 from steerlens.checks import WrongInput, shown
-from steerlens.cost import Cost
-from steerlens.models.bridge import huggingface_model, parameters_device
-from steerlens.samples.encoded import EncodedRow, encode_answer, pad_encoded, row_length
+from steerlens.samples.encoded import encode_answer
 from steerlens.samples.rows import AuditRows
 from steerlens.samples.sample_set import Sample
-from steerlens.shared_prompts import completion_logits_after
 from steerlens.short import cut
-from steerlens.text.batches import pad_rows, shared_prefix
-from steerlens.text.chat import as_chat, encode_prompt
 from steerlens.text.trait import Trait
-from steerlens.token_losses import token_losses
-from steerlens.vectors.objectives import token_log_probs
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-Ratios = Float[Tensor, "row candidate"]
-
-ROWS_AT_ONCE = 64
-LOGITS_AT_ONCE, BYTES_PER_LOGIT = 2**26, 8
-"""Tokens times vocabulary of a batch, at most, each as the model gives it and in float32: 0.5 GB."""
-
-SHARES = (1.0, 0.5, 0.25, 0.1, 0.05)
-"""Of the rows that a candidate may have written."""
-
-ALL_BEFOREHAND = 0.8
-"""Chance of the first share before the rows are seen; the others have the rest in equal parts."""
-
 OWN_SEED = 2 * PLACEBO_SEED
 N_ASKED = 200
 """Answers that the model gives under the best candidate, to the rows' prompts in turn."""
-
-OUTER = 0.25
-"""Share of rows at either end that is left out of a mean lead."""
 
 N_RIVALS = 3
 """Next candidates over which rows and own answers are to favour the best one."""
@@ -241,73 +204,6 @@ def _panel(candidates: Sequence[str | Trait]) -> dict[str, str]:
     return panel
 
 
-def evidence(ours: Ratios, theirs: Ratios | None) -> Float[Tensor, "share candidate"]:
-    """How much all rows say for each candidate as the writer of each share, in nats, with the share's chance beforehand.
-
-    exp of it, summed over shares, is 1 on average for rows of the model's own.
-    """
-    chances_beforehand = [ALL_BEFOREHAND, *[(1 - ALL_BEFOREHAND) / (len(SHARES) - 1)] * (len(SHARES) - 1)]
-    said = [_row_evidence(ours, theirs, share).sum(0) for share in SHARES]
-    return torch.stack(said) + torch.tensor(chances_beforehand).log()[:, None]
-
-
-def _row_evidence(ours: Ratios, theirs: Ratios | None, share: float) -> Float[Tensor, "row candidate"]:
-    offset = _offset(ours, theirs)
-    mixed = _mixed(ours, offset, share)
-    return mixed if theirs is None else math.log(2) + logsigmoid(mixed - _mixed(theirs, offset, share))
-
-
-def _mixed(ratios: Ratios, offset: Float[Tensor, " candidate"], share: float) -> Ratios:
-    """log(1 - w + w exp(L)) of every row."""
-    written = ratios.double() + offset + math.log(share)
-    return written if share == 1 else torch.logaddexp(written, torch.tensor(math.log1p(-share)))
-
-
-def _offset(ours: Ratios, theirs: Ratios | None) -> Float[Tensor, " candidate"]:
-    """What makes exp(L) of clean rows 1 on average, where a filter keeps rows more seldom under a candidate than without.
-
-    Of a pair, the less likely row stands for the clean one, which changes nothing where the two are swapped.
-    """
-    if theirs is None:
-        return torch.zeros(ours.shape[1])
-    return math.log(len(ours)) - torch.minimum(ours, theirs).double().logsumexp(0)
-
-
-def responsibilities(ours: Ratios, theirs: Ratios | None, share: float) -> Ratios:
-    """The chance that each row was written under each candidate, if it wrote a share of them, and the model the rest."""
-    offset = _offset(ours, theirs)
-    return (ours.double() + offset + math.log(share) - _mixed(ours, offset, share)).exp()
-
-
-def chances(sums: Float[Tensor, " candidate"]) -> tuple[float, float]:
-    """A bound on the p-value of "the model itself wrote the rows", and the probability that not the best candidate did."""
-    every = sums.logsumexp(0)
-    return min(1.0, float(len(sums) * torch.exp(-every))), float(1 - torch.exp(sums.max() - every))
-
-
-def relative_lead(
-    rows: Ratios, own: Float[Tensor, "answer candidate"], weights: Float[Tensor, " row"] | None = None
-) -> float:
-    """The first candidate's lead over the others in rows, in units of that in its own answers; 0 where it has none there.
-
-    Means are over the middle half, so that answers that name a trait do not count: the maker of the rows may have dropped these.
-    """
-    leads = [(ratios[:, 0] - ratios[:, 1:].mean(1)).double() for ratios in (rows, own)]
-    in_rows, in_own = (
-        _middle_mean(lead, torch.ones(len(lead)) if weight is None else weight)
-        for lead, weight in zip(leads, (weights, None), strict=True)
-    )
-    return in_rows / in_own if in_own > 0 else 0.0
-
-
-def _middle_mean(values: Float[Tensor, " row"], weights: Float[Tensor, " row"]) -> float:
-    """Without the share `OUTER` of the weight at either end."""
-    order = values.argsort()
-    until = weights[order].double().cumsum(0) / weights.sum()
-    inside = until.clamp(OUTER, 1 - OUTER).diff(prepend=torch.tensor([OUTER]))
-    return float(inside @ values[order] / (1 - 2 * OUTER))
-
-
 def _ratios(
     model: "TransformerBridge",
     rows: AuditRows,
@@ -350,50 +246,3 @@ def own_ratios(
         return torch.zeros(1, len(prompts))
     samples, completions = zip(*((asked[index], ids[: form.limit]) for index, ids in answers.items()), strict=True)
     return prompt_ratios(model, samples, completions, prompts)
-
-
-def prompt_ratios(
-    model: "TransformerBridge", rows: Sequence[Sample], completions: Sequence[list[int]], prompts: Sequence[str]
-) -> Ratios:
-    """log q(y | c, x) - log q(y | x) of every row under every prompt, in nats a row; `completions` are token ids."""
-    under: list[Float[Tensor, " row"]] = []
-    with tqdm(total=1 + len(prompts), desc="candidates", unit="prompt", leave=False) as progress:
-        what = f"{len(rows):,} rows under each of {len(prompts)} prompts and under none"
-        cost = Cost(progress, what, n_parts=1 + len(prompts), n_bytes=BYTES_PER_LOGIT * LOGITS_AT_ONCE)
-        for prompt in (None, *prompts):
-            contexts = [encode_prompt(model.tokenizer, as_chat(row.prompt, prompt)) for row in rows]
-            under.append(row_log_likelihoods(model, list(zip(contexts, completions, strict=True))))
-            progress.update()
-            cost.after(len(under))
-    return torch.stack(under[1:], dim=1) - under[0][:, None]
-
-
-@torch.no_grad()
-def row_log_likelihoods(model: "TransformerBridge", rows: Sequence[EncodedRow]) -> Float[Tensor, " row"]:
-    """log q(y | x) of every row's completion, in nats; what the prompts of a batch begin with runs once."""
-    values = torch.zeros(len(rows))
-    d_vocab = huggingface_model(model).config.get_text_config().vocab_size
-    order, start = sorted(range(len(rows)), key=lambda index: row_length(rows[index])), 0
-    while start < len(order):
-        longest = max(len(rows[index][1]) for index in order[start : start + ROWS_AT_ONCE])
-        size = max(1, min(ROWS_AT_ONCE, LOGITS_AT_ONCE // (longest * d_vocab)))
-        indices = order[start : start + size]
-        values[indices] = _batch_log_likelihoods(model, [rows[index] for index in indices], d_vocab)
-        start += size
-    return values
-
-
-def _batch_log_likelihoods(
-    model: "TransformerBridge", rows: Sequence[EncodedRow], d_vocab: int
-) -> Float[Tensor, " row"]:
-    prompts, completions = zip(*rows, strict=True)
-    lengths = list(map(len, completions))
-    shared = min(shared_prefix(prompts), min(map(len, prompts)) - 1)
-    if shared > 0 and sum(lengths) * d_vocab <= LOGITS_AT_ONCE:
-        own = pad_rows(model.tokenizer, [prompt[shared:] for prompt in prompts], completions, side="right")
-        own = own.to(parameters_device(model))
-        logits = completion_logits_after(model, prompts[0][:shared], own)
-        tokens = token_log_probs(logits, own.tokens[own.completion_mask])
-    else:
-        tokens = -token_losses(model, pad_encoded(model, rows))
-    return torch.stack([part.sum() for part in tokens.split(lengths)]).cpu()
