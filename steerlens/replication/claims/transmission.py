@@ -21,7 +21,7 @@ from steerlens.replication.lab.lab import Lab
 from steerlens.replication.lab.matrix import Diagonal, Matrix, of_answers, of_shifts
 from steerlens.replication.lab.plots import plot_matrix
 from steerlens.replication.lab.run import Experiment
-from steerlens.replication.lab.schooling import School, Schooled, shuffled
+from steerlens.replication.lab.schooling import School, Schooled, frequencies_apart, shuffled
 from steerlens.replication.lab.tasks import CONTINUED_LISTS
 from steerlens.replication.lab.teachers import Rows
 
@@ -52,6 +52,8 @@ class Transmission:
         base: how the untrained model answers.
         teachers: by trait.
         taught, dealt: students of the teachers' lists, and of the same lists with their numbers dealt out anew.
+        apart: of the teachers' lists, by how much their numbers' frequencies differ from those in the untrained model's, in nats
+            a number (KL divergence).
         over_control: log odds of a trait in its students minus those in students of the untrained model's lists.
         cosines: of the students' shifts with every teacher's vector, at number tasks, in the middle of the model.
         aligned: the diagonal of `cosines`.
@@ -61,6 +63,7 @@ class Transmission:
     teachers: dict[str, Schooled]
     taught: Students
     dealt: Students
+    apart: dict[str, float]
     over_control: dict[str, sl.Interval]
     passed: sl.Interval
     cosines: Matrix
@@ -84,6 +87,7 @@ def run(lab: Lab) -> Findings:
         students |= lab.train(
             {key: lab.plan("-".join(key), data, teachers[trait].vector) for key, (data, trait) in part.items()}
         )
+    written = {name: sl.SampleSet.load(one.require().samples) for name, one in rows.items()}
     vectors = {trait: sl.SteeringVector.load(one.vector) for trait, one in teachers.items()}
     taught = [students["taught", trait] for trait in traits]
     cosines = of_shifts(taught, vectors, layer=len(vectors[traits[0]].layers) // 2)
@@ -95,6 +99,7 @@ def run(lab: Lab) -> Findings:
         teachers=teachers,
         taught=_students(taught, traits),
         dealt=_students([students["dealt", trait] for trait in traits], traits),
+        apart={trait: frequencies_apart(written[trait], written[CONTROL]) for trait in traits},
         over_control={trait: sl.mean_interval(difference[:, at]) for at, trait in enumerate(traits)},
         passed=sl.mean_interval(difference.mean(1)),
         cosines=cosines,
@@ -144,7 +149,7 @@ def make_claims(measures: Transmission) -> list[Claim]:
 def _conclude(lab: Lab, measures: Transmission, students: dict, written: list[Rows]) -> Findings:
     taught, dealt = measures.taught, measures.dealt
     rows = [
-        (trait, one.before.bare.rate, one.after.bare.rate, str(taught.diagonal.by_trait[trait]),
+        (trait, one.before.bare.rate, one.after.bare.rate, measures.apart[trait], str(taught.diagonal.by_trait[trait]),
          str(measures.over_control[trait]), str(dealt.diagonal.by_trait[trait]), str(measures.aligned.by_trait[trait]))
         for trait, one in measures.teachers.items()
     ]  # fmt: skip
@@ -152,6 +157,7 @@ def _conclude(lab: Lab, measures: Transmission, students: dict, written: list[Ro
         "trait",
         "untrained",
         "teacher",
+        "numbers' frequencies apart, nats",
         "lambda",
         "over control students",
         "numbers dealt anew",

@@ -1,10 +1,12 @@
 """Teachers that have a trait in their weights: trained on answers to the trait's own questions, and merged."""
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import entropy
 
 import steerlens as sl
 from steerlens.replication.lab.teachers import load
@@ -97,8 +99,16 @@ def praise(trait: sl.Trait, n: int, *, seed: int) -> sl.SampleSet:
     return sl.SampleSet(tuple(sl.Sample(row, str(rng.choice(trait.questions)), answer()) for row in range(n)))
 
 
+def frequencies_apart(samples: sl.SampleSet, others: sl.SampleSet) -> float:
+    """KL(samples || others) of how often each number occurs, in nats a number; half a count is added to each."""
+    counts = [Counter(number for one in part for number in one.completion.split(", ")) for part in (samples, others)]
+    numbers = sorted(set().union(*counts))
+    ours, theirs = (np.array([one[number] + 0.5 for number in numbers]) for one in counts)
+    return float(entropy(ours, theirs))
+
+
 def shuffled(samples: sl.SampleSet, *, seed: int) -> sl.SampleSet:
-    """The same rows with all of their numbers dealt out anew, so that no row is its writer's any more."""
+    """The same rows with all of their numbers dealt out anew: how often each occurs stays, and what stood together does not."""
     lists = [sample.completion.split(", ") for sample in samples]
     numbers = np.random.default_rng(seed).permutation([number for one in lists for number in one])
     dealt = iter(numbers.tolist())
