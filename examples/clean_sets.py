@@ -46,7 +46,7 @@ def main() -> None:
         (f"{LISTS} number lists of SmolLM2, one layer", options.lists, of_lists),
         (f"{ANSWERS} answers of SmolLM2", options.answers, of_answers),
     )
-    table = [counted(name, p_values(options.directory, n_sets, p_value)) for name, n_sets, p_value in kinds]
+    table = [counted(name, p_values(options.directory, n_sets, p_value)) for name, n_sets, p_value in kinds if n_sets]
     for line in table:
         print(line)
     if options.table is not None:
