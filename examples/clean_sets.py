@@ -12,6 +12,7 @@ stopped. A set of the organism takes some seconds of one core, one of SmolLM2 a 
 import argparse
 import os
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 os.environ["TQDM_DISABLE"] = "1"
@@ -46,7 +47,11 @@ def main() -> None:
         (f"{LISTS} number lists of SmolLM2, one layer", options.lists, of_lists),
         (f"{ANSWERS} answers of SmolLM2", options.answers, of_answers),
     )
-    table = [counted(name, p_values(options.directory, n_sets, p_value)) for name, n_sets, p_value in kinds if n_sets]
+    found = {name: p_values(options.directory, n_sets, p_value) for name, n_sets, p_value in kinds if n_sets}
+    table = [
+        counted(name, some)
+        for name, some in (found | {"all of these": list(chain.from_iterable(found.values()))}).items()
+    ]
     for line in table:
         print(line)
     if options.table is not None:
