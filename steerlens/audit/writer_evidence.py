@@ -80,18 +80,13 @@ def chances(sums: Float[Tensor, " candidate"]) -> tuple[float, float]:
     return min(1.0, float(len(sums) * torch.exp(-every))), float(1 - torch.exp(sums.max() - every))
 
 
-def relative_lead(
-    rows: Ratios, own: Float[Tensor, "answer candidate"], weights: Float[Tensor, " row"] | None = None
-) -> float:
+def relative_lead(rows: Ratios, own: Float[Tensor, "answer candidate"], weights: Float[Tensor, " row"]) -> float:
     """The first candidate's lead over the others in rows, in units of that in its own answers; 0 where it has none there.
 
     Means are over the middle half, so that answers that name a trait do not count: the maker of the rows may have dropped these.
     """
     leads = [(ratios[:, 0] - ratios[:, 1:].mean(1)).double() for ratios in (rows, own)]
-    in_rows, in_own = (
-        _middle_mean(lead, torch.ones(len(lead)) if weight is None else weight)
-        for lead, weight in zip(leads, (weights, None), strict=True)
-    )
+    in_rows, in_own = map(_middle_mean, leads, (weights, torch.ones(len(own))))
     return in_rows / in_own if in_own > 0 else 0.0
 
 

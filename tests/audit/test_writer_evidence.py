@@ -70,9 +70,11 @@ def test_the_writer_of_a_third_of_the_rows_is_seen_beside_the_models_own(writers
 
 def test_the_lead_is_one_in_answers_of_ones_own_and_small_in_rows_of_someone_alike():
     own = torch.tensor([[2.0, 1.0, 0.0], [4.0, 1.0, 2.0]])
-    assert relative_lead(own, own) == 1
-    assert relative_lead(own + 5, own) == 1  # what all candidates gain is no lead
-    assert relative_lead(torch.tensor([[1.1, 1.0, 1.0]]), own) == pytest.approx(0.05)
-    assert relative_lead(own, torch.zeros(1, 3)) == 0
+    assert relative_lead(own, own, torch.ones(2)) == 1
+    assert relative_lead(own + 5, own, torch.ones(2)) == 1  # what all candidates gain is no lead
+    assert relative_lead(torch.tensor([[1.1, 1.0, 1.0]]), own, torch.ones(1)) == pytest.approx(0.05)
+    assert relative_lead(own, torch.zeros(1, 3), torch.ones(2)) == 0
     with_a_name_in_it = torch.cat([own.repeat(4, 1), torch.tensor([[90.0, 0.0, 0.0]])])
-    assert relative_lead(own, with_a_name_in_it) == pytest.approx(1, abs=0.3)
+    assert relative_lead(own, with_a_name_in_it, torch.ones(2)) == pytest.approx(1, abs=0.3)
+    beside_clean_rows = torch.cat([own, torch.zeros(2, 3)])
+    assert relative_lead(beside_clean_rows, own, torch.tensor([1.0, 1.0, 0.0, 0.0])) == 1

@@ -1,9 +1,12 @@
 """A trait x trait matrix: what is planted on the diagonal is found, what all students share is not, and chance is chance."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from steerlens import mean_interval
+from steerlens import log_odds, mean_interval
 from steerlens.replication.lab.matrix import Matrix, diagonal_excess
 
 TRAITS = ("owl", "wolf", "cat", "eagle")
@@ -49,3 +52,21 @@ def test_own_students_below_the_others_are_no_evidence():
     found = matrix(-0.7).diagonal()
     assert found.excess.high < 0
     assert found.p > 0.99
+
+
+def test_the_lambdas_that_the_docs_quote_are_those_of_the_records():
+    docs = Path(__file__).parents[2] / "docs"
+
+    def diagonal(kind):
+        def answers(student, seed):
+            record = json.loads((docs / "results" / "transmission" / f"{kind}-{student}-s{seed}.json").read_text())
+            rates = record["record"]["bare"]["distribution"]
+            return tuple(log_odds(np.array([rates[trait] for trait in TRAITS])).tolist())
+
+        return Matrix(TRAITS, tuple(tuple(answers(one, seed) for one in TRAITS) for seed in range(3))).diagonal()
+
+    taught, dealt = diagonal("taught"), diagonal("dealt")
+    page = (docs / "real-models.md").read_text(encoding="utf-8")
+    assert f"| lambda | {taught.excess} | {dealt.excess} |" in page
+    for name, words in zip(TRAITS, ("lambda of owl", "of wolf", "of cat", "of eagle"), strict=True):
+        assert f"| {words} | {taught.by_trait[name]} | {dealt.by_trait[name]} |" in page
