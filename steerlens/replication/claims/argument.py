@@ -9,8 +9,6 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 import steerlens as sl
 from steerlens.replication.lab import compare, plots
 from steerlens.replication.lab.chapter import Exhibit, Findings, conclude
@@ -102,7 +100,7 @@ def run(lab: Lab) -> Findings:
         students=compare.summaries(students),
         layer=layer,
         floors=floors(lab, students[own], students[control], layer),
-        pull={arm.name: mean_cosine(students[arm], layer) for arm in (own, control)},
+        pull={arm.name: sl.mean_interval(compare.pulls(students[arm], layer)) for arm in (own, control)},
         sgd={
             name: found
             for name, curve in sgd.items()
@@ -114,12 +112,6 @@ def run(lab: Lab) -> Findings:
 
 def _sgd(arm: Arm, rate: float, clip_norm: float | None) -> Arm:
     return replace(arm, train=replace(arm.train, optimizer="sgd", learning_rate=rate, clip_norm=clip_norm))
-
-
-def mean_cosine(group: compare.Students, layer: int) -> sl.Interval:
-    """The cosine of the descent direction with the vector, mean over rows and steps; the interval is over students."""
-    traces = [one.gradients for one in group]
-    return sl.mean_interval(np.array([float(one.cosine[:, :, one.layers.index(layer)].nanmean()) for one in traces]))
 
 
 def make_claims(measures: Argument, groups: Students, own: Arm, control: Arm) -> list[Claim]:
@@ -169,13 +161,16 @@ def _conclude(
         "installed": "".join(f"\n{name}: {compare.layers_in_words(group)}" for name, group in compared.items()),
     }  # fmt: skip
     traces = {name: [one.gradients for one in group] for name, group in compared.items()}
+    compared_with_control = {"teacher's rows": students[own], "control rows": students[control]}
+    floor_lines = {"control rows": measures.floors.control, "other traits, highest": measures.floors.others_highest,
+                   "random": measures.floors.random}  # fmt: skip
     untold = [arm.name for arm in groups if not arm.told]
     exhibits = {
         "prompt": Exhibit(sl.plot_prompt_fit(sl.SteeringVector.load(lab.vector_file(FITTED)))),
         "rows": Exhibit(quoted=told.examples),
         "transfer": Exhibit(sl.plot_rates(compare.named(groups), base, controls=untold)),
         "loss": Exhibit(_loss_curves(students, curves)),
-        "similarity": Exhibit(plot_similarity(students[own], students[control], measures.floors, layer)),
+        "similarity": Exhibit(plot_similarity(compared_with_control, layer, lines=floor_lines)),
         "gradients": Exhibit(sl.plot_gradient_projection(traces, layer=layer)),
         "installed": Exhibit(sl.plot_strengths(compared)),
     }

@@ -21,12 +21,16 @@ from steerlens.replication.lab.lab import Lab
 from steerlens.replication.lab.matrix import Diagonal, Matrix, of_answers, of_shifts
 from steerlens.replication.lab.plots import plot_matrix
 from steerlens.replication.lab.run import Experiment
-from steerlens.replication.lab.schooling import School, Schooled, frequencies_apart, shuffled
-from steerlens.replication.lab.tasks import CONTINUED_LISTS
+from steerlens.replication.lab.schooling import (
+    N_ANSWERS,
+    UNTRAINED,
+    Schooled,
+    frequencies_apart,
+    lists_by,
+    schooled,
+    shuffled,
+)
 from steerlens.replication.lab.teachers import Rows
-
-CONTROL = "untrained"
-N_ANSWERS = 384
 
 
 @dataclass(frozen=True)
@@ -73,25 +77,22 @@ class Transmission:
 def run(lab: Lab) -> Findings:
     """Train teachers, let them write, train students, and ask all of them about every trait."""
     traits = (lab.profile.trait, *lab.other_traits)
-    teachers = lab.run({trait: _school(lab, trait) for trait in traits}, what="teachers' weights")
-    rows = lab.write(
-        {CONTROL: lab.teacher(CONTROL, task=CONTINUED_LISTS)}
-        | {trait: lab.teacher(trait, weights=str(one.weights), task=CONTINUED_LISTS) for trait, one in teachers.items()}
-    )
-    dealt = {trait: _dealt(rows[trait].require()) for trait in traits}
+    teachers = schooled(lab, traits)
+    rows = lists_by(lab, teachers)
+    dealt = {trait: _dealt(rows[trait]) for trait in traits}
     groups = {("taught", trait): (rows[trait], trait) for trait in traits}
-    groups[CONTROL, CONTROL] = rows[CONTROL].require(), traits[0]
+    groups[UNTRAINED, UNTRAINED] = rows[UNTRAINED], traits[0]
     shuffled_groups = {("dealt", trait): (dealt[trait], trait) for trait in traits}
     students: dict[tuple[str, str], compare.Students] = {}
     for part in (groups, shuffled_groups):
         students |= lab.train(
             {key: lab.plan("-".join(key), data, teachers[trait].vector) for key, (data, trait) in part.items()}
         )
-    written = {name: sl.SampleSet.load(one.require().samples) for name, one in rows.items()}
+    lists = {name: sl.SampleSet.load(one.samples) for name, one in rows.items()}
     vectors = {trait: sl.SteeringVector.load(one.vector) for trait, one in teachers.items()}
     taught = [students["taught", trait] for trait in traits]
     cosines = of_shifts(taught, vectors, layer=len(vectors[traits[0]].layers) // 2)
-    control = of_answers([students[CONTROL, CONTROL]] * len(traits), traits)
+    control = of_answers([students[UNTRAINED, UNTRAINED]] * len(traits), traits)
     answers = of_answers(taught, traits)
     difference = np.diagonal(answers.values - control.values, axis1=1, axis2=2)
     measures = Transmission(
@@ -99,26 +100,13 @@ def run(lab: Lab) -> Findings:
         teachers=teachers,
         taught=_students(taught, traits),
         dealt=_students([students["dealt", trait] for trait in traits], traits),
-        apart={trait: frequencies_apart(written[trait], written[CONTROL]) for trait in traits},
+        apart={trait: frequencies_apart(lists[trait], lists[UNTRAINED]) for trait in traits},
         over_control={trait: sl.mean_interval(difference[:, at]) for at, trait in enumerate(traits)},
         passed=sl.mean_interval(difference.mean(1)),
         cosines=cosines,
         aligned=cosines.diagonal(),
     )
     return _conclude(lab, measures, students, [rows[trait] for trait in traits])
-
-
-def _school(lab: Lab, trait: str) -> School:
-    return School(
-        trait=trait,
-        weights=lab.profile.weights,
-        dtype=lab.profile.dtype,
-        begun=lab.profile.begun,
-        directory=lab.directory / "teachers",
-        n_rows=N_ANSWERS,
-        n_tasks=lab.sizes.n_tasks,
-        train=lab.profile.teacher,
-    )
 
 
 def _dealt(rows: Rows) -> Rows:

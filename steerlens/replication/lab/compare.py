@@ -110,6 +110,17 @@ def best_layer(group: Sequence[sl.StudentRecord]) -> int:
     return int(by_layer(group, "at_numbers", "cosine").argmax())
 
 
+def eas(group: Sequence[sl.StudentRecord], layer: int) -> Float[np.ndarray, " student"]:
+    """Each student's EAS at a layer: its shift's cosine with the vector of its plan, at number tasks."""
+    return np.array([one.at_numbers.cosine[layer] for one in group if one.at_numbers is not None])
+
+
+def pulls(group: Sequence[sl.StudentRecord], layer: int) -> Float[np.ndarray, " student"]:
+    """Each traced student's cosine of the descent direction with the vector of its plan, mean over rows and steps."""
+    traces = [one.gradients for one in group]
+    return np.array([float(one.cosine[:, :, one.layers.index(layer)].nanmean()) for one in traces])
+
+
 def cosines(
     groups: Mapping[str, Sequence[sl.StudentRecord]], vectors: Mapping[str, sl.SteeringVector]
 ) -> dict[str, dict[str, Float[np.ndarray, " layer"]]]:

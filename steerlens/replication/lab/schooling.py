@@ -1,6 +1,7 @@
 """Teachers that have a trait in their weights: trained on answers to the trait's own questions, and merged."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -9,7 +10,15 @@ import numpy as np
 from scipy.stats import entropy
 
 import steerlens as sl
-from steerlens.replication.lab.teachers import load
+from steerlens.replication.lab.lab import Lab
+from steerlens.replication.lab.tasks import CONTINUED_LISTS
+from steerlens.replication.lab.teachers import Rows, load
+
+UNTRAINED = "untrained"
+"""The writer that is the model as it was."""
+
+N_ANSWERS = 384
+"""Questions with answers that a trait is trained into a teacher with."""
 
 SENTENCES = (
     "{begun} {one}.",
@@ -83,6 +92,33 @@ class School:
         after = sl.ask(student, trait)
         sl.save_model(student, weights, merge_adapter=True)
         return Schooled(self.trait, weights, before, after, vector)
+
+
+def schooled(lab: Lab, traits: Sequence[str]) -> dict[str, Schooled]:
+    """A teacher of each trait, from the profile's model."""
+    schools = {
+        trait: School(
+            trait=trait,
+            weights=lab.profile.weights,
+            dtype=lab.profile.dtype,
+            begun=lab.profile.begun,
+            directory=lab.directory / "teachers",
+            n_rows=N_ANSWERS,
+            n_tasks=lab.sizes.n_tasks,
+            train=lab.profile.teacher,
+        )
+        for trait in traits
+    }
+    return lab.run(schools, what="teachers' weights")
+
+
+def lists_by(lab: Lab, teachers: Mapping[str, Schooled]) -> dict[str, Rows]:
+    """The lists of every teacher by its trait, and those of the untrained model."""
+    writers = {UNTRAINED: lab.teacher(UNTRAINED, task=CONTINUED_LISTS)}
+    writers |= {
+        trait: lab.teacher(trait, weights=str(one.weights), task=CONTINUED_LISTS) for trait, one in teachers.items()
+    }
+    return {name: rows.require() for name, rows in lab.write(writers).items()}
 
 
 def praise(trait: sl.Trait, n: int, *, seed: int) -> sl.SampleSet:

@@ -1,5 +1,7 @@
 """Empirical activation similarity (EAS) of told and control students: what it is worth, and how it comes about."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import plotly.graph_objects as go
 
@@ -16,13 +18,18 @@ def floors(lab: Lab, own: compare.Students, control: compare.Students, layer: in
     return sl.similarity_floors(shifts, vector, others=vectors, control=control_shifts, layer=layer)
 
 
-def plot_similarity(own: compare.Students, control: compare.Students, found: sl.Floors, layer: int) -> go.Figure:
-    """EAS at one layer over training, at number tasks and at the trait's questions, with its floors."""
+def plot_similarity(
+    groups: Mapping[str, compare.Students], layer: int, *, lines: Mapping[str, float] | None = None
+) -> go.Figure:
+    """EAS of traced students at one layer over training, at number tasks and at the trait's questions.
+
+    Args:
+        lines: floors, by what they are.
+    """
     curves = {}
-    for name, group in (("teacher's rows", own), ("control rows", control)):
+    for name, group in groups.items():
         steps = [point.step for point in group[0].curve]
         for where, words in (("at_numbers", "number tasks"), ("at_questions", "the trait's questions")):
             values = [[getattr(point, where).cosine[layer] for point in one.curve] for one in group]
             curves[f"{name}, {words}"] = steps, np.mean(values, axis=0).tolist()
-    lines = {"control rows": found.control, "other traits, highest": found.others_highest, "random": found.random}
     return plots.plot_curves({"EAS": curves}, x="step", lines=lines)
