@@ -44,9 +44,15 @@ def _replicate(options: argparse.Namespace) -> int:
     from steerlens.replication.lab.profile import read_profile
     from steerlens.replication.lab.run import find_experiment, known_experiments, replicate_all
 
-    names = known_experiments() if options.names == ["all"] else tuple(options.names)
-    experiments = [find_experiment(name) for name in names]
     profile = read_profile(options.on)
+    names = tuple(options.names)
+    if options.names == ["all"]:
+        lacking = {name: find_experiment(name).lacks(profile) for name in known_experiments()}
+        names = tuple(name for name, lacks in lacking.items() if not lacks)
+        for name, lacks in lacking.items():
+            if lacks:
+                print(f"{name} is left out: the profile {profile.name!r} has no {' and no '.join(lacks)}.")
+    experiments = [find_experiment(name) for name in names]
     workers = Workers(options.workers, options.ray, options.cpus_per_job, options.gpus_per_job)
     known = [one.minutes[options.preset] for one in experiments if options.preset in one.minutes]
     if profile.weights.startswith("organism:") and len(known) == len(experiments):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import steerlens as sl
+from steerlens.cli import main
 from steerlens.replication.lab.chapter import PROSE, Exhibit, conclude
 from steerlens.replication.lab.claims import above, below, listed, tally
 from steerlens.replication.lab.lab import Lab
@@ -73,6 +74,16 @@ def test_a_directory_holds_one_run_wherever_its_jobs_are_done(tmp_path):
     claim_directory("argument", Lab(replace(profile, full=profile.quick), "smoke", tmp_path, sl.Workers()))
     with pytest.raises(ValueError, match=r"holds another run \(different: trait, quick, preset\)"):
         claim_directory("argument", Lab(replace(profile, trait="wolf"), "quick", tmp_path, sl.Workers()))
+
+
+def test_all_leaves_out_what_a_profile_cannot_do_and_says_so(tmp_path, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr("steerlens.replication.lab.run.replicate_all", lambda names, *_: asked.append(names) or {})
+    for profile in ("organism", "smollm2-135m"):
+        assert main(["replicate", "all", "--on", profile, "--out", str(tmp_path)]) == 0
+    assert set(asked[0]) == set(known_experiments())
+    assert set(asked[0]) - set(asked[1]) == {"cross-model"}
+    assert "cross-model is left out: the profile 'smollm2-135m' has no other_initialisation" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", known_experiments())

@@ -72,11 +72,7 @@ class CrossModel:
 
 def run(lab: Lab) -> Findings:
     """Let every model write, learn from the others, and read all rows with its own vector."""
-    if lab.profile.other_initialisation is None:
-        raise ValueError(
-            f"The profile {lab.profile.name!r} has no other_initialisation, which cross-model compares with."
-        )
-    weights = {OWN: lab.profile.weights, OTHER: lab.profile.other_initialisation, LATER: str(train_further(lab))}
+    weights = {OWN: lab.profile.weights, OTHER: str(lab.profile.other_initialisation), LATER: str(train_further(lab))}
     base = {reader: lab.base(path) for reader, path in weights.items()}
     rows = lab.write(
         {
@@ -175,4 +171,5 @@ EXPERIMENT = Experiment(
     run,
     CrossModel,
     {"quick": 5, "full": 15},
+    needs=("other_initialisation",),
 )

@@ -29,12 +29,18 @@ class Experiment:
         run: answers it in a lab.
         measures: the dataclass in which it says what it measured.
         minutes: CPU minutes on the embedded model by preset, roughly.
+        needs: fields of the profile that may be None, and without which it cannot be done.
     """
 
     question: str
     run: Callable[[Lab], Findings]
     measures: type
     minutes: Mapping[str, float] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+
+    def lacks(self, profile: Profile) -> list[str]:
+        """What it needs and the profile does not have."""
+        return [name for name in self.needs if getattr(profile, name) is None]
 
 
 @dataclass(frozen=True)
@@ -89,8 +95,14 @@ def replicate(name: str, lab: Lab) -> Findings:
         ValueError: the directory holds another experiment, profile or preset, or the experiment cannot be done.
         OSError: the directory cannot be written to.
     """
+    experiment = find_experiment(name)
+    if lacking := experiment.lacks(lab.profile):
+        raise ValueError(
+            f"The profile {lab.profile.name!r} has no {' and no '.join(lacking)}, which {name} compares with. Add it to the "
+            "profile, or choose another one."
+        )
     claim_directory(name, lab)
-    found = find_experiment(name).run(lab)
+    found = experiment.run(lab)
     results = Results(
         Path(name).stem,
         lab.profile,
