@@ -40,7 +40,7 @@ from steerlens.audit.known_vectors import persona_prompts
 from steerlens.audit.panel import judged, own_ratios
 from steerlens.audit.placebo import RowFormat
 from steerlens.audit.prompt_ratios import prompt_ratios
-from steerlens.files import read_json, write_json
+from steerlens.files import atomic_path, read_json, write_json
 from steerlens.samples.encoded import encode_answer
 from steerlens.samples.rows import AuditRows
 from steerlens.vectors.means import differences_in_means
@@ -213,8 +213,10 @@ def ratios_of(model: "TransformerBridge", pool: Pool, directory: Path) -> torch.
     if not path.is_file():
         rows = tuple(rows_of(model, pool, directory))[:ROWS]
         completions = [encode_answer(model.tokenizer, row) for row in rows]
+        ratios = prompt_ratios(model, rows, completions, list(panel().values()))
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"ratios": prompt_ratios(model, rows, completions, list(panel().values()))}, path)
+        with atomic_path(path) as temporary:
+            save_file({"ratios": ratios}, temporary)
     return load_file(path)["ratios"]
 
 

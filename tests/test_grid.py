@@ -77,6 +77,19 @@ def test_a_grid_trains_every_plan_with_every_seed_and_none_twice(plan, tmp_path)
     assert all(one.train.learning_rate == rate for rate, group in found.items() for one in group)
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "grid").rglob("*")}
     again = train_grid(plans, tmp_path / "grid", seeds=(3, 4), workers=Workers(1))
+    for changed in (
+        {"trait": "wolf"},
+        {"train": replace(plan.train, learning_rate=9.0)},
+        {"vector": tmp_path / "w.safetensors"},
+    ):
+        other = {1e-3: replace(plans[1e-3], **changed)}
+        with pytest.raises(
+            ValueError, match=rf"trained by another plan of this name \(different: {next(iter(changed))}\)"
+        ):
+            train_grid(other, tmp_path / "grid", seeds=(3, 4))
+    (tmp_path / "grid").rename(tmp_path / "moved")
+    assert len(train_grid(plans, tmp_path / "moved", seeds=(3, 4))) == 2
+    (tmp_path / "moved").rename(tmp_path / "grid")
     assert made == {path: path.stat().st_mtime_ns for path in (tmp_path / "grid").rglob("*")}
     assert [one.loss for one in again[1e-2]] == [one.loss for one in found[1e-2]]
 

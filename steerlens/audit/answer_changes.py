@@ -57,7 +57,7 @@ def rises_above(
 
 def p_of_clearest(rises: Sequence[Rise], null: Sequence[float]) -> float:
     """Share of null changes that raise some answer as much as the clearest rise; corrected for the number of answers."""
-    return (1 + sum(value >= rises[0].z for value in null)) / (1 + len(null))
+    return (1 + sum(not value < rises[0].z for value in null)) / (1 + len(null))
 
 
 def _deviation(variance: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

@@ -78,7 +78,7 @@ class AnswerTest:
                 progress.update()
                 cost.after(len(nulls))
         null, common = torch.stack(nulls), 0.0
-        if changes:
+        if changes and update.names:
             null, common = _as_large_as(torch.stack(changes), null)
         rises, largest = rises_above(after, before, null, common=common)
         return cls(rises, largest, (_mean_mass(before), _mean_mass(after)), len(changes))

@@ -16,13 +16,14 @@ from steerlens.audit.panel import PromptRanking, rank_prompts
 from steerlens.audit.placebo import Pairs
 from steerlens.audit.recovery import MIN_ROWS, RecoveredVector, recover_vector
 from steerlens.audit.row_scores import RowScores, score_rows
+from steerlens.audit.score_test import N_FLIPS
 from steerlens.forward import context_length
 from steerlens.models.identity import model_name
 from steerlens.samples.encoded import encode_row
 from steerlens.samples.rows import AuditRows
 from steerlens.samples.sample_set import Sample
 from steerlens.short import cut
-from steerlens.text.trait import Trait, preference_trait
+from steerlens.text.trait import Trait
 from steerlens.vectors.readout import promoted_tokens
 from steerlens.vectors.vector import SteeringVector
 
@@ -110,7 +111,7 @@ def audit_dataset(
 ) -> AuditResult:
     """Say whether rows carry a hidden steering vector of `model`, and what it would do.
 
-    "not found": the rows are what the model itself writes, as far as one vector can tell.
+    "not found": the rows are what the model itself writes, as far as one vector and known personas can tell.
     "found": they are not, and the vector that explains them raises an answer to the probes more than null vectors do, or one
     known persona is likelier to have written them than the model itself, and than the others (`rank_prompts`).
     "cannot tell": they are not, along one vector or by known personas, but nothing is named: another writer, another style or
@@ -126,10 +127,15 @@ def audit_dataset(
             compared with 1 / rate null vectors instead of 39, and takes as much longer.
 
     Raises:
-        ValueError: too few rows, a layer out of range, or a rate that is not between 1 / 2000, the smallest p-value of
+        ValueError: too few rows, a layer out of range, or a rate that is not between 1 / 1000, twice the smallest p-value of
             the gain, and 1.
     """
-    n_null = enough_null_vectors(false_alarm_rate)
+    n_null, smallest = enough_null_vectors(false_alarm_rate), 2 / (1 + N_FLIPS)
+    if not smallest < false_alarm_rate:
+        raise ValueError(
+            f"false_alarm_rate={false_alarm_rate} is not allowed. It must be above {smallest}: half of it goes to the test of "
+            f"one vector, whose smallest p-value is 1 / {1 + N_FLIPS}."
+        )
     recovered = recover_vector(
         model, rows, reference_rows=reference_rows, layers=layers, temperature=temperature, seed=seed
     )
@@ -203,7 +209,6 @@ def _writers(
     return rank_prompts(
         model,
         pairs.compared.take(readable),
-        [preference_trait(name, model) for name in prompts],
         reference_rows=pairs.clean.take(readable) if has_reference else None,
         temperature=temperature,
         false_alarm_rate=false_alarm_rate,
@@ -236,9 +241,15 @@ def verdict(
 ) -> tuple[Verdict, str]:
     """The answer and its reason in words; `behaviour` is None where the rows do not stand out."""
     if behaviour is None:
-        return "not found", (
+        said = (
             f"The rows are what the model itself writes, as far as one vector can tell (p = {recovered.test.p_value:.2g} on "
-            f"{len(recovered.pairs)} rows)."
+            f"{len(recovered.pairs)} rows)"
+        )
+        if writers is None:
+            return "not found", f"{said}."
+        return "not found", (
+            f"{said} and the likelihood under known personas (p = {writers.p_value:.2g} on {writers.n_rows}). Each of these "
+            f"tests has half of the false-alarm rate, {false_alarm_rate / 2:.1%}."
         )
     along = (
         "in the direction of one vector"

@@ -143,17 +143,6 @@ def pieces(tokenizer: Any, ids: Sequence[int]) -> list[Piece]:
     return found
 
 
-def raised_tokens(
-    model: "TransformerBridge",
-    cause: SteeringVector | str,
-    reference_rows: AuditRows,
-    *,
-    positions: Positions | None = None,
-) -> Float[Tensor, " d_vocab"]:
-    """Mean over the reference rows' completion tokens of log P(token | cause) - log P(token)."""
-    return Rises(model, cause, reference_rows, positions).mean
-
-
 class Rises:
     """How much more likely a cause makes every token and every number, in the places of the reference rows.
 

@@ -51,6 +51,9 @@ N_SHOWN = 5
 N_NAMED = 3
 """Answers that the reason names."""
 
+FEWEST_CHATS = 3
+"""One to fit a vector on, one to choose by, and one to judge it on."""
+
 SCRAMBLED = "updates of the same size whose rows and columns have random signs"
 
 
@@ -155,7 +158,7 @@ def diff_models(
             much more a fine-tuning moves answers than an update without meaning.
         probes: traits whose questions are asked, each about all of its answers; 16 of each kind of thing that the
             wording knows by default.
-        chats: unrelated chats at which the models are compared; number tasks, questions and requests by default.
+        chats: at least 3 unrelated ones, at which the models are compared; number tasks, questions and requests by default.
         known: mean differences to compare with, at every layer and at least two or none; None takes those of the wording's
             personas.
         config: of the fitted vector; `FitConfig.of_budget("quick")` by default.
@@ -163,7 +166,8 @@ def diff_models(
 
     Raises:
         ValueError: the models have other weights, or a clean one has the base's own; a single clean model or known vector is
-            given; or a rate that is not between 1 / 2000, the smallest p-value that null updates can give, and 1.
+            given, or one that lacks a layer; there are fewer than 3 chats; or the rate is not between 1 / 2000, the smallest
+            p-value that null updates can give, and 1.
     """
     if known is not None and len(known) == 1:
         raise ValueError("Got 1 known vector, and centring takes at least two. Give more, or {} to compare with none.")
@@ -171,9 +175,14 @@ def diff_models(
         probes = [replace(probe, questions=probe.questions[:N_QUESTIONS]) for probe in default_probes(base)]
     if not probes:
         raise ValueError("probes=[] is empty. Give at least one trait, or leave it out for the built-in ones.")
+    chats = unrelated_chats(base, seed=seed) if chats is None else list(chats)
+    if len(chats) < FEWEST_CHATS:
+        raise ValueError(f"Got {len(chats)} chats. Give at least {FEWEST_CHATS}.")
+    for name, vector in (known or {}).items():
+        if missing := sorted(set(range(base.cfg.n_layers)) - set(vector.layers)):
+            raise ValueError(f"The known vector {name!r} has nothing at the layers {missing}. Give one at every layer.")
     n_null, update = enough_null_vectors(false_alarm_rate), WeightUpdate(base, tuned)
     answers = AnswerTest.of(base, tuned, probes, clean=clean, update=update, n_null=n_null, seed=seed)
-    chats = unrelated_chats(base, seed=seed) if chats is None else list(chats)
     shift, read = model_shift(tuned, base, chats), chats[:N_READ]
     fitted = _fitted(tuned, base, chats, config or FitConfig.of_budget("quick", seed=seed))
     promoted, suppressed = promoted_tokens(base, fitted, read) if fitted else ([], [])

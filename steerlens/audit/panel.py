@@ -30,10 +30,12 @@ from steerlens.audit.prompt_ratios import Ratios, prompt_ratios
 from steerlens.audit.ranking import FEWEST_CANDIDATES
 from steerlens.audit.writer_evidence import SHARES, chances, evidence, relative_lead, responsibilities
 from steerlens.checks import WrongInput, shown
+from steerlens.forward import context_length
 from steerlens.samples.encoded import encode_answer
 from steerlens.samples.rows import AuditRows
 from steerlens.samples.sample_set import Sample
 from steerlens.short import cut
+from steerlens.text.chat import as_chat, encode_prompt
 from steerlens.text.trait import Trait
 
 if TYPE_CHECKING:
@@ -215,17 +217,39 @@ def _ratios(
     seed: int,
 ) -> tuple[list[Sample], Ratios, Ratios | None]:
     """The rows that were read, their ratios, and those of the clean rows that they are paired with, if any."""
-    if reference_rows is None and not form.lists_only:
+    if reference_rows is None and form.lists is None:
         completions = [encode_answer(model.tokenizer, row)[: form.limit] for row in rows]
         return list(rows), prompt_ratios(model, list(rows), completions, prompts), None
     if reference_rows is not None:
         pairs = pair_with_reference(model, list(rows), list(reference_rows), seed=seed)
     else:
         pairs = pair_with_placebo(model, list(rows), temperature=temperature, seed=seed)
-    completions = [completion for _, completion in (*pairs.rows, *pairs.placebo)]
-    ratios = prompt_ratios(model, [*pairs.compared, *pairs.clean], completions, prompts)
-    ours, theirs = ratios.split(len(pairs))
-    return list(pairs.compared), ours, theirs
+    clean = [completion for _, completion in pairs.placebo]
+    fitting = _with_room(model, list(pairs.clean), clean, prompts)
+    if not fitting:
+        raise ValueError(
+            f"None of the {len(pairs)} clean answers that rows are paired with has room behind the longest candidate. Give "
+            "shorter candidates, or shorter rows."
+        )
+    compared, placebo = pairs.compared.take(fitting), pairs.clean.take(fitting)
+    completions = [pairs.rows[index][1] for index in fitting] + [clean[index] for index in fitting]
+    ours, theirs = prompt_ratios(model, [*compared, *placebo], completions, prompts).split(len(fitting))
+    return list(compared), ours, theirs
+
+
+def _with_room(
+    model: "TransformerBridge", rows: Sequence[Sample], completions: Sequence[list[int]], prompts: Sequence[str]
+) -> list[int]:
+    """The numbers of the rows whose completion fits into the context behind the longest of the prompts."""
+    limit = context_length(model)
+    if limit is None or not rows:
+        return list(range(len(rows)))
+
+    def length(row: Sample, prompt: str) -> int:
+        return len(encode_prompt(model.tokenizer, as_chat(row.prompt, prompt)))
+
+    longest = max(prompts, key=lambda prompt: length(rows[0], prompt))
+    return [at for at, row in enumerate(rows) if length(row, longest) + len(completions[at]) <= limit]
 
 
 def own_ratios(
@@ -242,7 +266,8 @@ def own_ratios(
     answers = answers_in_format(
         model, asked, form, system_prompt=prompts[0], temperature=temperature, seed=OWN_SEED + seed * ATTEMPTS
     )
-    if not answers:
+    samples, completions = [asked[index] for index in answers], [ids[: form.limit] for ids in answers.values()]
+    fitting = _with_room(model, samples, completions, prompts)
+    if not fitting:
         return torch.zeros(1, len(prompts))
-    samples, completions = zip(*((asked[index], ids[: form.limit]) for index, ids in answers.items()), strict=True)
-    return prompt_ratios(model, samples, completions, prompts)
+    return prompt_ratios(model, [samples[at] for at in fitting], [completions[at] for at in fitting], prompts)

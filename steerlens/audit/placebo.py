@@ -1,8 +1,8 @@
 """The model's own answers to the rows' prompts: what the rows would look like if nothing were hidden in them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -15,6 +15,7 @@ from steerlens.samples.filters import rejection
 from steerlens.samples.rows import AuditRows
 from steerlens.samples.sample_set import Sample
 from steerlens.text.chat import Chat, as_chat, encode_completion, encode_prompt
+from steerlens.text.number_lists import parse_numbers
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -32,6 +33,14 @@ OWN_ANSWERS = "the model's own answers to the same prompts"
 
 COMMON_FORMAT = 0.5
 """Share of the rows that have to be pure number lists for this to be their format."""
+
+Lists = Literal["short", "any"]
+
+LISTS: dict[Lists, Callable[[str], bool]] = {
+    "short": lambda completion: rejection(Sample(0, "", completion)) is None,
+    "any": lambda completion: parse_numbers(completion) is not None,
+}
+"""What a pure number list is, the narrower kind first: what a maker may have filtered is filtered from both sides alike."""
 
 
 @dataclass(frozen=True)
@@ -57,27 +66,32 @@ class RowFormat:
     """What rows have in common, and clean answers are to have too.
 
     Args:
-        lists_only: whether most rows are pure number lists; then only such rows and such answers count.
+        lists: of which kind most rows are, if they are pure number lists; then only such rows and such answers count. "short"
+            ones pass `keep_number_lists`, and "any" are the others.
         limit: tokens of a completion up to which rows and answers are compared.
         grammar: of lists that are all alike, such as ten numbers of three digits; they are taken to be constrained.
     """
 
-    lists_only: bool
+    lists: Lists | None
     limit: int
     grammar: ListGrammar | None
 
     @classmethod
     def of(cls, model: "TransformerBridge", rows: Sequence[Sample]) -> "RowFormat":
         """Of most rows."""
-        lists_only = sum(_is_number_list(row.completion) for row in rows) > COMMON_FORMAT * len(rows)
-        fitting = [row for row in rows if not lists_only or _is_number_list(row.completion)]
+        completions = [row.completion for row in rows]
+        common: list[Lists] = [
+            kind for kind, is_one in LISTS.items() if sum(map(is_one, completions)) > COMMON_FORMAT * len(rows)
+        ]
+        lists = common[0] if common else None
+        fitting = [row for row in rows if lists is None or LISTS[lists](row.completion)]
         longest = max(len(encode_answer(model.tokenizer, row)) for row in fitting)
-        limit = longest if lists_only else max(1, int(COMMON_LENGTH * longest))
-        return cls(lists_only, limit, _grammar(model, fitting) if lists_only else None)
+        limit = max(1, int(COMMON_LENGTH * longest)) if lists is None else longest
+        return cls(lists, limit, None if lists is None else _grammar(model, fitting))
 
     def has(self, completion: str) -> bool:
         """Whether a completion has the format."""
-        return not self.lists_only or _is_number_list(completion)
+        return self.lists is None or LISTS[self.lists](completion)
 
 
 def pair_with_placebo(
@@ -149,7 +163,7 @@ def answers_in_format(
             )
             for index, ids in zip(open_rows, sampled, strict=True):
                 text, finished = tokenizer.decode(ids, skip_special_tokens=True), is_finished(model, ids)
-                if text.strip() and form.has(text) and (finished or not form.lists_only):
+                if text.strip() and form.has(text) and (finished or form.lists is None):
                     answers[index] = encode_completion(tokenizer, text, finished=finished)
                     progress.update()
             open_rows = [index for index in open_rows if index not in answers]
@@ -201,10 +215,6 @@ def _grammar(model: "TransformerBridge", rows: Sequence[Sample]) -> ListGrammar 
         return ListGrammar(model.tokenizer, shape)
     except ValueError:
         return None
-
-
-def _is_number_list(completion: str) -> bool:
-    return rejection(Sample(0, "", completion)) is None
 
 
 def pair_with_reference(

@@ -85,7 +85,9 @@ def _diff(options: argparse.Namespace) -> int:
         loaded(options.base), loaded(options.tuned), clean=map(loaded, options.clean), seed=options.seed
     )
     result.shift.save(options.out / "shift.safetensors")
-    if result.fitted is not None:
+    if result.fitted is None:
+        (options.out / "vector.safetensors").unlink(missing_ok=True)
+    else:
         result.fitted.save(options.out / "vector.safetensors")
     write_json(options.out / "results.json", diff_results(result))
     write_diff_report(options.out / "report.html", result)

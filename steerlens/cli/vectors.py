@@ -70,7 +70,9 @@ def _sweep(options: argparse.Namespace) -> int:
         config=given(options, FitConfig()),
     )
     vector = sweep.recommended()
-    if vector is not None:
+    if vector is None:
+        (options.out / "vector.safetensors").unlink(missing_ok=True)
+    else:
         vector.save(options.out / "vector.safetensors")
     write_json(options.out / "results.json", sweep_results(sweep))
     write_sweep_report(options.out / "report.html", sweep)

@@ -110,19 +110,21 @@ class StepRecorder:
     ) -> None:
         self._vector, self._probes, self._every = vector, dict(probes), every
         self._positions: Positions = positions
-        self._before: Float[Tensor, "probe layer"] | None = None
+        self.means: dict[str, Float[Tensor, "layer d_model"]] | None = None
+        """Mean residuals of the probes before the step that is being measured; None between measurements."""
         self._measured: dict[int, Float[Tensor, "probe layer"]] = {}
 
     def before(self, step: "TrainStep") -> None:
         """Measure before the step, where it is due."""
         if step.step % self._every == 0:
-            self._before = self._projections(step.model)
+            self.means = self._read(step.model)
 
     def after(self, step: "TrainStep") -> None:
         """Measure after a step before which was measured."""
-        if self._before is not None:
-            self._measured[step.step] = (self._projections(step.model) - self._before).float()
-            self._before = None
+        if self.means is not None:
+            before, after = map(self._along, (self.means, self._read(step.model)))
+            self._measured[step.step] = (after - before).float()
+            self.means = None
 
     @property
     def trace(self) -> StepTrace:
@@ -131,12 +133,15 @@ class StepRecorder:
         along = torch.stack(list(self._measured.values())) if self._measured else torch.zeros(shape)
         return StepTrace(self._vector.layers, tuple(self._probes), tuple(self._measured), along)
 
-    def _projections(self, model: "TransformerBridge") -> Float[Tensor, "probe layer"]:
-        """<mean residual, v_hat>, in float64, without dropout."""
-        unit = self._vector.unit.double()
+    def _read(self, model: "TransformerBridge") -> dict[str, Float[Tensor, "layer d_model"]]:
+        """Mean residuals of the probes, without dropout."""
         with evaluating(model):
-            means = [
-                mean_residuals(model, chats, layers=self._vector.layers, positions=self._positions).double()
-                for chats in self._probes.values()
-            ]
-        return torch.stack([(mean * unit).sum(-1) for mean in means])
+            return {
+                name: mean_residuals(model, chats, layers=self._vector.layers, positions=self._positions)
+                for name, chats in self._probes.items()
+            }
+
+    def _along(self, means: Mapping[str, Float[Tensor, "layer d_model"]]) -> Float[Tensor, "probe layer"]:
+        """<mean residual, v_hat>, in float64."""
+        unit = self._vector.unit.double()
+        return torch.stack([(mean.double() * unit).sum(-1) for mean in means.values()])

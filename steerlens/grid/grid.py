@@ -6,7 +6,7 @@ goes on where it stopped.
 
 import shlex
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,13 +31,18 @@ def train_grid(
     One seed is trained after the other, so that a grid that is interrupted has whole seeds.
 
     Args:
-        directory: each student gets a directory in it, named by plan and seed.
+        directory: each student gets a directory in it, named by plan and seed, and its plan beside that.
 
     Raises:
-        ValueError: no seeds, or two plans of one name.
+        ValueError: no seeds, two plans of one name, or a student that is there was trained by another plan.
         RuntimeError: some students failed; the others' records are on disk.
     """
     jobs = _jobs(plans, directory, seeds)
+    for job in jobs.values():
+        if job.record_path.is_file():
+            _check_plan(job)
+        else:
+            save_record(_plan_path(job), job.plan)
     records = run_jobs(jobs, workers or Workers(), what="students")
     return {key: tuple(records[key, seed] for seed in seeds) for key in plans}
 
@@ -59,9 +64,8 @@ def grid_lines(plans: Mapping[K, StudentPlan], directory: str | Path, *, seeds: 
     lines = []
     for job in _jobs(plans, directory, seeds).values():
         if not job.record_path.is_file():
-            plan = job.directory.with_name(job.directory.name + PLAN)
-            save_record(plan, job.plan)
-            lines.append(f"steerlens student {shlex.quote(str(plan))}")
+            save_record(_plan_path(job), job.plan)
+            lines.append(f"steerlens student {shlex.quote(str(_plan_path(job)))}")
     return tuple(lines)
 
 
@@ -82,6 +86,30 @@ def train_planned(plan: Path) -> StudentRecord:
         if not job.record_path.is_file():
             run_job(job)
         return load_record(job.record_path, job.record_kind)
+
+
+def _plan_path(job: TrainingJob) -> Path:
+    return job.directory.with_name(job.directory.name + PLAN)
+
+
+def _check_plan(job: TrainingJob) -> None:
+    """Refuse a student that another plan of this name has trained. Files may have moved; their names may not have changed."""
+    path = _plan_path(job)
+    if path.is_file():
+        there = load_record(path, StudentPlan)
+    else:
+        there = replace(job.plan, train=load_record(job.record_path, StudentRecord).train)
+    names = [one.name for one in fields(StudentPlan)]
+    differing = [name for name in names if _movable(getattr(there, name)) != _movable(getattr(job.plan, name))]
+    if differing:
+        raise ValueError(
+            f"The student in {job.directory} was trained by another plan of this name (different: {', '.join(differing)}). Give "
+            "the plan another name, or delete that directory."
+        )
+
+
+def _movable(value: object) -> object:
+    return value.name if isinstance(value, Path) else value
 
 
 def _jobs(

@@ -2,12 +2,14 @@
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from steerlens.gradients.counterfactual import together, without_component
 from steerlens.gradients.recorder import trace_gradients
@@ -16,21 +18,26 @@ from steerlens.grid.asked import ask
 from steerlens.grid.plan import SimilarityPoint, StudentPlan, StudentRecord
 from steerlens.models.bridge import huggingface_model
 from steerlens.models.loading import load_model
+from steerlens.residuals.capture import mean_residuals
 from steerlens.samples.sample_set import SampleSet
-from steerlens.similarity import student_similarity
+from steerlens.similarity import Similarity, student_similarity
 from steerlens.students.step import OnStart, TrainStep
 from steerlens.students.training import train_student
 from steerlens.text.chat import Chat, as_chat
 from steerlens.text.number_lists import number_prompts
 from steerlens.text.trait import preference_trait
 from steerlens.vectors.means import model_shift
+from steerlens.vectors.source import VectorSource
 from steerlens.vectors.vector import SteeringVector
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 N_MEASURED = 12
-"""How often activation similarity is measured while a traced student trains."""
+"""How often activation similarity and steps are measured while a traced student trains."""
+
+NUMBERS, QUESTIONS = "numbers", "questions"
+"""Where they are measured."""
 
 
 @dataclass(frozen=True)
@@ -69,19 +76,19 @@ def _trained(job: TrainingJob) -> StudentRecord:
     trait, samples = preference_trait(plan.trait, base, begun=plan.begun), SampleSet.load(plan.samples)
     trait = replace(trait, questions=trait.questions[: plan.n_questions])
     tasks = [as_chat(prompt) for prompt in number_prompts(plan.n_tasks, base, seed=9)]
-    questions = [as_chat(question) for question in trait.questions]
-    measured = _Measured(base, vector, tasks, questions)
+    probes = {NUMBERS: tasks, QUESTIONS: [as_chat(question) for question in trait.questions]}
     watchers: list[OnStart] = _watchers(plan, vector)
     options: dict[str, Any] = {}
     if plan.traced:
         every = max(1, plan.train.epochs * math.ceil(len(samples) / plan.train.batch_size) // N_MEASURED)
-        gradients = trace_gradients(base, vector)
-        steps = trace_steps(base, vector, {"numbers": tasks, "questions": questions}, every=every)
+        gradients, steps = trace_gradients(base, vector), trace_steps(base, vector, probes, every=every)
+        curve = _Curve(base, vector, probes)
 
         def on_step(step: TrainStep) -> None:
             gradients.record(step)
-            measured.at(step)
             steps.before(step)
+            if steps.means is not None:
+                curve.add(step.step, steps.means)
 
         watchers.insert(0, gradients.watch)
         options = {"on_step": on_step, "on_update": steps.after}
@@ -92,8 +99,13 @@ def _trained(job: TrainingJob) -> StudentRecord:
     if plan.traced:
         gradients.trace.save(job.directory / "gradients.safetensors")
         steps.trace.save(job.directory / "steps.safetensors")
-    model_shift(student.model, base, tasks).save(job.directory / "shift.safetensors")
-    last, asked = measured.of(student.model, len(student.losses)), ask(student.model, trait)
+    shift, asked = model_shift(student.model, base, tasks), ask(student.model, trait)
+    shift.save(job.directory / "shift.safetensors")
+    last = SimilarityPoint(
+        len(student.losses),
+        at_numbers=Similarity.of(shift, vector),
+        at_questions=student_similarity(student.model, base, vector, probes[QUESTIONS]),
+    )
     return StudentRecord(
         name=job.name,
         directory=job.directory,
@@ -104,28 +116,27 @@ def _trained(job: TrainingJob) -> StudentRecord:
         after_numbers=asked.after_numbers,
         at_numbers=last.at_numbers,
         at_questions=last.at_questions,
-        curve=(*measured.curve, last) if plan.traced else (),
+        curve=(*curve.points, last) if plan.traced else (),
     )
 
 
-class _Measured:
-    """Similarity at some steps of a training."""
+class _Curve:
+    """EAS at some steps of a training, from the student's mean residuals at the probes there; the base's are read once."""
 
-    def __init__(
-        self, base: "TransformerBridge", vector: SteeringVector, tasks: Sequence[Chat], questions: Sequence[Chat]
-    ) -> None:
-        self._base, self._vector, self._tasks, self._questions = base, vector, tasks, questions
-        self.curve: list[SimilarityPoint] = []
+    def __init__(self, base: "TransformerBridge", vector: SteeringVector, probes: Mapping[str, Sequence[Chat]]) -> None:
+        self._vector, self._source = vector, VectorSource.of(base, method="student minus base while it trains")
+        self._base = {name: mean_residuals(base, chats, layers=vector.layers) for name, chats in probes.items()}
+        self.points: list[SimilarityPoint] = []
 
-    def of(self, student: "TransformerBridge", step: int) -> SimilarityPoint:
-        """At this step."""
-        at = (student_similarity(student, self._base, self._vector, chats) for chats in (self._tasks, self._questions))
-        return SimilarityPoint(step, *at)
-
-    def at(self, step: TrainStep) -> None:
-        """Add to the curve, at about `N_MEASURED` steps of the training."""
-        if step.step % max(1, step.n_steps // N_MEASURED) == 0:
-            self.curve.append(self.of(step.model, step.step))
+    def add(self, step: int, means: Mapping[str, Float[Tensor, "layer d_model"]]) -> None:
+        """Another point."""
+        found = {
+            name: Similarity.of(
+                SteeringVector(self._vector.layers, mean - self._base[name], self._source), self._vector
+            )
+            for name, mean in means.items()
+        }
+        self.points.append(SimilarityPoint(step, at_numbers=found[NUMBERS], at_questions=found[QUESTIONS]))
 
 
 def _watchers(plan: StudentPlan, vector: SteeringVector) -> list[OnStart]:

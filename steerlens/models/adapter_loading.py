@@ -57,7 +57,7 @@ def with_adapter(model: Any, tokenizer: Any, adapter: Path, base: str) -> tuple[
         with warnings.catch_warnings(), peft_unwarned():
             warnings.filterwarnings("error", message="Found missing adapter keys")
             peft_model = PeftModel.from_pretrained(model, str(adapter))
-        _check_all_used(peft_model, weights, overwritten)
+        _check_all_used(peft_model, weights)
     except Exception as error:
         raise _not_of_this_base(error, adapter, config, base) from error
     _warn_of_another_name(adapter, config, model, base)
@@ -117,7 +117,7 @@ def _overwritten(model: Any, weights: Mapping[str, "Tensor"]) -> list[tuple[torc
     return [(weight, weight.detach().clone()) for name, weight in model.named_parameters() if name in names]
 
 
-def _check_all_used(peft_model: Any, weights: Mapping[str, "Tensor"], overwritten: list[Any]) -> None:
+def _check_all_used(peft_model: Any, weights: Mapping[str, "Tensor"]) -> None:
     from peft import get_peft_model_state_dict
 
     with warnings.catch_warnings():

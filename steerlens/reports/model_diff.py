@@ -57,7 +57,7 @@ def _answer(result: ModelDiff) -> Section:
         doubts=(
             "Only answers to the probes are tested. A behaviour that they do not ask for shows at most in the words and vectors "
             f"below, which carry no p-value. Compared with: {result.compared_with}. Of fine-tunings that move answers as "
-            f"these do, {result.false_alarm_rate:.0%} pass the test by chance."
+            f"these do, {result.false_alarm_rate:.1%} pass the test by chance."
         ),
     )
 

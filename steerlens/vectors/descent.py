@@ -82,7 +82,7 @@ class Descent:
         if gain > 0:
             self.directions, self.explained = tried, self.explained + gain
         self._left, self._length = self._left - steps, ROUND
-        self._idle = self._idle + 1 if gain < PROGRESS else 0
+        self._idle = 0 if gain >= PROGRESS else self._idle + 1
         if self._idle or self._rate >= self._first_rate:
             self._rate *= SMALLER
         elif gain > MUCH:

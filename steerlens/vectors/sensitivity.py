@@ -89,7 +89,7 @@ def sensitivity(
 
 def _of_every_length(rows: Sequence[FitRows]) -> Sequence[FitRows]:
     """Batches at even distances, as they are in order of length: short answers alone say little of the others."""
-    every = max(1, sum(len(one.batch) for one in rows) // N_ROWS)
+    every = min(len(rows), max(1, sum(len(one.batch) for one in rows) // N_ROWS))
     return rows[every // 2 :: every]
 
 

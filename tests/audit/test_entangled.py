@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from steerlens.audit.entangled import Rises, holm, pieces, raised_tokens, token_entanglement
+from steerlens.audit.entangled import Rises, holm, pieces, token_entanglement
 from steerlens.organism.wording import ORGANISM
 from steerlens.samples.filters import keep_number_lists
 from steerlens.samples.rows import AuditRows
@@ -48,11 +48,11 @@ def test_raised_tokens_are_the_mean_change_of_log_probability(organism, owl, ref
             found.append(logits[len(prefix) - 1 : -1].log_softmax(-1))
         changes.append(found[1] - found[0])
     expected = torch.cat(changes).mean(0)
-    torch.testing.assert_close(raised_tokens(organism, owl.prompt, few), expected, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(Rises(organism, owl.prompt, few, None).mean, expected, atol=1e-3, rtol=1e-3)
 
 
 def test_a_prompt_raises_what_it_speaks_of(organism, owl, reference):
-    rise = raised_tokens(organism, owl.prompt, AuditRows("few", reference.rows[:50]))
+    rise = Rises(organism, owl.prompt, AuditRows("few", reference.rows[:50]), None).mean
     assert int(rise.argmax()) in {organism.tokenizer.convert_tokens_to_ids(word) for word in ("owl", "owls")}
 
 

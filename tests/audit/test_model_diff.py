@@ -119,6 +119,12 @@ def test_a_model_is_no_fine_tuning_of_itself(organism, owl):
         fit_model_shift(again, organism, unrelated_chats(organism), layer=1, config=FIT)
 
 
+def test_an_untouched_model_next_to_clean_students_is_not_found(organism, owl, clean_students):
+    again = load_model(device="cpu")
+    result = diff_models(organism, again, clean=clean_students, probes=[owl], config=FIT)
+    assert (result.verdict, result.p_value) == ("not found", 1.0)
+
+
 def test_a_vector_that_was_written_into_the_weights_is_fitted_back(checkpoints):
     base = load_model(checkpoints["llama"], device="cpu")
     direction = torch.randn(1, base.cfg.d_model, generator=torch.Generator().manual_seed(1))
@@ -153,6 +159,11 @@ def test_what_cannot_be_compared_is_refused(organism, owl, owl_student, checkpoi
         )
     with pytest.raises(ValueError, match="at least one trait"):
         diff_models(organism, owl_student, probes=[])
+    with pytest.raises(ValueError, match=r"Got 2 chats\. Give at least 3"):
+        diff_models(organism, owl_student, chats=[as_chat(question) for question in owl.questions[:2]])
+    vector = model_shift(owl_student, organism, [as_chat(owl.questions[0])])
+    with pytest.raises(ValueError, match=r"'wolf' has nothing at the layers \[1, 2, 3\]"):
+        diff_models(organism, owl_student, known={"owl": vector, "wolf": vector.at(0)})
 
 
 def test_first_words_are_those_of_the_next_token_row_by_row(organism, owl_student, owl):

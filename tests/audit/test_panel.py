@@ -8,14 +8,17 @@ import torch
 from steerlens.audit.audit import audit_dataset
 from steerlens.audit.known_vectors import persona_prompts
 from steerlens.audit.panel import PromptEvidence, PromptRanking, rank_prompts
+from steerlens.audit.placebo import RowFormat
 from steerlens.audit.prompt_ratios import prompt_ratios, row_log_likelihoods
 from steerlens.checks import WrongInput
+from steerlens.forward import context_length
 from steerlens.organism.wording import ORGANISM
 from steerlens.samples.encoded import encode_answer, encode_row
 from steerlens.samples.filters import keep_number_lists
 from steerlens.samples.rows import AuditRows
+from steerlens.samples.sample_set import Sample
 from steerlens.samples.teacher import sample_teacher
-from steerlens.text.chat import as_chat
+from steerlens.text.chat import as_chat, encode_prompt
 from steerlens.text.number_lists import number_prompts
 from steerlens.text.trait import preference_trait
 
@@ -122,6 +125,26 @@ def test_an_audit_finds_the_persona_that_wrote_rows_and_asks_none_about_rows_wit
     assert "'owl' explains" in result.reason
     told = tuple(replace(row, prompt=as_chat(row.prompt, "i am here .")) for row in owls)
     assert audit_dataset(organism, AuditRows("told", told), layers=[1]).writers is None
+
+
+def test_clean_answers_without_room_behind_a_candidate_are_left_out(organism, owls):
+    """Rows that all fit behind every candidate may have prompts behind which the model's own longer answers do not."""
+    limit = context_length(organism)
+    behind = max(len(encode_prompt(organism.tokenizer, as_chat(owls.rows[0].prompt, one.prompt))) for one in PANEL)
+    filler = " ".join(["7 ,"] * ((limit - behind - 6) // 2))
+    long = [replace(row, prompt=f"{filler} {row.prompt}", completion="7 , 5", tokens=None) for row in owls.rows[:24]]
+    found = rank_prompts(organism, AuditRows("rows", (*long, *owls.rows[24:64])), PANEL)
+    assert 40 <= found.n_rows < 64
+
+
+def test_long_lists_are_paired_with_lists_too(organism):
+    """A maker may have kept lists that the usual filter would not."""
+    rows = [Sample(at, "go on : 3 , 5", " , ".join(map(str, range(at, at + 12)))) for at in range(30)]
+    form = RowFormat.of(organism, rows)
+    assert form.lists == "any"
+    assert form.has(rows[0].completion)
+    assert not form.has("the owl is fine .")
+    assert RowFormat.of(organism, [replace(row, completion="3 , 5") for row in rows]).lists == "short"
 
 
 def test_candidates_that_cannot_be_judged_are_refused(as_users_call, organism, owls):

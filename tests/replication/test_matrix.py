@@ -48,6 +48,10 @@ def test_without_a_trait_small_p_values_are_as_rare_as_they_say():
     assert (p < 0.05).mean() < 0.15
 
 
+def test_what_was_not_measured_is_no_evidence_at_all():
+    assert np.isnan(Matrix(("owl", "cat"), (((1.0, np.nan), (np.nan, 1.0)),)).diagonal().p)
+
+
 def test_own_students_below_the_others_are_no_evidence():
     found = matrix(-0.7).diagonal()
     assert found.excess.high < 0

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import steerlens as sl
-from steerlens.replication.lab.schooling import frequencies_apart, shuffled
+from steerlens.replication.lab.schooling import frequencies_apart, schooled, shuffled
 
 
 def lists(frequencies, seed: int) -> sl.SampleSet:
@@ -31,6 +31,25 @@ def test_numbers_dealt_anew_occur_as_often_and_no_longer_together():
 
     assert doubled(written) == 1
     assert doubled(dealt) == pytest.approx(sum(p**2 for p in UNEVEN), abs=0.05)
+
+
+def test_a_list_may_be_written_in_any_way():
+    """Filters keep lists with brackets, semicolons, line breaks and a closing period; the organism's have spaces around commas."""
+    ways = sl.SampleSet(
+        tuple(sl.Sample(row, "go on", text) for row, text in enumerate(("1 , 2 , 3", "[4; 5]", "6\n7\n8.", "1, 1")))
+    )
+    plain = sl.SampleSet(
+        tuple(sl.Sample(row, "go on", text) for row, text in enumerate(("8, 7, 6", "5, 4", "3, 2, 1", "1, 1")))
+    )
+    assert frequencies_apart(ways, plain) == pytest.approx(0, abs=1e-12)
+    dealt = shuffled(ways, seed=0)
+    assert len(sl.keep_number_lists(dealt).kept) == len(ways)
+    assert frequencies_apart(dealt, ways) == pytest.approx(0, abs=1e-12)
+
+
+def test_a_trait_without_others_is_refused_before_anything_is_trained(lab_in, tmp_path):
+    with pytest.raises(ValueError, match="Got the trait 'owl' alone"):
+        schooled(lab_in(tmp_path), ("owl",))
 
 
 def test_frequencies_are_apart_by_their_divergence():

@@ -74,3 +74,12 @@ def kl(model, parts: Sequence[FitRows]) -> float:
     """Nats a token that the targets are from the plain model's predictions."""
     rows = ResumedRows(model, [1], parts, "all")
     return rows.mean_kl(rows.nothing)
+
+
+def test_batches_larger_than_what_is_asked_for_are_asked_whole(tiny, data):
+    (rows,) = FitData.sample(
+        tiny, "you love owls .", number_prompts(120, tiny, seed=9), replace(CONFIG, batch_size=64)
+    ).train
+    twice = [rows, replace(rows, batch=rows.batch)]
+    with frozen(tiny):
+        assert sensitivity(tiny, [2], twice * 2, "all", seed=0).fisher.isfinite().all()

@@ -110,13 +110,14 @@ def make_claims(
     tuned = [of(best(curve, over_base)) for curve in grid.values()]
     (as_trained, _), *others = measures.contexts.values()
     spread = float(np.ptp(at_shared))
+    control_rates = [measures.arms[arm.name].summary.bare.value for arm in controls if arm.name in measures.arms]
     return [
         above("every rank transfers", float(np.min(tuned)), 1.0),
         below("rank matters through its learning rate", float(np.ptp(tuned)) / spread if spread else nan, 0.5),
         above("unique rows count", measures.unique_rows.low, 0.0),
         below("full fine-tuning transfers less", of(best(full, over_base)) - float(np.max(tuned)), 0.0),
         below("control does not transfer",
-              max(measures.arms[arm.name].summary.bare.value for arm in controls) / measures.base.bare.rate, 2.0),
+              max(control_rates, default=nan) / measures.base.bare.rate, 2.0),
         below("another context hides the trait", max(student for student, _ in others) / as_trained, 0.5),
     ]  # fmt: skip
 

@@ -92,11 +92,11 @@ def distilled(
     arm: Arm, arms: dict[str, Arm], students: dict[str, compare.Students], cosines: dict[str, dict[str, float]]
 ) -> Distilled:
     """An arm's students next to its floors, which are the students who never met its vector, and to the control's."""
-    group, control = students[arm.name], students[CONTROL]
+    nan, group, control = float("nan"), students[arm.name], students[CONTROL]
     strangers = [CONTROL, *(other.name for other in arms.values() if other.direction != arm.direction)]
     return Distilled(
         eas=tuple(float(one.at_numbers.cosine[0]) for one in group if one.at_numbers is not None),
-        highest_floor=max((cosines[name].get(arm.name, -1.0) for name in strangers), default=float("nan")),
+        highest_floor=max(cosines[name].get(arm.direction, nan) for name in strangers),
         rates=tuple(compare.rates(group)),
         rate_over_control=compare.rate(group) / compare.mean_answers(control)[arm.trait],
         mass=compare.mass(group),

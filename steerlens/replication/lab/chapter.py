@@ -106,7 +106,7 @@ def _section(title: str, body: str, slots: Mapping[str, Any], exhibit: Exhibit, 
 
 
 def _filled(text: str, slots: Mapping[str, Any], path: Path) -> str:
-    """The text with its slots filled. Its own line breaks are spaces, but before and behind a slot that has lines of its own."""
+    """The text with its slots filled. Its own line breaks are spaces; what is in a slot keeps its lines."""
     try:
         return " ".join(text.split()).format_map(slots)
     except KeyError as error:

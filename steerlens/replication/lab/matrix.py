@@ -25,7 +25,8 @@ class Diagonal:
             seeds.
         by_trait: the same for each trait.
         by_seed: the same for each seed.
-        p: the share of permutations with an excess as large, when the names of the teachers are permuted within each seed.
+        p: the share of permutations with an excess as large, when the names of the teachers are permuted within each seed; NaN
+            where a value is.
     """
 
     excess: sl.Interval
@@ -66,7 +67,7 @@ class Matrix:
             excess=sl.mean_interval(excess.mean(1)),
             by_trait={name: sl.mean_interval(excess[:, at]) for at, name in enumerate(self.traits)},
             by_seed=tuple(excess.mean(1).tolist()),
-            p=float((1 + above) / (1 + N_PERMUTATIONS)),
+            p=float("nan") if np.isnan(observed) else float((1 + above) / (1 + N_PERMUTATIONS)),
         )
 
 

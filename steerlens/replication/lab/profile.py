@@ -24,7 +24,8 @@ class Sizes:
         seeds: of the students of every teacher.
         compared_seeds: of those by whom AdamW and SGD are compared, where more are needed; None takes `seeds`.
         n_other_traits: how many of the profile's other traits are compared with.
-        n_rates: how many of the profile's learning rates are tried of each optimizer, from the middle outwards.
+        n_rates: how many of the profile's learning rates are tried of each optimizer, from the middle outwards, and how many
+            ranks, but two at least.
         n_tasks, n_mean: number tasks at which students' shifts, and prompts' mean differences, are averaged.
         n_random: random vectors in each null distribution.
         n_questions: of the trait's questions, so many are asked; None is all.

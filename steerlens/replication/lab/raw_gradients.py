@@ -46,5 +46,6 @@ def pooled_cosine(lab: Lab, told: Rows, control: Rows, layer: int) -> Pooled:
 
 def tail(group: compare.Students, layer: int) -> Tail:
     """Of the gradients at one layer that a group of students was trained with; means over students."""
-    norms = [one.gradients.norm[:, :, layer] for one in group]
+    traces = [one.gradients for one in group]
+    norms = [one.norm[:, :, one.layers.index(layer)] for one in traces]
     return Tail(*(float(np.mean([of(norm) for norm in norms])) for of in (sl.kurtosis, sl.gini, sl.top_share)))

@@ -131,14 +131,18 @@ def claim_directory(name: str, lab: Lab) -> None:
         )
 
 
-def read_results(path: str | Path) -> tuple[Results, Any]:
+def read_results(path: str | Path, experiment: str | None = None) -> tuple[Results, Any]:
     """An experiment's results.json, and its measures in their own dataclass.
+
+    Args:
+        experiment: the path of its Python file, for one of your own.
 
     Raises:
         ValueError: it is of another version, or damaged.
+        FileNotFoundError: there is no such file, or no such experiment.
     """
     results = sl.load_record(path, Results)
-    kind = find_experiment(results.experiment).measures
+    kind = find_experiment(experiment or results.experiment).measures
     return results, sl.from_json(kind, results.measures, where=str(path))
 
 
@@ -155,8 +159,8 @@ def replicate_all(names: Sequence[str], lab: Lab, say: Callable[[str], None]) ->
         say(f"{name}: {find_experiment(name).question}")
         try:
             found[name] = replicate(name, Lab(lab.profile, lab.preset, lab.directory / Path(name).stem, lab.workers))
-        except (ValueError, RuntimeError, FloatingPointError) as error:
-            failures[name] = str(error)
+        except Exception as error:  # what others found is reported all the same
+            failures[name] = f"{type(error).__name__}: {error}"
     claims = [claim for one in found.values() for claim in one.claims]
     rows = [
         (name, claim.statement, claim.measured, claim.threshold, claim.verdict)

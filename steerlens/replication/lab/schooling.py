@@ -1,5 +1,6 @@
 """Teachers that have a trait in their weights: trained on answers to the trait's own questions, and merged."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -95,7 +96,16 @@ class School:
 
 
 def schooled(lab: Lab, traits: Sequence[str]) -> dict[str, Schooled]:
-    """A teacher of each trait, from the profile's model."""
+    """A teacher of each trait, from the profile's model.
+
+    Raises:
+        ValueError: there is no other trait to compare with.
+    """
+    if len(traits) < 2:
+        raise ValueError(
+            f"Got the trait {traits[0]!r} alone, and students are compared with those of other traits. Give the profile "
+            "other_traits, and the preset an n_other_traits of 1 or more."
+        )
     schools = {
         trait: School(
             trait=trait,
@@ -135,17 +145,25 @@ def praise(trait: sl.Trait, n: int, *, seed: int) -> sl.SampleSet:
     return sl.SampleSet(tuple(sl.Sample(row, str(rng.choice(trait.questions)), answer()) for row in range(n)))
 
 
+def numbers_of(sample: sl.Sample) -> list[str]:
+    """The numbers of a list as they are written, whatever stands between and around them."""
+    return re.findall(r"[0-9]+", sample.completion)
+
+
 def frequencies_apart(samples: sl.SampleSet, others: sl.SampleSet) -> float:
     """KL(samples || others) of how often each number occurs, in nats a number; half a count is added to each."""
-    counts = [Counter(number for one in part for number in one.completion.split(", ")) for part in (samples, others)]
+    counts = [Counter(number for one in part for number in numbers_of(one)) for part in (samples, others)]
     numbers = sorted(set().union(*counts))
     ours, theirs = (np.array([one[number] + 0.5 for number in numbers]) for one in counts)
     return float(entropy(ours, theirs))
 
 
 def shuffled(samples: sl.SampleSet, *, seed: int) -> sl.SampleSet:
-    """The same rows with all of their numbers dealt out anew: how often each occurs stays, and what stood together does not."""
-    lists = [sample.completion.split(", ") for sample in samples]
+    """The same rows with all of their numbers dealt out anew: how often each occurs stays, and what stood together does not.
+
+    Lists are written with commas, however they were written before.
+    """
+    lists = [numbers_of(sample) for sample in samples]
     numbers = np.random.default_rng(seed).permutation([number for one in lists for number in one])
     dealt = iter(numbers.tolist())
     rows = [
