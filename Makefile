@@ -15,8 +15,9 @@ test test-slow test-peers notebooks: export OMP_NUM_THREADS = 1
 test: $(INSTALLED) $(SMOLLM2)
 	$(BIN)/pytest --numprocesses auto --dist loadscope
 
+# with the notebooks, so that the last test of one kind does not wait for those of the other
 test-slow: $(INSTALLED) $(SMOLLM2)
-	$(BIN)/pytest -m slow --numprocesses auto --dist loadscope
+	$(BIN)/pytest -m slow --nbmake --nbmake-timeout=900 --numprocesses auto --dist loadscope tests notebooks
 
 test-peers: $(INSTALLED)
 	$(BIN)/pip install --quiet --no-deps --requirement tests/peers.txt
@@ -25,7 +26,7 @@ test-peers: $(INSTALLED)
 		tests/figures/test_export.py
 
 notebooks: $(INSTALLED)
-	$(BIN)/pytest --nbmake --nbmake-timeout=900 --numprocesses auto notebooks
+	$(BIN)/pytest -m slow --nbmake --nbmake-timeout=900 --numprocesses auto notebooks
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -15,7 +15,7 @@ of the model at a lower temperature. The ways:
 The last two have no null of their own. They are compared with the same, made from the placebos, and a set's p is its rank
 among the clean sets.
 
-Run: python examples/audit_ways.py DIR [--animals 12] [--table docs/results/audit-ways.json]
+Run: python examples/audit_ways.py DIR [--animals 24] [--table docs/results/audit-ways.json]
 It needs nothing beyond steerlens. Rows and records are kept in DIR; an interrupted run goes on where it stopped. A set takes
 about a CPU minute.
 """
@@ -101,7 +101,7 @@ def main() -> None:
     """Ask about what has no record yet, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--animals", type=int, default=12)
+    parser.add_argument("--animals", type=int, default=24)
     parser.add_argument("--table", type=Path, help="a JSON file for the table")
     options = parser.parse_args()
     torch.set_num_threads(1)

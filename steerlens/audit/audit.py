@@ -123,7 +123,8 @@ def audit_dataset(
         probes: traits whose questions are asked; the built-in ones by default.
         layers: to try; all by default.
         temperature: at which the rows are thought to have been sampled.
-        false_alarm_rate: half of it goes to the test of one vector, half to known personas. Below 1 / 39, behaviour is
+        false_alarm_rate: half of it goes to the test of one vector, half to known personas. Of rows that are no number lists, the
+            second half holds at temperature 1. Below 1 / 39, behaviour is
             compared with 1 / rate null vectors instead of 39, and takes as much longer.
 
     Raises:

@@ -34,7 +34,7 @@ def test_numbers_dealt_anew_occur_as_often_and_no_longer_together():
 
 
 def test_a_list_may_be_written_in_any_way():
-    """Filters keep lists with brackets, semicolons, line breaks and a closing period; the organism's have spaces around commas."""
+    """Filters keep lists with brackets, semicolons, line breaks and a closing period."""
     ways = sl.SampleSet(
         tuple(sl.Sample(row, "go on", text) for row, text in enumerate(("1 , 2 , 3", "[4; 5]", "6\n7\n8.", "1, 1")))
     )

@@ -62,7 +62,8 @@ def run(lab: Lab) -> Findings:
     rows = lab.write(
         {CONTROL: lab.teacher(CONTROL)} | {name: lab.teacher(name, vector=file) for name, file in files.items()}
     )
-    rows[CONTROL].require()
+    for needed in (CONTROL, vectors.steered[0].arm.name):
+        rows[needed].require()
     arms = {one.arm.name: one.arm for one in vectors.steered if rows[one.arm.name].n}
     main, train = vectors.steered[0].arm, replace(lab.student, epochs=EPOCHS)
     students = lab.train(

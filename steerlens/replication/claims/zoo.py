@@ -97,7 +97,13 @@ def strangers_bar(taught: list[Member], students: Students) -> float:
 def similarities(
     personas: list[Member], students: Students, examinations: dict[Member, Examination]
 ) -> dict[str, dict[str, float]]:
-    """EAS of each persona's students, and the control's, with each persona's vector, at the layer where the own is highest."""
+    """EAS of each persona's students, and the control's, with each persona's vector, at the layer where the own is highest.
+
+    Raises:
+        ValueError: no persona's teacher wrote rows.
+    """
+    if not personas:
+        raise ValueError("No persona's teacher wrote enough rows. Raise n_prompts or lower n_rows in the profile.")
     vectors = {one.name: sl.SteeringVector.load(examinations[one].vector) for one in personas}
     groups = {one.name: students[one] for one in personas} | {"control": students[personas[0].weights]}
     cosines = compare.cosines(groups, vectors)

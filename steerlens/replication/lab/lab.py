@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import steerlens as sl
 from steerlens.replication.lab.profile import Preset, Profile, Sizes
-from steerlens.replication.lab.teachers import Rows, Teacher, file_name, load
+from steerlens.replication.lab.teachers import Rows, Teacher, file_name, load, prompt_of
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -119,7 +119,7 @@ class Lab:
         """
         weights, trait, sizes = weights or self.profile.weights, trait or self.profile.trait, self.sizes
         if told:
-            settings["prompt"] = self.trait(self.load(weights), trait).prompt
+            settings["prompt"] = prompt_of(trait, weights, self.profile.dtype)
         teacher = Teacher(
             name=name,
             weights=weights,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import steerlens as sl
@@ -142,6 +143,12 @@ def load(weights: str, dtype: str | None, adapter: Path | None = None):
 
     options = {} if dtype is None else {"dtype": getattr(torch, dtype)}
     return sl.load_model(weights, adapter=adapter, **options)
+
+
+@cache
+def prompt_of(trait: str, weights: str, dtype: str | None) -> str:
+    """The prompt of a trait in a model's own wording; the model is loaded for it once."""
+    return sl.preference_trait(trait, load(weights, dtype)).prompt
 
 
 def file_name(name: str) -> str:
