@@ -10,9 +10,7 @@ from steerlens.files import write_json
 
 def add_commands(commands: Any) -> None:
     """Declare the commands of this module."""
-    audit = command(
-        commands, "audit", _audit, "say whether rows carry a hidden vector, before a model learns from them"
-    )
+    audit = command(commands, "audit", _audit, "say whether rows carry a hidden trait, before a model learns from them")
     audit.add_argument("data", help=DATA)
     audit.add_argument("--reference", help="the same, known to be clean (default: the model's own answers)")
     audit.add_argument("--layers", nargs="+", type=int, help="layers to try (default: all)")

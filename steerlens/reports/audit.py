@@ -25,8 +25,8 @@ N_TRAITS_SHOWN = 12
 NESTED = ("vector", "hygiene", "row_scores", "entangled", "writers")
 
 HEADLINES: dict[Verdict, str] = {
-    "found": "Found: these rows carry a hidden vector.",
-    "not found": "Not found: no hidden vector shows in these rows.",
+    "found": "Found: these rows carry a hidden trait.",
+    "not found": "Not found: no hidden trait shows in these rows.",
     "cannot tell": "Cannot tell: something may set these rows apart, and the audit cannot say what.",
 }
 ADVICE: dict[Verdict, str] = {

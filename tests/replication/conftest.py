@@ -1,5 +1,6 @@
 """A profile and labs small enough for tests, and what experiments need to be judged by hand."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,8 +38,9 @@ def small_profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def lab_in(small_profile) -> Callable[..., Lab]:
-    """A lab of the small profile in a directory."""
+def lab_in(small_profile, monkeypatch) -> Callable[..., Lab]:
+    """A lab of the small profile in a directory. Its jobs are done in this process, as another takes longer to begin."""
+    monkeypatch.setattr("steerlens.jobs._processes", lambda: contextlib.nullcontext(lambda do, job: do(job)))
 
     def made(directory: Path, preset: Preset = "smoke", profile: Profile | None = None) -> Lab:
         return Lab(profile or read_profile(small_profile), preset, directory, sl.Workers(1))

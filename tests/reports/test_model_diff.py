@@ -64,7 +64,7 @@ def test_each_verdict_comes_with_its_reason_its_numbers_and_its_advice(tmp_path,
         "0.126 nats",
         "1.23%",
         "from 25.0% to 62.5%",
-        "5% pass the test by chance",
+        "5.0% pass the test by chance",
     ):
         assert number in shown
 
