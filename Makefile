@@ -15,9 +15,10 @@ test test-slow test-peers notebooks: export OMP_NUM_THREADS = 1
 test: $(INSTALLED) $(SMOLLM2)
 	$(BIN)/pytest --numprocesses auto --dist loadscope
 
-# with the notebooks, so that the last test of one kind does not wait for those of the other
+# with the notebooks, which are the longest and come first, so that no process is left with one of them at the end
 test-slow: $(INSTALLED) $(SMOLLM2)
-	$(BIN)/pytest -m slow --nbmake --nbmake-timeout=900 --numprocesses auto --dist loadscope tests notebooks
+	$(BIN)/pytest -m slow --nbmake --nbmake-timeout=900 --numprocesses auto --dist loadscope --no-loadscope-reorder \
+		notebooks tests
 
 test-peers: $(INSTALLED)
 	$(BIN)/pip install --quiet --no-deps --requirement tests/peers.txt

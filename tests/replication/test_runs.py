@@ -28,7 +28,7 @@ def modified(directory: Path) -> dict[Path, int]:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Vectors are added at", "ignore:.* rows kept")
+@pytest.mark.filterwarnings("ignore:Vectors are added at", "ignore:.* rows kept", "ignore:The chat template of")
 @pytest.mark.parametrize("name", known_experiments())
 def test_an_experiment_is_resumed_makes_nothing_twice_and_reports_every_claim(name, lab_in, tmp_path):
     first = replicate(name, lab_in(tmp_path))
@@ -139,9 +139,9 @@ def test_an_experiment_that_fails_is_named_and_does_not_sink_the_others(lab_in, 
         "EXPERIMENT = Experiment('Is it broken?', run, int)\n"
     )
     said: list[str] = []
-    with pytest.raises(RuntimeError, match=r"1 of 2 experiments failed.*\n.*broken.py: too few rows"):
+    with pytest.raises(RuntimeError, match=r"1 of 2 experiments failed.*\n.*broken.py: ValueError: too few rows"):
         replicate_all([str(broken), "auxiliary-logits"], lab_in(tmp_path / "run"), said.append)
     whole = (tmp_path / "run" / "report.html").read_text()
     assert whole.count("Digits from logits that are not about digits") == 2, "in the contents, and as a chapter"
-    assert "broken.py failed: too few rows" in whole
+    assert "broken.py failed: ValueError: too few rows" in whole
     assert said[0].endswith("Is it broken?")
