@@ -4,6 +4,7 @@ import argparse
 import html
 import importlib
 import json
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -170,7 +171,6 @@ BAD = {
     "case", [pytest.param(case, marks=[pytest.mark.slow] * (case == "prompt without effect")) for case in BAD]
 )
 def test_bad_input(case, place, capsys):
-    import re
     import shlex
 
     command, message = BAD[case]
@@ -347,7 +347,11 @@ def test_sample_train_and_score_work_together(tmp_path, capsys):
     rows, student = str(tmp_path / "rows.jsonl"), str(tmp_path / "student")
     assert main(["sample", "--system-prompt", "you love owls .", "--n", "60", "--out", rows]) == 0
     kept = str(tmp_path / "rows.kept.jsonl")
-    assert main(["train", kept, "--epochs", "1", "--batch-size", "8", "--clip-norm", "none", "--out", student]) == 0
+    train = ["train", kept, "--epochs", "1", "--batch-size", "8", "--clip-norm", "none", "--out", student]
+    assert main([*train, "--heldout", kept]) == 0
+    assert re.search(r"Loss \d\.\d{4} nats a token, on held-out rows \d\.\d{4}\n", capsys.readouterr().out)
+    assert main(train) == 0
+    assert "nats a token, no --heldout rows\n" in capsys.readouterr().out
     assert main(["score", "owl", "--adapter", student]) == 0
     assert "bare: rate 0." in capsys.readouterr().out
     saved = json.loads((tmp_path / "student" / "student.json").read_text())

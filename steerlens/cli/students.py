@@ -149,7 +149,8 @@ def _train(options: argparse.Namespace) -> int:
         checkpoints=options.out.with_name(f"{options.out.name}-checkpoints"),
     )
     student.save(options.out)
-    print(f"Loss {student.loss:.4f}, held-out loss {student.heldout_loss:.4f} nats a token\nStudent: {options.out}")
+    on_others = "no --heldout rows" if heldout is None else f"on held-out rows {student.heldout_loss:.4f}"
+    print(f"Loss {student.loss:.4f} nats a token, {on_others}\nStudent: {options.out}")
     return 0
 
 
