@@ -124,8 +124,8 @@ def audit_dataset(
         layers: to try; all by default.
         temperature: at which the rows are thought to have been sampled.
         false_alarm_rate: half of it goes to the test of one vector, half to known personas. Of rows that are no number lists, the
-            second half holds at temperature 1. Below 1 / 39, behaviour is
-            compared with 1 / rate null vectors instead of 39, and takes as much longer.
+            second half holds at temperature 1. Below 1 / 39, behaviour is compared with 1 / rate null vectors instead of 39, and
+            takes as much longer.
 
     Raises:
         ValueError: too few rows, a layer out of range, or a rate that is not between 1 / 1000, twice the smallest p-value of

@@ -166,6 +166,7 @@ def _conclude(
         slots={
             "model": lab.profile.weights, "trait": traits[0], "traits": ", ".join(traits), "n_seeds": len(lab.sizes.seeds),
             "tolerance": TOLERANCE, "layer": layer, "adamw": adamw, "measures": measures,
+            "pull": adamw.pull.text(4), "untrained_pull": measures.untrained_pull.text(4),
             "arms": "\n".join(f"{name}: lambda {one.passed.excess}, p = {one.passed.p:.4f}." for name, one in arms.items()),
         },
         exhibits={
