@@ -88,7 +88,8 @@ def test_a_grid_trains_every_plan_with_every_seed_and_none_twice(plan, tmp_path)
         ):
             train_grid(other, tmp_path / "grid", seeds=(3, 4))
     (tmp_path / "grid").rename(tmp_path / "moved")
-    assert len(train_grid(plans, tmp_path / "moved", seeds=(3, 4))) == 2
+    moved = {rate: replace(plan, base=f"elsewhere/{Path(plan.base).name}") for rate, plan in plans.items()}
+    assert len(train_grid(moved, tmp_path / "moved", seeds=(3, 4))) == 2
     (tmp_path / "moved").rename(tmp_path / "grid")
     assert made == {path: path.stat().st_mtime_ns for path in (tmp_path / "grid").rglob("*")}
     assert [one.loss for one in again[1e-2]] == [one.loss for one in found[1e-2]]

@@ -6,7 +6,7 @@ goes on where it stopped.
 
 import shlex
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -99,8 +99,8 @@ def _check_plan(job: TrainingJob) -> None:
         there = load_record(path, StudentPlan)
     else:
         there = replace(job.plan, train=load_record(job.record_path, StudentRecord).train)
-    names = [one.name for one in fields(StudentPlan)]
-    differing = [name for name in names if _movable(getattr(there, name)) != _movable(getattr(job.plan, name))]
+    plans = [{**vars(plan), "base": Path(plan.base)} for plan in (there, job.plan)]
+    differing = [name for name in plans[0] if len({_movable(plan[name]) for plan in plans}) > 1]
     if differing:
         raise ValueError(
             f"The student in {job.directory} was trained by another plan of this name (different: {', '.join(differing)}). Give "
